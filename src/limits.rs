@@ -1,0 +1,117 @@
+//! Every bound of the program, and the relations between them, checked at compile time.
+//!
+//! What happens at a bound is written beside it. Nothing else in the crate writes a bound as a bare
+//! number.
+
+use std::time::Duration;
+
+/// A key's length in bytes. A longer one is an error reply; the connection stays.
+pub const KEY_BYTES: usize = 64 * 1024;
+
+/// A value's length in bytes, and that of any one argument. A longer bulk is a protocol error and
+/// closes the connection, as in Redis with `proto-max-bulk-len`.
+pub const VALUE_BYTES: usize = 8 * 1024 * 1024;
+
+/// An inline command's line in bytes. A longer one without an end is a protocol error.
+pub const INLINE_BYTES: usize = 64 * 1024;
+
+/// Arguments of one command. A larger count is a protocol error; nothing is reserved for it.
+pub const ARGS: usize = 1024 * 1024;
+
+/// One command with all its arguments, encoded. A larger one is an error reply; the connection
+/// stays. Below the frame, so that a batch of one command always fits an entry and a frame.
+pub const COMMAND_BYTES: usize = 12 * 1024 * 1024;
+
+/// A frame's payload in bytes. A larger declared length closes the connection before anything is
+/// allocated.
+pub const FRAME_BYTES: usize = 16 * 1024 * 1024;
+
+/// One batch's payload in bytes: the gateway begins a new batch before it would be exceeded.
+pub const BATCH_BYTES: usize = 13 * 1024 * 1024;
+
+/// Entries of one AppendEntries in bytes: at least one entry is always sent, so the bound is
+/// `APPEND_BYTES` or a single entry, whichever is larger.
+pub const APPEND_BYTES: usize = 1024 * 1024;
+
+/// Entries of one AppendEntries.
+pub const APPEND_ENTRIES: usize = 4096;
+
+/// Bytes of entries that are under way to one follower. At the bound nothing more is sent to it
+/// until it acknowledges.
+pub const PEER_WINDOW_BYTES: usize = 16 * 1024 * 1024;
+
+/// AppendEntries with entries that are under way to one follower; the same at the bound.
+pub const PEER_WINDOW_MESSAGES: usize = 256;
+
+/// Encoded bytes waiting in one peer connection's send buffer. A connection past it is closed: the
+/// peer isn't reading, and Raft sends again what matters.
+pub const PEER_OUTPUT_BYTES: usize = 64 * 1024 * 1024;
+
+/// Bytes of numbered batches that one gateway keeps until they are applied. At the bound new
+/// commands wait, unnumbered, and client sockets are not read.
+pub const GATEWAY_WINDOW_BYTES: usize = 16 * 1024 * 1024;
+
+/// The same in batches.
+pub const GATEWAY_WINDOW_BATCHES: usize = 4096;
+
+/// Bytes of commands that wait at a gateway without a number (no leader is known, or the window is
+/// full). At the bound client sockets are not read; commands that were read already still enter.
+pub const GATEWAY_WAITING_BYTES: usize = 16 * 1024 * 1024;
+
+/// Read groups (one a turn) that wait at a gateway for their read index. At the bound client
+/// sockets are not read.
+pub const GATEWAY_READ_GROUPS: usize = 4096;
+
+/// Read requests of followers that wait on the leader for their round. At the bound further ones
+/// are dropped: the follower asks again on its timer.
+pub const LEADER_READ_REQUESTS: usize = 65_536;
+
+/// Payload bytes that one turn applies; what is left is applied in the next turn, so that a node
+/// with much to catch up on still answers its peers.
+pub const APPLY_BYTES: usize = 4 * 1024 * 1024;
+
+/// Dead keys that applying one entry removes.
+pub const EXPIRE_KEYS: usize = 256;
+
+/// Client connections, unless configured. Further ones get an error reply and are closed.
+pub const CLIENTS: usize = 10_000;
+
+/// Bytes of replies that wait for one client. A client past it is closed.
+pub const CLIENT_OUTPUT_BYTES: usize = 64 * 1024 * 1024;
+
+/// Bytes of replies beyond which a client's commands are no longer read.
+pub const CLIENT_OUTPUT_PAUSE_BYTES: usize = 1024 * 1024;
+
+/// Bytes read from one socket in one turn.
+pub const READ_BUDGET_BYTES: usize = 256 * 1024;
+
+/// Connections accepted in one turn from one listener.
+pub const ACCEPTS: usize = 256;
+
+/// Peers of one cluster, learners included.
+pub const MEMBERS: usize = 31;
+
+/// How long a new connection may take to say its hello.
+pub const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Bytes of an error reply's echoed input.
+pub const ECHO_BYTES: usize = 128;
+
+/// A log segment's size, unless configured.
+pub const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
+
+/// The smallest and largest segment that may be configured.
+pub const SEGMENT_BYTES_MIN: u64 = 64 * 1024;
+/// See [`SEGMENT_BYTES_MIN`].
+pub const SEGMENT_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+
+const _: () = assert!(KEY_BYTES <= VALUE_BYTES);
+const _: () = assert!(VALUE_BYTES < COMMAND_BYTES);
+const _: () = assert!(COMMAND_BYTES + 64 * 1024 <= BATCH_BYTES);
+const _: () = assert!(BATCH_BYTES + 64 * 1024 <= FRAME_BYTES);
+const _: () = assert!(APPEND_BYTES <= FRAME_BYTES);
+const _: () = assert!(FRAME_BYTES < PEER_OUTPUT_BYTES);
+const _: () = assert!(PEER_WINDOW_BYTES < PEER_OUTPUT_BYTES);
+const _: () = assert!(BATCH_BYTES <= GATEWAY_WINDOW_BYTES);
+const _: () = assert!(CLIENT_OUTPUT_PAUSE_BYTES < CLIENT_OUTPUT_BYTES);
+const _: () = assert!(SEGMENT_BYTES_MIN <= SEGMENT_BYTES && SEGMENT_BYTES <= SEGMENT_BYTES_MAX);

@@ -1,0 +1,165 @@
+//! The vocabulary: one newtype for each kind of number that crosses a module border.
+//!
+//! Called by everything, calls nothing. The names are those of the Raft dissertation (Ongaro,
+//! "Consensus: Bridging Theory and Practice", 2014). Nothing here reads a clock: an [`Instant`]
+//! is a number that a driver gives to the core.
+
+use std::fmt;
+use std::time::Duration;
+
+macro_rules! number {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+        pub struct $name(pub u64);
+
+        impl $name {
+            /// The smallest value; where a field may be absent on the wire, it stands for "none".
+            pub const ZERO: $name = $name(0);
+
+            /// The value after this one. At the top of the range it stays there, so that a forged
+            /// number from outside can never wrap round to a small one.
+            #[must_use]
+            pub const fn next(self) -> $name {
+                $name(self.0.saturating_add(1))
+            }
+
+            /// The value before this one, or zero.
+            #[must_use]
+            pub const fn prev(self) -> $name {
+                $name(self.0.saturating_sub(1))
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(&self.0, f)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}({})", stringify!($name), self.0)
+            }
+        }
+    };
+}
+
+number! {
+    /// A cluster's identity on the wire: a digest of its name.
+    ClusterId
+}
+number! {
+    /// A server's id, 1 and up, chosen by the operator. 0 is nobody.
+    ServerId
+}
+number! {
+    /// A random number drawn when a data directory is created: a wiped disk gets a new one.
+    Incarnation
+}
+number! {
+    /// How often a data directory was started; durable before it is used. A gateway's epoch.
+    Boot
+}
+number! {
+    /// A random number of one process, so that two processes with one boot counter can be told
+    /// apart.
+    Nonce
+}
+number! {
+    /// Raft's `currentTerm` (§3.3).
+    Term
+}
+number! {
+    /// An index into the replicated log; the first entry is 1, 0 is the place before it (§3.5).
+    LogIndex
+}
+number! {
+    /// The number of one [`Persist`](crate::node::Effect::Persist) effect. Never reused, so that a
+    /// late completion can never vouch for entries that were replaced meanwhile.
+    WalSeq
+}
+number! {
+    /// The number of one mutation of the store; also a key's fencing token and ETag.
+    Revision
+}
+number! {
+    /// The number of one gateway's batch, 1 and up from each boot.
+    BatchSeq
+}
+number! {
+    /// The number of one round of AppendEntries that confirms reads (ReadIndex, §6.4).
+    ReadRound
+}
+number! {
+    /// Milliseconds since the Unix epoch by some node's own wall clock.
+    WallClock
+}
+number! {
+    /// Milliseconds since the Unix epoch by the cluster's clock, which the leader sets and the log
+    /// carries. Expiry is decided by nothing else.
+    ClusterTime
+}
+number! {
+    /// Monotonic nanoseconds since some point before the process began. Only differences mean
+    /// anything.
+    Instant
+}
+
+impl Instant {
+    /// This instant and `duration` more.
+    #[must_use]
+    pub const fn after(self, duration: Duration) -> Instant {
+        Instant(self.0.saturating_add(duration.as_nanos() as u64))
+    }
+
+    /// The time from `earlier` to this instant, zero if `earlier` is later.
+    #[must_use]
+    pub const fn since(self, earlier: Instant) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+
+    /// An instant that never comes.
+    pub const NEVER: Instant = Instant(u64::MAX);
+}
+
+impl LogIndex {
+    /// This index and `count` more.
+    #[must_use]
+    pub const fn plus(self, count: u64) -> LogIndex {
+        LogIndex(self.0.saturating_add(count))
+    }
+}
+
+impl ClusterTime {
+    /// This time and `duration_ms` milliseconds more.
+    #[must_use]
+    pub const fn plus_ms(self, duration_ms: u64) -> ClusterTime {
+        ClusterTime(self.0.saturating_add(duration_ms))
+    }
+}
+
+/// A client connection: the driver's slot for it, and a generation that tells two users of one
+/// slot apart.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ClientId {
+    /// The driver's slot; small and dense, so that it can index a vector.
+    pub slot: u32,
+    /// Grows each time the slot is given to a new connection.
+    pub generation: u32,
+}
+
+/// Who a process is: what its hello says of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Identity {
+    /// The digest of the cluster's name.
+    pub cluster: ClusterId,
+    /// The server's id.
+    pub server: ServerId,
+    /// Which data directory it runs on.
+    pub incarnation: Incarnation,
+    /// How often that directory was started, this time included.
+    pub boot: Boot,
+    /// A random number of this process.
+    pub nonce: Nonce,
+}
