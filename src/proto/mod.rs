@@ -8,6 +8,7 @@ pub mod batch;
 pub mod entry;
 pub mod frame;
 pub mod inline;
+pub mod integer;
 pub mod message;
 pub mod peer_message;
 pub mod record;
