@@ -161,8 +161,7 @@ const _: () = assert!(BATCH_BYTES + 1024 <= RECORD_BYTES);
 const _: () = assert!(FILL_SLICE_BYTES % 4096 == 0 && FILL_AT_OPEN_BYTES % 4096 == 0);
 const _: () = assert!(SEGMENT_PREPARE_BYTES < SEGMENT_BYTES && FILL_AHEAD_BYTES < SEGMENT_BYTES);
 const _: () = assert!(LOG_SCARCE_BYTES < SEGMENT_PREPARE_BYTES);
-const _: () = assert!(
-    LOG_EXHAUSTED_BYTES + BATCH_BYTES as u64 + 4 * 1024 * 1024 < LOG_SCARCE_BYTES
-);
+const _: () =
+    assert!(LOG_EXHAUSTED_BYTES + BATCH_BYTES as u64 + 4 * 1024 * 1024 < LOG_SCARCE_BYTES);
 const _: () = assert!(LOG_WRITE_BYTES < u32::MAX as u64);
 const _: () = assert!(LOCK_WAIT.as_millis() < 1000);
