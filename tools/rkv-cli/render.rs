@@ -112,7 +112,7 @@ fn typed_pairs(pairs: &[(Value, Value)], prefix: &str, out: &mut Vec<u8>) {
         typed(key, &inner, out);
         out.pop();
         out.extend_from_slice(b" => ");
-        if is_aggregate(value) {
+        if is_long(value) {
             out.extend_from_slice(format!("\n{inner}").as_bytes());
         }
         typed(value, &inner, out);
@@ -255,8 +255,9 @@ mod tests {
         let map = Value::Map(vec![
             (bulk("a"), Value::Double(1.5)),
             (bulk("b"), Value::Set(vec![Value::Boolean(true)])),
+            (bulk("c"), Value::Set(vec![Value::Nil, Value::Nil])),
         ]);
-        let expected = "1# \"a\" => (double) 1.5\n2# \"b\" => \n   1~ (true)\n";
+        let expected = "1# \"a\" => (double) 1.5\n2# \"b\" => 1~ (true)\n3# \"c\" => \n   1~ (nil)\n   2~ (nil)\n";
         assert_eq!(shown(&map, Style::Typed), expected);
         assert_eq!(
             shown(&Value::Map(Vec::new()), Style::Typed),
