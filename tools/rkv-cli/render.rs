@@ -122,11 +122,13 @@ fn typed_pairs(pairs: &[(Value, Value)], prefix: &str, out: &mut Vec<u8>) {
     }
 }
 
-fn is_aggregate(value: &Value) -> bool {
-    matches!(
-        value,
-        Value::Array(_) | Value::Map(_) | Value::Set(_) | Value::Push(_)
-    )
+/// Whether a value takes several lines, and so begins on one of its own.
+fn is_long(value: &Value) -> bool {
+    match value {
+        Value::Array(items) | Value::Set(items) | Value::Push(items) => items.len() > 1,
+        Value::Map(pairs) => pairs.len() > 1,
+        _ => false,
+    }
 }
 
 /// The width of the items' numbers, and what goes in front of their further lines.
