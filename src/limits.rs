@@ -112,6 +112,10 @@ pub const REPLY_DEPTH: usize = 32;
 /// One reply that a client reads, in bytes. A larger one is a protocol error.
 pub const REPLY_BYTES: usize = 512 * 1024 * 1024;
 
+/// Commands that a client sends ahead of their replies, in bytes; a single larger one goes alone.
+/// More could wedge it against a server that stops reading until its replies are read.
+pub const CLIENT_PIPELINE_BYTES: usize = 64 * 1024;
+
 /// Bytes of an error reply's echoed input.
 pub const ECHO_BYTES: usize = 128;
 
@@ -175,6 +179,8 @@ const _: () = assert!(FRAME_BUFFER_KEPT_BYTES < FRAME_BYTES);
 const _: () = assert!(VALUE_BYTES < REPLY_BYTES && CLIENT_OUTPUT_BYTES < REPLY_BYTES);
 const _: () = assert!(PEER_WINDOW_BYTES < PEER_OUTPUT_BYTES);
 const _: () = assert!(BATCH_BYTES <= GATEWAY_WINDOW_BYTES);
+const _: () = assert!(COMMAND_BYTES + 64 * 1024 <= FRAME_BYTES);
+const _: () = assert!(CLIENT_PIPELINE_BYTES <= READ_BUDGET_BYTES);
 const _: () = assert!(CLIENT_OUTPUT_PAUSE_BYTES < CLIENT_OUTPUT_BYTES);
 const _: () = assert!(SEGMENT_BYTES_MIN <= SEGMENT_BYTES && SEGMENT_BYTES <= SEGMENT_BYTES_MAX);
 const _: () = assert!(BATCH_BYTES + 1024 <= RECORD_BYTES);
