@@ -104,7 +104,34 @@ pub const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 pub const SEGMENT_BYTES_MIN: u64 = 64 * 1024;
 /// See [`SEGMENT_BYTES_MIN`].
 pub const SEGMENT_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+/// A segment is a whole number of these, because direct writes go by whole blocks.
+pub const SEGMENT_BYTES_MULTIPLE: u64 = 4096;
 
+/// A cluster's name in bytes. A longer one is a mistake in node.toml.
+pub const CLUSTER_NAME_BYTES: usize = 64;
+
+/// What may be configured as an election timeout or a heartbeat, in milliseconds: below, a busy
+/// machine's own pauses are elections; above, a dead leader is no news.
+pub const ELECTION_TIMEOUT_MS_MIN: u64 = 10;
+/// See [`ELECTION_TIMEOUT_MS_MIN`].
+pub const ELECTION_TIMEOUT_MS_MAX: u64 = 60_000;
+
+/// The longest request timeout that may be configured, in milliseconds.
+pub const REQUEST_TIMEOUT_MS_MAX: u64 = 3_600_000;
+
+/// The longest idle timeout that may be configured, in milliseconds.
+pub const IDLE_TIMEOUT_MS_MAX: u64 = 30 * 24 * 3_600_000;
+
+/// The most client connections that may be configured: each costs a file descriptor, and Linux
+/// allows a process about a million of them (`fs.nr_open`).
+pub const CLIENTS_MAX: usize = 1_000_000;
+
+/// File descriptors that a node needs beside its clients': listeners, peers, segments, snapshots,
+/// the ring, and some to spare.
+pub const SPARE_DESCRIPTORS: u64 = 256;
+
+const _: () = assert!(CLIENTS <= CLIENTS_MAX);
+const _: () = assert!(ELECTION_TIMEOUT_MS_MIN < ELECTION_TIMEOUT_MS_MAX);
 const _: () = assert!(KEY_BYTES <= VALUE_BYTES);
 const _: () = assert!(VALUE_BYTES < COMMAND_BYTES);
 const _: () = assert!(COMMAND_BYTES + 64 * 1024 <= BATCH_BYTES);
@@ -115,3 +142,5 @@ const _: () = assert!(PEER_WINDOW_BYTES < PEER_OUTPUT_BYTES);
 const _: () = assert!(BATCH_BYTES <= GATEWAY_WINDOW_BYTES);
 const _: () = assert!(CLIENT_OUTPUT_PAUSE_BYTES < CLIENT_OUTPUT_BYTES);
 const _: () = assert!(SEGMENT_BYTES_MIN <= SEGMENT_BYTES && SEGMENT_BYTES <= SEGMENT_BYTES_MAX);
+const _: () = assert!(SEGMENT_BYTES_MIN % SEGMENT_BYTES_MULTIPLE == 0);
+const _: () = assert!(SEGMENT_BYTES % SEGMENT_BYTES_MULTIPLE == 0);
