@@ -142,5 +142,5 @@ const _: () = assert!(PEER_WINDOW_BYTES < PEER_OUTPUT_BYTES);
 const _: () = assert!(BATCH_BYTES <= GATEWAY_WINDOW_BYTES);
 const _: () = assert!(CLIENT_OUTPUT_PAUSE_BYTES < CLIENT_OUTPUT_BYTES);
 const _: () = assert!(SEGMENT_BYTES_MIN <= SEGMENT_BYTES && SEGMENT_BYTES <= SEGMENT_BYTES_MAX);
-const _: () = assert!(SEGMENT_BYTES_MIN % SEGMENT_BYTES_MULTIPLE == 0);
-const _: () = assert!(SEGMENT_BYTES % SEGMENT_BYTES_MULTIPLE == 0);
+const _: () = assert!(SEGMENT_BYTES_MIN.is_multiple_of(SEGMENT_BYTES_MULTIPLE));
+const _: () = assert!(SEGMENT_BYTES.is_multiple_of(SEGMENT_BYTES_MULTIPLE));
