@@ -125,9 +125,6 @@ pub const SEGMENT_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 /// A segment is a whole number of these, because direct writes go by whole blocks.
 pub const SEGMENT_BYTES_MULTIPLE: u64 = 4096;
 
-/// A cluster's name in bytes. A longer one is a mistake in node.toml.
-pub const CLUSTER_NAME_BYTES: usize = 64;
-
 /// What may be configured as an election timeout or a heartbeat, in milliseconds: below, a busy
 /// machine's own pauses are elections; above, a dead leader is no news.
 pub const ELECTION_TIMEOUT_MS_MIN: u64 = 10;
