@@ -3,7 +3,7 @@
 //! Used by tests/cluster_*.rs and tests/clients_*.rs. Nothing here sleeps to let something happen:
 //! it polls until it has happened, with a deadline.
 // Each test is a crate of its own and uses a part of this.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
 pub mod client;
 pub mod cluster;

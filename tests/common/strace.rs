@@ -30,7 +30,7 @@ pub fn missing() -> Option<&'static str> {
 
 /// The command line that traces `calls` of a program, and `more` options, into `prefix.TID`.
 pub fn wrapper(prefix: &Path, calls: &str, more: &[&str]) -> Vec<String> {
-    let options = ["strace", "-D", "-ff", "-qq", "-ttt", "-T", "-e", calls];
+    let options = ["strace", "-D", "-ff", "-q", "-ttt", "-T", "-e", calls];
     let mut words: Vec<String> = options.iter().map(|word| (*word).to_owned()).collect();
     words.extend(more.iter().map(|word| (*word).to_owned()));
     words.extend(["-o".to_owned(), prefix.display().to_string()]);
