@@ -126,6 +126,8 @@ pub const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 pub const SEGMENT_BYTES_MIN: u64 = 64 * 1024;
 /// See [`SEGMENT_BYTES_MIN`].
 pub const SEGMENT_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+/// A segment is a whole number of these, because direct writes go by whole blocks.
+pub const SEGMENT_BYTES_MULTIPLE: u64 = 4096;
 
 /// A log record's payload in bytes: a whole entry, as it may arrive from a peer. A larger declared
 /// length is a bad record; nothing is allocated by it.
@@ -169,6 +171,28 @@ pub const META_BYTES: usize = 256 * 1024;
 /// writes of a process that was killed a moment ago.
 pub const LOCK_WAIT: Duration = Duration::from_millis(800);
 
+/// What may be configured as an election timeout or a heartbeat, in milliseconds: below, a busy
+/// machine's own pauses are elections; above, a dead leader is no news.
+pub const ELECTION_TIMEOUT_MS_MIN: u64 = 10;
+/// See [`ELECTION_TIMEOUT_MS_MIN`].
+pub const ELECTION_TIMEOUT_MS_MAX: u64 = 60_000;
+
+/// The longest request timeout that may be configured, in milliseconds.
+pub const REQUEST_TIMEOUT_MS_MAX: u64 = 3_600_000;
+
+/// The longest idle timeout that may be configured, in milliseconds.
+pub const IDLE_TIMEOUT_MS_MAX: u64 = 30 * 24 * 3_600_000;
+
+/// The most client connections that may be configured: each costs a file descriptor, and Linux
+/// allows a process about a million of them (`fs.nr_open`).
+pub const CLIENTS_MAX: usize = 1_000_000;
+
+/// File descriptors that a node needs beside its clients': listeners, peers, segments, snapshots,
+/// the ring, and some to spare.
+pub const SPARE_DESCRIPTORS: u64 = 256;
+
+const _: () = assert!(CLIENTS <= CLIENTS_MAX);
+const _: () = assert!(ELECTION_TIMEOUT_MS_MIN < ELECTION_TIMEOUT_MS_MAX);
 const _: () = assert!(KEY_BYTES <= VALUE_BYTES);
 const _: () = assert!(VALUE_BYTES < COMMAND_BYTES);
 const _: () = assert!(COMMAND_BYTES + 64 * 1024 <= BATCH_BYTES);
@@ -191,3 +215,5 @@ const _: () =
     assert!(LOG_EXHAUSTED_BYTES + BATCH_BYTES as u64 + 4 * 1024 * 1024 < LOG_SCARCE_BYTES);
 const _: () = assert!(LOG_WRITE_BYTES < u32::MAX as u64);
 const _: () = assert!(LOCK_WAIT.as_millis() < 1000);
+const _: () = assert!(SEGMENT_BYTES_MIN.is_multiple_of(SEGMENT_BYTES_MULTIPLE));
+const _: () = assert!(SEGMENT_BYTES.is_multiple_of(SEGMENT_BYTES_MULTIPLE));

@@ -4,9 +4,9 @@
 //! `node.rs` at the end of a turn; bounded in each, so that a node with much to catch up on still
 //! answers its peers.
 
-use super::node::Node;
 use super::Effect;
 use super::gateway::Pending;
+use super::node::Node;
 use super::pipeline::refusal;
 use crate::kv::command::ReadContext;
 use crate::kv::gateways::Verdict;
@@ -23,7 +23,11 @@ impl Node {
         let mut bytes = 0;
         while self.has_unapplied() && bytes < limits::APPLY_BYTES {
             let index = self.machine.last_applied().next();
-            let entry = self.raft.log().entry(index).expect("a committed entry is in the log");
+            let entry = self
+                .raft
+                .log()
+                .entry(index)
+                .expect("a committed entry is in the log");
             let entry = entry.clone();
             bytes += entry.payload.len();
             self.machine.begin(&entry);
@@ -103,14 +107,20 @@ impl Node {
         let estimate = self.estimate(now);
         let mut next_read = 0;
         for (position, command) in batch.commands().enumerate() {
-            let context = ReadContext { store: self.machine.store(), now: estimate };
+            let context = ReadContext {
+                store: self.machine.store(),
+                now: estimate,
+            };
             next_read = reads.release(next_read, position, &context, &mut self.clients, effects);
             let reply = self.machine.execute(command);
             if let Some(origin) = origins.get(position) {
                 self.clients.answer(*origin, reply, effects);
             }
         }
-        let context = ReadContext { store: self.machine.store(), now: estimate };
+        let context = ReadContext {
+            store: self.machine.store(),
+            now: estimate,
+        };
         reads.release(next_read, usize::MAX, &context, &mut self.clients, effects);
         for origin in origins.iter().copied().chain(reads.origins()) {
             self.clients.write_done(origin.client);

@@ -76,7 +76,9 @@ impl Node {
         use ConnectionCommand as C;
         let has_leases = self.config.raft.lease;
         let leads = self.status().role == Role::Leader;
-        let Some(client) = self.clients.find(id) else { return Reply::OK };
+        let Some(client) = self.clients.find(id) else {
+            return Reply::OK;
+        };
         match command {
             C::Hello => return say_hello(client, leads, args),
             C::ReadOnly => client.read_mode = ReadMode::Stale,
@@ -114,8 +116,10 @@ impl Node {
     fn client_list(&self, now: Instant) -> Reply {
         let mut clients: Vec<&Client> = self.clients.iter().collect();
         clients.sort_by_key(|client| client.info.id);
-        let lines: String =
-            clients.iter().map(|client| client_line(client, now) + "\n").collect();
+        let lines: String = clients
+            .iter()
+            .map(|client| client_line(client, now) + "\n")
+            .collect();
         Reply::Text(Bytes::from(lines))
     }
 
@@ -135,12 +139,16 @@ impl Node {
             ("timeout", idle_seconds.to_string()),
         ];
         let is_asked = |name: &str| {
-            args.iter().skip(2).any(|pattern| {
-                glob::matches(&pattern.to_ascii_lowercase(), name.as_bytes())
-            })
+            args.iter()
+                .skip(2)
+                .any(|pattern| glob::matches(&pattern.to_ascii_lowercase(), name.as_bytes()))
         };
         let asked = all.into_iter().filter(|(name, _)| is_asked(name));
-        Reply::Map(asked.map(|(name, value)| (Reply::Word(name), text_reply(value))).collect())
+        Reply::Map(
+            asked
+                .map(|(name, value)| (Reply::Word(name), text_reply(value)))
+                .collect(),
+        )
     }
 }
 

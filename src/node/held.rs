@@ -4,8 +4,8 @@
 //! for leader and follower, so that no reply ever has to be made anew. Called by `gateway.rs` and
 //! `reads.rs`.
 
-use super::clients::{Clients, Origin};
 use super::Effect;
+use super::clients::{Clients, Origin};
 use crate::kv::command::{Command, Handler, ReadContext};
 use crate::proto::args::Args;
 use crate::proto::reply::Reply;
@@ -40,7 +40,14 @@ impl HeldReads {
         let start = self.arena.len();
         self.arena.extend_from_slice(args.encoded());
         let (end, count) = (self.arena.len(), args.len() as u32);
-        self.reads.push(HeldRead { origin, command, count, start, end, position });
+        self.reads.push(HeldRead {
+            origin,
+            command,
+            count,
+            start,
+            end,
+            position,
+        });
     }
 
     /// Whether there is none.

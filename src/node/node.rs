@@ -158,9 +158,17 @@ impl Node {
         let resend_after = self.resend_after();
         let undecided = self.gateway.deadline(timeout, resend_after);
         let reads = self.reads.deadline(timeout, resend_after);
-        let stop = self.stop_deadline.filter(|_| !self.is_abandoned).unwrap_or(Instant::NEVER);
+        let stop = self
+            .stop_deadline
+            .filter(|_| !self.is_abandoned)
+            .unwrap_or(Instant::NEVER);
         let expiry = self.expiry_deadline(now);
-        self.raft.deadline().min(undecided).min(reads).min(stop).min(expiry)
+        self.raft
+            .deadline()
+            .min(undecided)
+            .min(reads)
+            .min(stop)
+            .min(expiry)
     }
 
     /// Whether clients' sockets are to be read: not while the gateway's window is full, or the
@@ -205,12 +213,28 @@ impl Node {
     pub fn peers(&self) -> Vec<Peer> {
         let membership = self.raft.membership();
         let all: Vec<(ServerId, &String)> = if membership.is_empty() {
-            self.config.cluster.nodes.iter().map(|node| (node.id, &node.peer)).collect()
+            self.config
+                .cluster
+                .nodes
+                .iter()
+                .map(|node| (node.id, &node.peer))
+                .collect()
         } else {
-            membership.members().iter().map(|member| (member.id, &member.peer)).collect()
+            membership
+                .members()
+                .iter()
+                .map(|member| (member.id, &member.peer))
+                .collect()
         };
-        let others = all.into_iter().filter(|(id, _)| *id != self.identity.server);
-        others.map(|(id, address)| Peer { id, address: address.clone() }).collect()
+        let others = all
+            .into_iter()
+            .filter(|(id, _)| *id != self.identity.server);
+        others
+            .map(|(id, address)| Peer {
+                id,
+                address: address.clone(),
+            })
+            .collect()
     }
 
     /// What consensus knows; for tests and checkers.
@@ -226,7 +250,9 @@ impl Node {
     /// The cluster clock as far as this node knows it, not behind the state machine's.
     pub(super) fn estimate(&self, now: Instant) -> ClusterTime {
         let clock = self.machine.store().clock();
-        self.raft.cluster_time(now).map_or(clock, |estimate| estimate.max(clock))
+        self.raft
+            .cluster_time(now)
+            .map_or(clock, |estimate| estimate.max(clock))
     }
 
     fn resend_after(&self) -> Duration {
@@ -293,10 +319,16 @@ impl Node {
     fn time_out(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         let resend_after = self.resend_after();
         let is_stopping = self.stop_deadline.is_some_and(|deadline| now >= deadline);
-        let timeout =
-            if is_stopping { Duration::ZERO } else { self.config.client.request_timeout };
-        self.gateway.time_out(now, timeout, &mut self.clients, effects);
-        let unparked = self.reads.time_out(now, timeout, &mut self.clients, effects);
+        let timeout = if is_stopping {
+            Duration::ZERO
+        } else {
+            self.config.client.request_timeout
+        };
+        self.gateway
+            .time_out(now, timeout, &mut self.clients, effects);
+        let unparked = self
+            .reads
+            .time_out(now, timeout, &mut self.clients, effects);
         self.unparked.extend(unparked);
         self.reads.ask_overdue_again(now, resend_after);
         // What a leader has appended is in its log; there is nobody to send it to.
@@ -315,7 +347,8 @@ impl Node {
         self.take_parked(now, effects);
         self.gateway.end_turn();
         self.reads.end_turn();
-        self.raft.set_room(self.own_growth_refusal(), self.room == Room::Exhausted);
+        self.raft
+            .set_room(self.own_growth_refusal(), self.room == Room::Exhausted);
         if self.stop_deadline.is_some() {
             self.raft.hand_over(now);
         }
@@ -347,10 +380,14 @@ impl Node {
                 self.send(from, Message::ReadIndexResponse { id, index }, effects);
             }
         }
-        let context = ReadContext { store: self.machine.store(), now: self.estimate(now) };
+        let context = ReadContext {
+            store: self.machine.store(),
+            now: self.estimate(now),
+        };
         let last_applied = self.machine.last_applied();
         let clients = &mut self.clients;
-        self.unparked.extend(self.reads.release(last_applied, &context, clients, effects));
+        self.unparked
+            .extend(self.reads.release(last_applied, &context, clients, effects));
     }
 
     /// Where a batch can go now, if anywhere.
@@ -365,7 +402,9 @@ impl Node {
     }
 
     fn send_batches(&mut self, now: Instant, effects: &mut Vec<Effect>) {
-        let Some(leader) = self.leader_in_reach() else { return };
+        let Some(leader) = self.leader_in_reach() else {
+            return;
+        };
         for payload in self.gateway.take_resend(now) {
             self.dispatch(now, leader, payload, effects);
         }
@@ -389,7 +428,9 @@ impl Node {
     }
 
     fn ask_for_reads(&mut self, now: Instant, effects: &mut Vec<Effect>) {
-        let Some(leader) = self.raft.leader() else { return };
+        let Some(leader) = self.raft.leader() else {
+            return;
+        };
         if leader != self.identity.server {
             if self.reads.has_fresh() && self.raft.has_link(leader) {
                 let id = self.reads.ask(now);
@@ -422,8 +463,13 @@ impl Node {
     /// The next key's deadline has come: the timekeeper appends an empty entry, whose time shows
     /// it to every node.
     fn expire_keys(&mut self, now: Instant) {
-        let Some(deadline) = self.machine.store().next_deadline() else { return };
-        let is_due = self.raft.cluster_time(now).is_some_and(|time| time >= deadline);
+        let Some(deadline) = self.machine.store().next_deadline() else {
+            return;
+        };
+        let is_due = self
+            .raft
+            .cluster_time(now)
+            .is_some_and(|time| time >= deadline);
         if is_due && self.is_timekeeper() {
             self.raft.propose(now, EntryKind::Empty, Bytes::new());
         }
@@ -444,7 +490,9 @@ impl Node {
     fn send(&self, to: ServerId, message: Message, effects: &mut Vec<Effect>) {
         assert_ne!(to, self.identity.server, "the node never sends to itself");
         // A peer whose data directory nobody knows yet has never said hello: nothing reaches it.
-        let Some(to_incarnation) = self.raft.incarnation_of(to) else { return };
+        let Some(to_incarnation) = self.raft.incarnation_of(to) else {
+            return;
+        };
         let envelope = Envelope {
             cluster: self.identity.cluster,
             from: self.identity.server,
@@ -452,7 +500,9 @@ impl Node {
             to,
             to_incarnation,
         };
-        effects.push(Effect::Send { packet: Packet { envelope, message } });
+        effects.push(Effect::Send {
+            packet: Packet { envelope, message },
+        });
     }
 
     fn own_growth_refusal(&self) -> Option<GrowthRefusal> {
@@ -480,9 +530,18 @@ impl Node {
                 || after.voted_for == before.voted_for,
             "hard-state: one vote in a term"
         );
-        assert!(after.commit_index >= before.commit_index, "monotone: commit never regresses");
-        assert!(after.last_applied >= before.last_applied, "monotone: applied never regresses");
-        assert!(after.last_applied <= after.commit_index, "monotone: applied <= commit");
+        assert!(
+            after.commit_index >= before.commit_index,
+            "monotone: commit never regresses"
+        );
+        assert!(
+            after.last_applied >= before.last_applied,
+            "monotone: applied never regresses"
+        );
+        assert!(
+            after.last_applied <= after.commit_index,
+            "monotone: applied <= commit"
+        );
         self.monotone = after;
     }
 }
@@ -493,9 +552,15 @@ fn without_growth(payload: Bytes, refused: GrowthRefusal) -> Bytes {
         GrowthRefusal::Disk => Standing::RefusedDisk,
         GrowthRefusal::Memory => Standing::RefusedMemory,
     };
-    let Some(batch) = Batch::decode(&payload) else { return payload };
+    let Some(batch) = Batch::decode(&payload) else {
+        return payload;
+    };
     let grows = batch
         .commands()
         .any(|command| command::by_code(command.code).is_none_or(Command::grows));
-    if grows { batch.emptied(standing) } else { payload }
+    if grows {
+        batch.emptied(standing)
+    } else {
+        payload
+    }
 }

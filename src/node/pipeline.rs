@@ -56,16 +56,20 @@ impl Node {
         run: Range<usize>,
         effects: &mut Vec<Effect>,
     ) {
-        let Some(client) = self.clients.find(id) else { return };
+        let Some(client) = self.clients.find(id) else {
+            return;
+        };
         if client.closing {
             return;
         }
         client.active = now;
-        let resolved: Vec<Resolved<'_>> =
-            run.clone().filter_map(|position| resolve(batch, position)).collect();
-        let has_write = resolved.iter().any(|request| {
-            matches!(request, Resolved::Command(command, _) if command.is_write())
-        });
+        let resolved: Vec<Resolved<'_>> = run
+            .clone()
+            .filter_map(|position| resolve(batch, position))
+            .collect();
+        let has_write = resolved
+            .iter()
+            .any(|request| matches!(request, Resolved::Command(command, _) if command.is_write()));
         if !client.parked.is_empty() || (client.reading > 0 && has_write) {
             let before = client.parked.bytes();
             for position in run {
@@ -83,7 +87,9 @@ impl Node {
     /// The held reads that a connection's commands waited for were released.
     pub(super) fn take_parked(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         for id in std::mem::take(&mut self.unparked) {
-            let Some(client) = self.clients.find(id) else { continue };
+            let Some(client) = self.clients.find(id) else {
+                continue;
+            };
             let parked = std::mem::take(&mut client.parked);
             self.parked_bytes -= parked.bytes();
             self.take_requests(now, &parked, effects);
@@ -126,13 +132,17 @@ impl Node {
         effects: &mut Vec<Effect>,
     ) {
         let growth_refusal = self.raft.growth_refusal();
-        let Some(client) = self.clients.find(id) else { return };
+        let Some(client) = self.clients.find(id) else {
+            return;
+        };
         if client.closing {
             return;
         }
         client.last_command = command.name;
         let read_mode = client.read_mode;
-        let Some(origin) = self.clients.open_slot(id) else { return };
+        let Some(origin) = self.clients.open_slot(id) else {
+            return;
+        };
         match command.handler {
             Handler::Write { .. } => match growth_refusal {
                 Some(refused) if command.grows() => {
@@ -174,7 +184,10 @@ impl Node {
             ReadMode::Stale => true,
         };
         if is_at_once {
-            let context = ReadContext { store: self.machine.store(), now: self.estimate(now) };
+            let context = ReadContext {
+                store: self.machine.store(),
+                now: self.estimate(now),
+            };
             let reply = evaluate(command, &context, args);
             self.clients.answer(origin, reply, effects);
         } else {
@@ -219,8 +232,6 @@ pub(super) fn refusal(refused: GrowthRefusal) -> Reply {
              until there is space again"
                 .into()
         }
-        GrowthRefusal::Memory => {
-            "OOM command not allowed when used memory > 'max_memory'.".into()
-        }
+        GrowthRefusal::Memory => "OOM command not allowed when used memory > 'max_memory'.".into(),
     })
 }

@@ -6,10 +6,10 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::Effect;
 use super::clients::{Clients, Origin};
 use super::gateway::not_done;
 use super::held::HeldReads;
-use super::Effect;
 use crate::kv::command::{Command, ReadContext};
 use crate::limits;
 use crate::proto::args::Args;
@@ -116,16 +116,27 @@ impl Reads {
 
     /// This node leads, and a round was requested for everything fresh.
     pub fn wait_for_round(&mut self, round: ReadRound, index: LogIndex) {
-        for group in self.groups.iter_mut().filter(|group| group.state == State::Fresh) {
+        for group in self
+            .groups
+            .iter_mut()
+            .filter(|group| group.state == State::Fresh)
+        {
             group.state = State::Local { round, index };
         }
     }
 
     /// Another leads: the question to ask it for everything fresh.
     pub fn ask(&mut self, now: Instant) -> ReadId {
-        let id = ReadId { boot: self.boot, number: self.next_number };
+        let id = ReadId {
+            boot: self.boot,
+            number: self.next_number,
+        };
         self.next_number += 1;
-        for group in self.groups.iter_mut().filter(|group| group.state == State::Fresh) {
+        for group in self
+            .groups
+            .iter_mut()
+            .filter(|group| group.state == State::Fresh)
+        {
             group.state = State::Asked { id, at: now };
         }
         id
@@ -154,8 +165,11 @@ impl Reads {
     /// The leader's answer to one of our questions. Older groups arrived before it, so what holds
     /// for the question holds for them too.
     pub fn answered(&mut self, id: ReadId, index: LogIndex) {
-        let is_asked = |group: &Group| matches!(group.state, State::Asked { id: asked, .. } if asked == id);
-        let Some(newest) = self.groups.iter().rposition(is_asked) else { return };
+        let is_asked =
+            |group: &Group| matches!(group.state, State::Asked { id: asked, .. } if asked == id);
+        let Some(newest) = self.groups.iter().rposition(is_asked) else {
+            return;
+        };
         for group in self.groups.iter_mut().take(newest + 1) {
             if !matches!(group.state, State::Confirmed(_)) {
                 group.state = State::Confirmed(index);
@@ -167,7 +181,10 @@ impl Reads {
     pub fn round_confirmed(&mut self, round: ReadRound) {
         for group in &mut self.groups {
             match group.state {
-                State::Local { round: waits_for, index } if waits_for <= round => {
+                State::Local {
+                    round: waits_for,
+                    index,
+                } if waits_for <= round => {
                     group.state = State::Confirmed(index);
                 }
                 State::Confirmed(_) => {}
@@ -187,7 +204,9 @@ impl Reads {
     ) -> Vec<ClientId> {
         let mut unparked = Vec::new();
         while let Some(front) = self.groups.front() {
-            let State::Confirmed(index) = front.state else { break };
+            let State::Confirmed(index) = front.state else {
+                break;
+            };
             if index > last_applied {
                 break;
             }
@@ -201,7 +220,9 @@ impl Reads {
 
     /// When [`time_out`](Reads::time_out) or asking again is due.
     pub fn deadline(&self, timeout: Duration, resend_after: Duration) -> Instant {
-        let Some(front) = self.groups.front() else { return Instant::NEVER };
+        let Some(front) = self.groups.front() else {
+            return Instant::NEVER;
+        };
         let times_out = front.since.after(timeout);
         let asks = self.groups.iter().filter_map(|group| match group.state {
             State::Asked { at, .. } => Some(at.after(resend_after)),
@@ -250,13 +271,25 @@ impl Reads {
     /// A round was requested for the followers' new questions.
     pub fn remote_wait_for_round(&mut self, round: ReadRound, index: LogIndex) {
         let early = self.early.drain(..);
-        self.remote.extend(early.map(|(from, id)| RemoteRead { from, id, round, index }));
+        self.remote.extend(early.map(|(from, id)| RemoteRead {
+            from,
+            id,
+            round,
+            index,
+        }));
     }
 
     /// The followers' questions that rounds up to `round` answer.
     pub fn remote_confirmed(&mut self, round: ReadRound) -> Vec<(ServerId, ReadId, LogIndex)> {
-        let count = self.remote.iter().take_while(|read| read.round <= round).count();
-        self.remote.drain(..count).map(|read| (read.from, read.id, read.index)).collect()
+        let count = self
+            .remote
+            .iter()
+            .take_while(|read| read.round <= round)
+            .count();
+        self.remote
+            .drain(..count)
+            .map(|read| (read.from, read.id, read.index))
+            .collect()
     }
 
     /// This node does not lead, or leads in another term: the followers ask someone else.
@@ -266,11 +299,7 @@ impl Reads {
     }
 }
 
-fn note_done(
-    reads: &HeldReads,
-    clients: &mut Clients,
-    unparked: &mut Vec<ClientId>,
-) {
+fn note_done(reads: &HeldReads, clients: &mut Clients, unparked: &mut Vec<ClientId>) {
     for origin in reads.origins() {
         if clients.read_done(origin.client) {
             unparked.push(origin.client);

@@ -274,8 +274,14 @@ impl Raft {
 
     /// How far each other member's log is known to match; empty where this server doesn't lead.
     pub fn match_indexes(&self) -> BTreeMap<ServerId, LogIndex> {
-        let Role::Leader(leading) = &self.role else { return BTreeMap::new() };
-        leading.followers.iter().map(|(id, progress)| (*id, progress.match_index)).collect()
+        let Role::Leader(leading) = &self.role else {
+            return BTreeMap::new();
+        };
+        leading
+            .followers
+            .iter()
+            .map(|(id, progress)| (*id, progress.match_index))
+            .collect()
     }
 
     /// Whether a majority answered this leader, or this follower heard its leader, within an
@@ -284,10 +290,15 @@ impl Raft {
         let most = self.config.election_timeout.1;
         match &self.role {
             Role::Leader(leading) => self.membership().is_quorum(|id| {
-                let heard = leading.followers.get(&id).map(|progress| progress.last_heard);
+                let heard = leading
+                    .followers
+                    .get(&id)
+                    .map(|progress| progress.last_heard);
                 id == self.id || heard.is_some_and(|heard| now.since(heard) < most)
             }),
-            _ => self.leader_heard.is_some_and(|heard| now.since(heard) < most),
+            _ => self
+                .leader_heard
+                .is_some_and(|heard| now.since(heard) < most),
         }
     }
 
