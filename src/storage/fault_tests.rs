@@ -408,6 +408,22 @@ fn a_full_disk_is_told_keeps_a_reserve_and_ends() {
 }
 
 #[test]
+fn an_empty_write_is_durable_after_what_came_before_it() {
+    let disk = MemoryDisk::new(BTreeMap::new());
+    let (mut storage, _) = open(&disk).unwrap();
+    // Enough of them to cross the end of a segment.
+    for seq in 1..=2000 {
+        persist(&mut storage, seq, &LogWrite::default());
+    }
+    persist(&mut storage, 2001, &write(vec![entry(1, 1, 1)], 1));
+    persist(&mut storage, 2002, &LogWrite::default());
+    drop(storage);
+    let (_, recovered) = open(&disk).unwrap();
+    assert_eq!(recovered.hard_state, write(vec![], 1).hard_state.unwrap());
+    assert_eq!(recovered.entries, [entry(1, 1, 1)]);
+}
+
+#[test]
 fn record_peer_keeps_the_newest_process() {
     let disk = MemoryDisk::new(BTreeMap::new());
     let (mut storage, recovered) = open(&disk).unwrap();

@@ -30,7 +30,7 @@ pub struct RealDisk {
 }
 
 enum Engine {
-    Uring(Uring),
+    Uring(Box<Uring>),
     Thread(Helper),
 }
 
@@ -70,7 +70,7 @@ impl RealDisk {
 
     fn try_uring(directory: &Path, lock: &File) -> Result<RealDisk, DiskError> {
         let setup = |source| DiskError::new("io_uring setup", directory, source);
-        let engine = Engine::Uring(Uring::new(lock).map_err(setup)?);
+        let engine = Engine::Uring(Box::new(Uring::new(lock).map_err(setup)?));
         let mut disk = RealDisk {
             files: Slab::new(),
             engine,
