@@ -208,7 +208,8 @@ const _: () = assert!(CLIENT_PIPELINE_BYTES <= READ_BUDGET_BYTES);
 const _: () = assert!(CLIENT_OUTPUT_PAUSE_BYTES < CLIENT_OUTPUT_BYTES);
 const _: () = assert!(SEGMENT_BYTES_MIN <= SEGMENT_BYTES && SEGMENT_BYTES <= SEGMENT_BYTES_MAX);
 const _: () = assert!(BATCH_BYTES + 1024 <= RECORD_BYTES);
-const _: () = assert!(FILL_SLICE_BYTES % 4096 == 0 && FILL_AT_OPEN_BYTES % 4096 == 0);
+const _: () =
+    assert!(FILL_SLICE_BYTES.is_multiple_of(4096) && FILL_AT_OPEN_BYTES.is_multiple_of(4096));
 const _: () = assert!(SEGMENT_PREPARE_BYTES < SEGMENT_BYTES && FILL_AHEAD_BYTES < SEGMENT_BYTES);
 const _: () = assert!(LOG_SCARCE_BYTES < SEGMENT_PREPARE_BYTES);
 const _: () =
