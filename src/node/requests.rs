@@ -1,0 +1,121 @@
+//! All client commands of one turn, in one piece of memory.
+//!
+//! The driver's decoders append each command's arguments to [`Requests::arena`] and then name it
+//! with [`Requests::push_command`]; the gateway walks them once. No command has an allocation of
+//! its own.
+
+use crate::proto::args::Args;
+use crate::types::ClientId;
+
+/// The commands of one turn, in arrival order.
+#[derive(Default, Debug)]
+pub struct Requests {
+    arena: Vec<u8>,
+    heads: Vec<Head>,
+}
+
+/// One command's place in the arena.
+#[derive(Clone, Copy, Debug)]
+struct Head {
+    client: ClientId,
+    kind: Kind,
+    start: usize,
+    end: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Command { count: u32 },
+    Refused,
+    Malformed,
+}
+
+/// What one client sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Request<'a> {
+    /// A command and its arguments.
+    Command(Args<'a>),
+    /// Something that was skipped, with the error line that answers it; the connection stays.
+    Refused(&'a str),
+    /// Something after which the stream makes no sense: the error line that answers it (nothing
+    /// where it is empty), then the connection is closed.
+    Malformed(&'a str),
+}
+
+impl Requests {
+    /// Where a decoder appends a command's encoded arguments before it is named.
+    pub fn arena(&mut self) -> &mut Vec<u8> {
+        &mut self.arena
+    }
+
+    /// Names what was appended to the arena since the last call: a command of `count` arguments.
+    pub fn push_command(&mut self, client: ClientId, count: u32) {
+        let start = self.end();
+        let end = self.arena.len();
+        self.heads.push(Head {
+            client,
+            kind: Kind::Command { count },
+            start,
+            end,
+        });
+    }
+
+    /// Adds something that is answered with `error` (without the leading `-`) and skipped.
+    pub fn push_refused(&mut self, client: ClientId, error: &str) {
+        self.push_text(client, Kind::Refused, error);
+    }
+
+    /// Adds the end of a stream that makes no sense: `error` is answered unless it is empty, then
+    /// the connection is closed.
+    pub fn push_malformed(&mut self, client: ClientId, error: &str) {
+        self.push_text(client, Kind::Malformed, error);
+    }
+
+    /// Whether nothing arrived.
+    pub fn is_empty(&self) -> bool {
+        self.heads.is_empty()
+    }
+
+    /// How many commands there are.
+    pub fn len(&self) -> usize {
+        self.heads.len()
+    }
+
+    /// Bytes of arguments.
+    pub fn bytes(&self) -> usize {
+        self.arena.len()
+    }
+
+    /// The client and the request at `position`.
+    pub fn get(&self, position: usize) -> Option<(ClientId, Request<'_>)> {
+        let head = self.heads.get(position)?;
+        let bytes = &self.arena[head.start..head.end];
+        let text = || std::str::from_utf8(bytes).expect("push_text was given a str");
+        let request = match head.kind {
+            Kind::Command { count } => Request::Command(Args::new(count, bytes)),
+            Kind::Refused => Request::Refused(text()),
+            Kind::Malformed => Request::Malformed(text()),
+        };
+        Some((head.client, request))
+    }
+
+    fn push_text(&mut self, client: ClientId, kind: Kind, text: &str) {
+        let start = self.end();
+        assert_eq!(
+            start,
+            self.arena.len(),
+            "a command was left without its name"
+        );
+        self.arena.extend_from_slice(text.as_bytes());
+        self.heads.push(Head {
+            client,
+            kind,
+            start,
+            end: self.arena.len(),
+        });
+    }
+
+    fn end(&self) -> usize {
+        self.heads.last().map_or(0, |head| head.end)
+    }
+}

@@ -1,0 +1,61 @@
+//! What a node shows of itself: the source of `INFO raft`, the loop's log lines and the tests.
+
+use crate::types::{Incarnation, LogIndex, ServerId, Term};
+
+/// What a node is, by the dissertation's names and two of our own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Role {
+    /// Follows a leader, or waits for one.
+    Follower,
+    /// Asks whether a campaign would succeed (§9.6).
+    PreCandidate,
+    /// Campaigns (§3.4).
+    Candidate,
+    /// Leads.
+    Leader,
+    /// Runs on a disk that the cluster does not know: takes part in nothing.
+    Recovering,
+}
+
+impl Role {
+    /// Its name in `INFO raft`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Follower => "follower",
+            Role::PreCandidate => "pre_candidate",
+            Role::Candidate => "candidate",
+            Role::Leader => "leader",
+            Role::Recovering => "recovering",
+        }
+    }
+}
+
+/// A node's state at a glance.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Status {
+    /// Its id.
+    pub server: ServerId,
+    /// Its data directory.
+    pub incarnation: Incarnation,
+    /// What it is.
+    pub role: Role,
+    /// Its term.
+    pub current_term: Term,
+    /// Who leads, as far as it knows.
+    pub leader: Option<ServerId>,
+    /// Entries up to here are committed.
+    pub commit_index: LogIndex,
+    /// Entries up to here are in the store.
+    pub last_applied: LogIndex,
+    /// The log's end.
+    pub last_log_index: LogIndex,
+}
+
+/// A peer that this node wants a connection to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Peer {
+    /// Its id.
+    pub id: ServerId,
+    /// Its peer address, `host:port`.
+    pub address: String,
+}
