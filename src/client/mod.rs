@@ -11,6 +11,6 @@ mod error;
 mod failover;
 
 pub use command::{encode_command, is_repeatable};
-pub use connection::{Connection, Wire};
+pub use connection::{Connection, Wire, is_endpoint};
 pub use error::{ClientError, Doubt, ErrorReply, LinkError};
 pub use failover::{Client, Options};

@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use raftkv::client::{Client, Options, Wire};
+use raftkv::client::{Client, Options, Wire, is_endpoint};
 
 use render::Style;
 
@@ -45,7 +45,7 @@ reached, 2 for bad usage.";
 #[command(name = "rkv-cli", version, about = "A client for raftkv", long_about = LONG_ABOUT)]
 #[command(after_help = AFTER_HELP)]
 struct Arguments {
-    /// The nodes to try, in this order; the other members are found by asking one of them
+    /// The nodes to try, in this order; at a prompt and in a pipe the other members are found too
     #[arg(
         short,
         long = "connect",
@@ -82,12 +82,10 @@ struct Arguments {
 }
 
 fn parse_endpoint(text: &str) -> Result<String, String> {
-    match text.rsplit_once(':') {
-        Some((host, port)) if !host.is_empty() && port.parse().is_ok_and(|port: u16| port > 0) => {
-            Ok(text.to_owned())
-        }
-        _ => Err("expected host:port, such as 127.0.0.1:7101".to_owned()),
+    if is_endpoint(text) {
+        return Ok(text.to_owned());
     }
+    Err("expected host:port, such as 127.0.0.1:7101".to_owned())
 }
 
 /// How it went; the worst of all commands is the exit code.
