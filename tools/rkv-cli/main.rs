@@ -1,13 +1,12 @@
 //! rkv-cli: commands from the command line, from a prompt or from a pipe; replies as redis-cli
 //! shows them.
 //!
-//! The way through its files: this one reads the arguments and runs commands, `words` parts a line
-//! into words, `render` shows replies, `prompt` is the interactive loop. Stands on
-//! `raftkv::client`, which decides what may be sent twice.
+//! The way through its files: this one reads the arguments and runs commands, `render` shows
+//! replies, `prompt` is the interactive loop. Stands on `raftkv::client`, which decides what may
+//! be sent twice.
 
 mod prompt;
 mod render;
-mod words;
 
 use std::ffi::OsString;
 use std::io::{self, BufRead, IsTerminal, Write};
@@ -17,6 +16,8 @@ use std::time::Duration;
 
 use clap::Parser;
 use raftkv::client::{Client, Options, Wire, is_endpoint};
+use raftkv::proto::args::Args;
+use raftkv::proto::inline::{UnbalancedQuotes, split_line};
 
 use render::Style;
 
@@ -128,10 +129,14 @@ impl Session {
 
     /// Runs one line of input.
     fn run_line(&mut self, line: &[u8]) -> io::Result<Outcome> {
-        match words::split(line) {
-            Some(args) if args.is_empty() => Ok(Outcome::Done),
-            Some(args) => self.run(&args),
-            None => {
+        let mut encoded = Vec::new();
+        match split_line(line, &mut encoded) {
+            Ok(0) => Ok(Outcome::Done),
+            Ok(count) => {
+                let args = Args::new(count, &encoded);
+                self.run(&args.iter().map(<[u8]>::to_vec).collect::<Vec<_>>())
+            }
+            Err(UnbalancedQuotes) => {
                 eprintln!("rkv-cli: unbalanced quotes in: {}", line.escape_ascii());
                 Ok(Outcome::BadUsage)
             }
