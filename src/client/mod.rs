@@ -2,8 +2,8 @@
 //!
 //! Called by `tools/` and by programs that embed it; stands on `proto/` and std's sockets. Any node
 //! serves any client (design page 2 §1), so it stays with the node that answers and goes to the
-//! next when that one fails. It never sends a write a second time unless the first was surely not done:
-//! what it cannot know it returns as [`ClientError::InDoubt`].
+//! next when that one fails. It never sends a write a second time unless the first was surely not
+//! done: what it cannot know it returns as [`ClientError::InDoubt`].
 
 mod command;
 mod connection;
