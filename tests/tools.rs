@@ -1,4 +1,7 @@
-//! rkv-cli as a process, against a scripted server: output, exit codes, input from a pipe.
+//! rkv-cli and rkv-bench as processes, against a scripted server: output, exit codes, input from a
+//! pipe, what a load run counts.
+
+#![cfg(feature = "tools")]
 
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
@@ -122,4 +125,70 @@ fn pipe_runs_one_command_a_line_and_exits_by_the_worst() {
         (Some(2), "ERR unknown command\n".to_owned())
     );
     assert!(String::from_utf8_lossy(&output.stderr).contains("unbalanced quotes"));
+}
+
+/// Runs 20 measured requests of `workload`; returns the exit code and the result.
+fn bench(endpoint: &str, workload: &str) -> (Option<i32>, serde_json::Value) {
+    let output = Command::new(env!("CARGO_BIN_EXE_rkv-bench"))
+        .args([
+            "-c",
+            endpoint,
+            "-w",
+            workload,
+            "-n",
+            "20",
+            "--clients",
+            "3",
+            "-P",
+            "4",
+        ])
+        .args(["--warm-up", "0", "--json"])
+        .output()
+        .unwrap();
+    (
+        output.status.code(),
+        serde_json::from_slice(&output.stdout).unwrap(),
+    )
+}
+
+#[test]
+fn bench_sends_just_what_it_counts() {
+    let server = Server::start(|_| Act::Reply(b"+OK\r\n".to_vec()));
+    let (code, result) = bench(&server.endpoint, "set");
+    assert_eq!(code, Some(0));
+    assert_eq!(result["requests"], 20);
+    assert_eq!(result["errors"], serde_json::json!({}));
+    let asked = server.asked();
+    assert_eq!(asked.len(), 20);
+    assert!(
+        asked.iter().all(|line| line.starts_with("SET bench:")),
+        "{asked:?}"
+    );
+}
+
+#[test]
+fn bench_counts_errors_by_their_first_word() {
+    let server = Server::start(|_| Act::Reply(b"-CLUSTERDOWN no leader\r\n".to_vec()));
+    let (code, result) = bench(&server.endpoint, "incr");
+    assert_eq!(code, Some(1));
+    assert_eq!(result["requests"], 0);
+    assert_eq!(result["errors"], serde_json::json!({"CLUSTERDOWN": 20}));
+}
+
+#[test]
+fn bench_counts_what_waited_on_a_lost_connection() {
+    let server = Server::start(|_| Act::Close);
+    let (code, result) = bench(&server.endpoint, "get");
+    assert_eq!(code, Some(1));
+    assert_eq!(result["requests"], 0);
+    let errors = result["errors"].as_object().unwrap();
+    let lost: u64 = errors.values().filter_map(serde_json::Value::as_u64).sum();
+    assert_eq!(lost, 20, "{errors:?}");
+    // A server that closes with requests unread resets the connection.
+    assert!(
+        errors
+            .keys()
+            .all(|word| word == "closed" || word == "reset"),
+        "{errors:?}"
+    );
 }
