@@ -94,6 +94,24 @@ pub const MEMBERS: usize = 31;
 /// How long a new connection may take to say its hello.
 pub const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// A cluster's name in bytes. The configuration refuses a longer one; a hello with one closes the
+/// connection.
+pub const CLUSTER_NAME_BYTES: usize = 64;
+
+/// The explanation in a refused hello, in bytes. What is longer is cut when it is written; a longer
+/// one from outside closes the connection.
+pub const REFUSAL_BYTES: usize = 256;
+
+/// A frame decoder keeps its buffer for the next frame up to this size; a larger one is given back
+/// after its frame, so that one big value doesn't stay on a connection's account.
+pub const FRAME_BUFFER_KEPT_BYTES: usize = 16 * 1024;
+
+/// Arrays within arrays of a reply that a client reads. A deeper one is a protocol error.
+pub const REPLY_DEPTH: usize = 32;
+
+/// One reply that a client reads, in bytes. A larger one is a protocol error.
+pub const REPLY_BYTES: usize = 512 * 1024 * 1024;
+
 /// Bytes of an error reply's echoed input.
 pub const ECHO_BYTES: usize = 128;
 
@@ -111,6 +129,8 @@ const _: () = assert!(COMMAND_BYTES + 64 * 1024 <= BATCH_BYTES);
 const _: () = assert!(BATCH_BYTES + 64 * 1024 <= FRAME_BYTES);
 const _: () = assert!(APPEND_BYTES <= FRAME_BYTES);
 const _: () = assert!(FRAME_BYTES < PEER_OUTPUT_BYTES);
+const _: () = assert!(FRAME_BUFFER_KEPT_BYTES < FRAME_BYTES);
+const _: () = assert!(VALUE_BYTES < REPLY_BYTES && CLIENT_OUTPUT_BYTES < REPLY_BYTES);
 const _: () = assert!(PEER_WINDOW_BYTES < PEER_OUTPUT_BYTES);
 const _: () = assert!(BATCH_BYTES <= GATEWAY_WINDOW_BYTES);
 const _: () = assert!(CLIENT_OUTPUT_PAUSE_BYTES < CLIENT_OUTPUT_BYTES);

@@ -92,6 +92,14 @@ number! {
     ReadRound
 }
 number! {
+    /// A client session; 0 is none. Opened through the log when clients ask for one.
+    SessionId
+}
+number! {
+    /// The number of one request of a client, 1 and up on its session or connection.
+    RequestSeq
+}
+number! {
     /// Milliseconds since the Unix epoch by some node's own wall clock.
     WallClock
 }

@@ -1,1 +1,370 @@
-//! frame
+//! Frames: what peers, `rkv-cli` and the Rust client exchange (design page 4, §5).
+//!
+//! Each direction of a connection begins with the preface `00 'R' 'K' 'V' version`; after it come
+//! frames, all integers little-endian: `length u32` (of the payload), `crc32 u32` (of all that
+//! follows it), `kind u8`, `flags u8`, `reserved u16 = 0`, payload. The first frame is a
+//! [`Hello`](super::hello::Hello). Called by `loop/`, `sim/` and `client/`. Never allocates by a
+//! declared length, and never looks into a peer message.
+
+use std::error::Error;
+use std::fmt;
+
+use byteorder::{ByteOrder, LittleEndian};
+
+use crate::limits;
+use crate::types::{RequestSeq, SessionId};
+
+/// The first byte of a framed connection; no text protocol begins with it.
+pub const PREFACE_BYTE: u8 = 0;
+
+/// The version of this layout, the preface's last byte.
+pub const FRAME_VERSION: u8 = 1;
+
+/// What each direction of a framed connection begins with.
+pub const PREFACE: [u8; 5] = [PREFACE_BYTE, b'R', b'K', b'V', FRAME_VERSION];
+
+/// A header's length in bytes.
+pub const HEADER_BYTES: usize = 12;
+
+/// Where the bytes begin that the checksum covers.
+const CHECKED_FROM: usize = 8;
+
+/// A flag of [`FrameKind::ClientReply`]: the reply goes on in the next frame, under the same tag.
+pub const FLAG_MORE: u8 = 1;
+
+/// What a frame carries. The number is its code on the wire.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum FrameKind {
+    /// Who speaks: the first frame of each direction ([`Hello`](super::hello::Hello)).
+    Hello = 1,
+    /// Instead of an answering hello ([`HelloRefused`](super::hello::HelloRefused)); then the
+    /// connection is closed.
+    HelloRefused = 2,
+    /// One message between peers: see [`super::peer_message`].
+    Peer = 3,
+    /// A [`ClientTag`], then exactly one command in RESP.
+    ClientRequest = 4,
+    /// The request's [`ClientTag`], then its reply in RESP, or the next piece of it: see
+    /// [`FLAG_MORE`].
+    ClientReply = 5,
+}
+
+impl FrameKind {
+    /// The kind that has this code.
+    pub fn from_code(code: u8) -> Option<FrameKind> {
+        match code {
+            1 => Some(FrameKind::Hello),
+            2 => Some(FrameKind::HelloRefused),
+            3 => Some(FrameKind::Peer),
+            4 => Some(FrameKind::ClientRequest),
+            5 => Some(FrameKind::ClientReply),
+            _ => None,
+        }
+    }
+}
+
+/// One frame, its checksum verified.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Frame<'a> {
+    /// What the payload is.
+    pub kind: FrameKind,
+    /// Their meaning depends on the kind; unknown ones are the kind's decoder's affair.
+    pub flags: u8,
+    /// Never empty.
+    pub payload: &'a [u8],
+}
+
+/// Why bytes are no frame. Always the sender's fault, and always the end of the connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FrameError {
+    /// The connection doesn't begin with `00 'R' 'K' 'V'`.
+    BadPreface,
+    /// It does, but the layout's version is not ours.
+    UnknownVersion(u8),
+    /// The declared length is over [`limits::FRAME_BYTES`].
+    TooLarge(u32),
+    /// The declared length is zero; no kind has an empty payload.
+    Empty,
+    /// The reserved field is not zero.
+    ReservedNotZero(u16),
+    /// No kind has this code.
+    UnknownKind(u8),
+    /// The checksum doesn't match the bytes.
+    BadChecksum,
+    /// The payload is shorter than what its kind begins with.
+    Truncated,
+}
+
+impl fmt::Display for FrameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            FrameError::BadPreface => write!(f, "the connection does not begin with a preface"),
+            FrameError::UnknownVersion(version) => {
+                write!(f, "frame version {version}, expected {FRAME_VERSION}")
+            }
+            FrameError::TooLarge(length) => {
+                write!(
+                    f,
+                    "a frame of {length} bytes, limit {}",
+                    limits::FRAME_BYTES
+                )
+            }
+            FrameError::Empty => write!(f, "a frame without a payload"),
+            FrameError::ReservedNotZero(value) => write!(f, "a reserved field of {value}, not 0"),
+            FrameError::UnknownKind(code) => write!(f, "unknown frame kind {code}"),
+            FrameError::BadChecksum => write!(f, "a frame whose checksum does not match"),
+            FrameError::Truncated => write!(f, "a payload that ends too early"),
+        }
+    }
+}
+
+impl Error for FrameError {}
+
+/// Appends one frame. `payload` appends its content to the same buffer, behind a header that is
+/// filled in afterwards, so that no second buffer is needed.
+///
+/// # Panics
+///
+/// If the payload is empty or over [`limits::FRAME_BYTES`]: what builds payloads is bounded below
+/// that by `limits.rs`.
+pub fn encode_frame(
+    kind: FrameKind,
+    flags: u8,
+    out: &mut Vec<u8>,
+    payload: impl FnOnce(&mut Vec<u8>),
+) {
+    let start = out.len();
+    out.extend_from_slice(&[0; HEADER_BYTES]);
+    payload(out);
+
+    let length = out.len() - start - HEADER_BYTES;
+    assert!(length > 0, "a payload is never empty");
+    assert!(
+        length <= limits::FRAME_BYTES,
+        "a payload stays below limits::FRAME_BYTES"
+    );
+    let frame = &mut out[start..];
+    LittleEndian::write_u32(&mut frame[..4], length as u32);
+    frame[8] = kind as u8;
+    frame[9] = flags;
+    let checksum = crc32fast::hash(&frame[CHECKED_FROM..]);
+    LittleEndian::write_u32(&mut frame[4..8], checksum);
+}
+
+/// A header whose fields are within bounds.
+#[derive(Clone, Copy)]
+struct Header {
+    length: usize,
+    checksum: u32,
+    kind: FrameKind,
+    flags: u8,
+}
+
+impl Header {
+    /// Checks every field that can be checked without the payload.
+    fn decode(bytes: &[u8]) -> Result<Header, FrameError> {
+        assert!(
+            bytes.len() >= HEADER_BYTES,
+            "callers wait for a whole header"
+        );
+        let length = LittleEndian::read_u32(&bytes[..4]);
+        if length as usize > limits::FRAME_BYTES {
+            return Err(FrameError::TooLarge(length));
+        }
+        if length == 0 {
+            return Err(FrameError::Empty);
+        }
+        let kind = FrameKind::from_code(bytes[8]).ok_or(FrameError::UnknownKind(bytes[8]))?;
+        let reserved = LittleEndian::read_u16(&bytes[10..12]);
+        if reserved != 0 {
+            return Err(FrameError::ReservedNotZero(reserved));
+        }
+        Ok(Header {
+            length: length as usize,
+            checksum: LittleEndian::read_u32(&bytes[4..8]),
+            kind,
+            flags: bytes[9],
+        })
+    }
+
+    /// `bytes` are the whole frame, header included.
+    fn frame(self, bytes: &[u8]) -> Result<Frame<'_>, FrameError> {
+        assert_eq!(bytes.len(), HEADER_BYTES + self.length);
+        if crc32fast::hash(&bytes[CHECKED_FROM..]) != self.checksum {
+            return Err(FrameError::BadChecksum);
+        }
+        Ok(Frame {
+            kind: self.kind,
+            flags: self.flags,
+            payload: &bytes[HEADER_BYTES..],
+        })
+    }
+}
+
+/// Turns one direction of a connection, from its first byte on, into frames.
+#[derive(Debug, Default)]
+pub struct FrameDecoder {
+    /// How much of the preface has been seen.
+    preface_seen: usize,
+    /// What has come of a frame that did not arrive in one piece; grows with what arrives.
+    partial: Vec<u8>,
+    /// `partial` is a whole frame that was handed out, to be forgotten on the next call.
+    handed_out: bool,
+    /// A violation is final: nothing behind it can be trusted to be a frame's beginning.
+    failed: Option<FrameError>,
+}
+
+impl FrameDecoder {
+    /// A decoder that expects the preface first.
+    pub fn new() -> FrameDecoder {
+        FrameDecoder::default()
+    }
+
+    /// Takes bytes from the front of `input` until a frame is whole. `None` means that all of
+    /// `input` was taken and more is needed. A frame that lies in `input` as a whole is not
+    /// copied. After an error every further call returns it again.
+    pub fn decode<'a, 'i: 'a>(
+        &'a mut self,
+        input: &mut &'i [u8],
+    ) -> Result<Option<Frame<'a>>, FrameError> {
+        if let Some(error) = self.failed {
+            return Err(error);
+        }
+        if self.handed_out {
+            self.forget_handed_out();
+        }
+        // The field is borrowed apart from the rest, so that the frame may borrow `partial`.
+        let failed = &mut self.failed;
+        let decoded = decode_preface(&mut self.preface_seen, input)
+            .and_then(|()| decode_next(&mut self.partial, &mut self.handed_out, input));
+        if let Err(error) = &decoded {
+            *failed = Some(*error);
+        }
+        decoded
+    }
+
+    /// Bytes of a frame that is not whole yet.
+    pub fn pending_bytes(&self) -> usize {
+        if self.handed_out {
+            0
+        } else {
+            self.partial.len()
+        }
+    }
+
+    fn forget_handed_out(&mut self) {
+        self.handed_out = false;
+        self.partial.clear();
+        if self.partial.capacity() > limits::FRAME_BUFFER_KEPT_BYTES {
+            self.partial = Vec::new();
+        }
+    }
+}
+
+/// Compares byte by byte, so that a wrong one is told at once and not after five.
+fn decode_preface(seen: &mut usize, input: &mut &[u8]) -> Result<(), FrameError> {
+    while *seen < PREFACE.len() {
+        let Some((&byte, rest)) = input.split_first() else {
+            return Ok(());
+        };
+        if byte != PREFACE[*seen] {
+            let at_version = *seen == PREFACE.len() - 1;
+            return Err(if at_version {
+                FrameError::UnknownVersion(byte)
+            } else {
+                FrameError::BadPreface
+            });
+        }
+        *seen += 1;
+        *input = rest;
+    }
+    Ok(())
+}
+
+fn decode_next<'a, 'i: 'a>(
+    partial: &'a mut Vec<u8>,
+    handed_out: &mut bool,
+    input: &mut &'i [u8],
+) -> Result<Option<Frame<'a>>, FrameError> {
+    if partial.is_empty() && input.len() >= HEADER_BYTES {
+        let header = Header::decode(input)?;
+        if let Some((frame, rest)) = input.split_at_checked(HEADER_BYTES + header.length) {
+            *input = rest;
+            return header.frame(frame).map(Some);
+        }
+    }
+    take(partial, HEADER_BYTES, input);
+    if partial.len() < HEADER_BYTES {
+        return Ok(None);
+    }
+    let header = Header::decode(partial)?;
+    let whole = HEADER_BYTES + header.length;
+    take(partial, whole, input);
+    if partial.len() < whole {
+        return Ok(None);
+    }
+    *handed_out = true;
+    header.frame(partial).map(Some)
+}
+
+/// Moves bytes from `input` to `partial` until that has `wanted` of them.
+fn take(partial: &mut Vec<u8>, wanted: usize, input: &mut &[u8]) {
+    let missing = wanted.saturating_sub(partial.len());
+    let (taken, rest) = input.split_at(missing.min(input.len()));
+    partial.extend_from_slice(taken);
+    *input = rest;
+}
+
+/// What a client's request and its reply begin with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ClientTag {
+    /// The session it belongs to; zero for none.
+    pub session: SessionId,
+    /// The request's number; a reply bears that of its request.
+    pub sequence: RequestSeq,
+}
+
+impl ClientTag {
+    /// A tag's length in bytes.
+    pub const BYTES: usize = 16;
+
+    /// Appends the tag; the command or the reply goes behind it.
+    pub fn encode(self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.session.0.to_le_bytes());
+        out.extend_from_slice(&self.sequence.0.to_le_bytes());
+    }
+
+    /// Parts a payload into its tag and the RESP behind it.
+    pub fn decode(payload: &[u8]) -> Result<(ClientTag, &[u8]), FrameError> {
+        let (tag, resp) = payload
+            .split_at_checked(Self::BYTES)
+            .ok_or(FrameError::Truncated)?;
+        let session = SessionId(LittleEndian::read_u64(&tag[..8]));
+        let sequence = RequestSeq(LittleEndian::read_u64(&tag[8..]));
+        Ok((ClientTag { session, sequence }, resp))
+    }
+}
+
+/// Appends the frames of one reply: as a rule one, and more with [`FLAG_MORE`] for a reply that is
+/// larger than a frame may be.
+pub fn encode_client_reply(tag: ClientTag, resp: &[u8], out: &mut Vec<u8>) {
+    assert!(
+        !resp.is_empty(),
+        "a reply has at least its type and its line's end"
+    );
+    let mut pieces = resp
+        .chunks(limits::FRAME_BYTES - ClientTag::BYTES)
+        .peekable();
+    while let Some(piece) = pieces.next() {
+        let flags = if pieces.peek().is_some() {
+            FLAG_MORE
+        } else {
+            0
+        };
+        encode_frame(FrameKind::ClientReply, flags, out, |out| {
+            tag.encode(out);
+            out.extend_from_slice(piece);
+        });
+    }
+}

@@ -7,6 +7,7 @@ pub mod args;
 pub mod batch;
 pub mod entry;
 pub mod frame;
+pub mod hello;
 pub mod inline;
 pub mod message;
 pub mod peer_message;
