@@ -368,3 +368,168 @@ pub fn encode_client_reply(tag: ClientTag, resp: &[u8], out: &mut Vec<u8>) {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const KINDS: [FrameKind; 5] = [
+        FrameKind::Hello,
+        FrameKind::HelloRefused,
+        FrameKind::Peer,
+        FrameKind::ClientRequest,
+        FrameKind::ClientReply,
+    ];
+
+    fn stream_of(frames: &[(FrameKind, u8, Vec<u8>)]) -> Vec<u8> {
+        let mut out = PREFACE.to_vec();
+        for (kind, flags, payload) in frames {
+            encode_frame(*kind, *flags, &mut out, |out| {
+                out.extend_from_slice(payload)
+            });
+        }
+        out
+    }
+
+    /// One frame behind a preface, with `change` made to its bytes.
+    fn changed(change: impl FnOnce(&mut [u8])) -> Result<bool, FrameError> {
+        let mut stream = stream_of(&[(FrameKind::Peer, 0, b"abc".to_vec())]);
+        change(&mut stream[PREFACE.len()..]);
+        FrameDecoder::new()
+            .decode(&mut &stream[..])
+            .map(|frame| frame.is_some())
+    }
+
+    #[test]
+    fn decode_rejects_each_bad_field() {
+        assert_eq!(changed(|_| ()), Ok(true));
+        assert_eq!(changed(|frame| frame[..4].fill(0)), Err(FrameError::Empty));
+        assert_eq!(changed(|frame| frame[4] ^= 1), Err(FrameError::BadChecksum));
+        assert_eq!(
+            changed(|frame| frame[8] = 9),
+            Err(FrameError::UnknownKind(9))
+        );
+        assert_eq!(changed(|frame| frame[9] = 1), Err(FrameError::BadChecksum));
+        assert_eq!(
+            changed(|frame| frame[11] = 1),
+            Err(FrameError::ReservedNotZero(256))
+        );
+        assert_eq!(
+            changed(|frame| frame[14] ^= 1),
+            Err(FrameError::BadChecksum)
+        );
+    }
+
+    #[test]
+    fn decode_rejects_a_length_over_the_limit_before_its_payload() {
+        for length in [limits::FRAME_BYTES as u32 + 1, u32::MAX] {
+            // 1. Only the header arrives, one byte at a time.
+            let mut decoder = FrameDecoder::new();
+            let mut stream = stream_of(&[(FrameKind::Peer, 0, b"abc".to_vec())]);
+            LittleEndian::write_u32(&mut stream[PREFACE.len()..][..4], length);
+            let (last, before) = stream[..PREFACE.len() + HEADER_BYTES].split_last().unwrap();
+            for byte in before {
+                assert_eq!(decoder.decode(&mut &[*byte][..]), Ok(None));
+            }
+            // 2. Its last byte brings the verdict, nothing was reserved, and the verdict stays.
+            assert_eq!(
+                decoder.decode(&mut &[*last][..]),
+                Err(FrameError::TooLarge(length))
+            );
+            assert!(decoder.partial.capacity() < 64);
+            assert_eq!(
+                decoder.decode(&mut &[][..]),
+                Err(FrameError::TooLarge(length))
+            );
+        }
+    }
+
+    #[test]
+    fn decode_reserves_nothing_for_a_declared_length() {
+        let mut decoder = FrameDecoder::new();
+        let mut stream = stream_of(&[(FrameKind::Peer, 0, b"abc".to_vec())]);
+        LittleEndian::write_u32(
+            &mut stream[PREFACE.len()..][..4],
+            limits::FRAME_BYTES as u32,
+        );
+        assert_eq!(decoder.decode(&mut &stream[..]), Ok(None));
+        assert!(decoder.partial.capacity() < 64);
+        assert_eq!(decoder.pending_bytes(), HEADER_BYTES + 3);
+    }
+
+    #[test]
+    fn decode_gives_a_large_buffer_back() {
+        let payload = vec![7; 4 * limits::FRAME_BUFFER_KEPT_BYTES];
+        let stream = stream_of(&[(FrameKind::Peer, 0, payload)]);
+        let mut decoder = FrameDecoder::new();
+        for piece in stream.chunks(1000) {
+            let _ = decoder.decode(&mut &*piece).unwrap();
+        }
+        assert_eq!(decoder.decode(&mut &[][..]), Ok(None));
+        assert_eq!(decoder.partial.capacity(), 0);
+    }
+
+    #[test]
+    fn decode_tells_a_wrong_preface_at_its_first_wrong_byte() {
+        let mut decoder = FrameDecoder::new();
+        assert_eq!(decoder.decode(&mut &b"\0R"[..]), Ok(None));
+        assert_eq!(decoder.decode(&mut &b"x"[..]), Err(FrameError::BadPreface));
+        let newer = FrameDecoder::new()
+            .decode(&mut &b"\0RKV\x02"[..])
+            .map(|_| ());
+        assert_eq!(newer, Err(FrameError::UnknownVersion(2)));
+        let redis = FrameDecoder::new()
+            .decode(&mut &b"-ERR unknown\r\n"[..])
+            .map(|_| ());
+        assert_eq!(redis, Err(FrameError::BadPreface));
+    }
+
+    #[test]
+    fn encode_client_reply_parts_what_is_larger_than_a_frame() {
+        let tag = ClientTag {
+            session: SessionId(3),
+            sequence: RequestSeq(4),
+        };
+        let resp = vec![b'x'; limits::FRAME_BYTES + 1];
+        let mut stream = PREFACE.to_vec();
+        encode_client_reply(tag, &resp, &mut stream);
+
+        let mut decoder = FrameDecoder::new();
+        let mut input = &stream[..];
+        let mut joined = Vec::new();
+        let mut flags = Vec::new();
+        while let Some(frame) = decoder.decode(&mut input).unwrap() {
+            let (its_tag, piece) = ClientTag::decode(frame.payload).unwrap();
+            assert_eq!((frame.kind, its_tag), (FrameKind::ClientReply, tag));
+            joined.extend_from_slice(piece);
+            flags.push(frame.flags);
+        }
+        assert_eq!(flags, [FLAG_MORE, 0]);
+        assert!(joined == resp);
+        assert_eq!(ClientTag::decode(&[0; 15]), Err(FrameError::Truncated));
+    }
+
+    proptest! {
+        #[test]
+        fn decode_in_pieces_gives_what_was_encoded(
+            frames in prop::collection::vec(
+                (prop::sample::select(&KINDS[..]), any::<u8>(), prop::collection::vec(any::<u8>(), 1..300)),
+                0..6,
+            ),
+            piece_bytes in 1_usize..400,
+        ) {
+            let stream = stream_of(&frames);
+            let mut decoder = FrameDecoder::new();
+            let mut decoded = Vec::new();
+            for mut piece in stream.chunks(piece_bytes) {
+                while let Some(frame) = decoder.decode(&mut piece).unwrap() {
+                    decoded.push((frame.kind, frame.flags, frame.payload.to_vec()));
+                }
+                prop_assert!(piece.is_empty());
+            }
+            prop_assert_eq!(decoded, frames);
+            prop_assert_eq!(decoder.pending_bytes(), 0);
+        }
+    }
+}

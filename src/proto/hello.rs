@@ -265,3 +265,88 @@ fn take_text(input: &mut &[u8], bound: usize) -> Result<String, HelloError> {
     let text = std::str::from_utf8(input).map_err(|_| HelloError::TextNotUtf8)?;
     Ok(text.to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn encoded(hello: &Hello) -> Vec<u8> {
+        let mut out = Vec::new();
+        hello.encode(&mut out);
+        out
+    }
+
+    #[test]
+    fn decode_rejects_each_bad_field() {
+        let hello = Hello {
+            cluster: "main".to_owned(),
+            ..Hello::client()
+        };
+        let whole = encoded(&hello);
+        assert_eq!(Hello::decode(&whole), Ok(hello));
+        for length in 0..whole.len() {
+            assert_eq!(Hello::decode(&whole[..length]), Err(HelloError::Truncated));
+        }
+        let changed = |place: usize, byte: u8| {
+            let mut bytes = whole.clone();
+            bytes[place] = byte;
+            Hello::decode(&bytes)
+        };
+        let length_at = whole.len() - "main".len() - 2;
+        assert_eq!(changed(0, 2), Err(HelloError::Version(2)));
+        assert_eq!(changed(2, 0), Err(HelloError::UnknownRole(0)));
+        assert_eq!(changed(length_at, 3), Err(HelloError::TrailingBytes));
+        assert_eq!(changed(length_at + 1, 1), Err(HelloError::TextTooLong));
+        assert_eq!(changed(whole.len() - 1, 0xff), Err(HelloError::TextNotUtf8));
+    }
+
+    #[test]
+    fn refused_cuts_a_long_text_at_a_characters_border() {
+        let text = "x".repeat(limits::REFUSAL_BYTES - 1) + "é";
+        let mut out = Vec::new();
+        HelloRefused {
+            code: Refusal::Receiver,
+            text,
+        }
+        .encode(&mut out);
+        let decoded = HelloRefused::decode(&out).unwrap();
+        assert_eq!(decoded.code, Refusal::Receiver);
+        assert_eq!(decoded.text, "x".repeat(limits::REFUSAL_BYTES - 1));
+    }
+
+    #[test]
+    fn refused_of_a_code_from_the_future_keeps_its_text() {
+        let mut out = Vec::new();
+        HelloRefused {
+            code: Refusal::Role,
+            text: "because".to_owned(),
+        }
+        .encode(&mut out);
+        out[0] = 200;
+        let expected = HelloRefused {
+            code: Refusal::Unknown,
+            text: "because".to_owned(),
+        };
+        assert_eq!(HelloRefused::decode(&out), Ok(expected));
+    }
+
+    proptest! {
+        #[test]
+        fn decode_gives_what_was_encoded(
+            numbers in any::<[u64; 6]>(), is_peer in any::<bool>(), cluster in "[a-zé]{0,32}",
+        ) {
+            let hello = Hello {
+                role: if is_peer { Role::Peer } else { Role::Client },
+                cluster,
+                sender: ServerId(numbers[0]),
+                receiver: ServerId(numbers[1]),
+                sender_incarnation: Incarnation(numbers[2]),
+                receiver_incarnation: Incarnation(numbers[3]),
+                boot: Boot(numbers[4]),
+                nonce: Nonce(numbers[5]),
+            };
+            prop_assert_eq!(Hello::decode(&encoded(&hello)), Ok(hello));
+        }
+    }
+}

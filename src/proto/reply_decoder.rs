@@ -339,3 +339,155 @@ fn parse_number(digits: &[u8]) -> Option<i64> {
 fn text_of(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn decode_all(bytes: &[u8]) -> (Vec<Value>, Option<ReplyError>) {
+        decode_pieces([bytes])
+    }
+
+    fn decode_pieces<'a>(
+        pieces: impl IntoIterator<Item = &'a [u8]>,
+    ) -> (Vec<Value>, Option<ReplyError>) {
+        let mut decoder = ReplyDecoder::new();
+        let mut values = Vec::new();
+        for mut piece in pieces {
+            loop {
+                match decoder.decode(&mut piece) {
+                    Ok(Some(value)) => values.push(value),
+                    Ok(None) => break,
+                    Err(error) => return (values, Some(error)),
+                }
+            }
+            assert!(piece.is_empty());
+        }
+        (values, None)
+    }
+
+    fn only(bytes: &[u8]) -> Value {
+        let (mut values, error) = decode_all(bytes);
+        assert_eq!(
+            (values.len(), error),
+            (1, None),
+            "{:?}",
+            bytes.escape_ascii().to_string()
+        );
+        values.remove(0)
+    }
+
+    #[test]
+    fn decode_reads_every_type() {
+        assert_eq!(only(b"+OK\r\n"), Value::Simple("OK".to_owned()));
+        assert_eq!(only(b"-ERR no\r\n"), Value::Error("ERR no".to_owned()));
+        assert_eq!(only(b":-7\r\n"), Value::Integer(-7));
+        assert_eq!(only(b"$4\r\na\r\nb\r\n"), Value::Bulk(b"a\r\nb".to_vec()));
+        assert_eq!(only(b"$0\r\n\r\n"), Value::Bulk(Vec::new()));
+        assert_eq!(only(b"$-1\r\n"), Value::Nil);
+        assert_eq!(only(b"*-1\r\n"), Value::Nil);
+        assert_eq!(only(b"_\r\n"), Value::Nil);
+        assert_eq!(only(b"*0\r\n"), Value::Array(Vec::new()));
+        let nested = Value::Array(vec![Value::Array(vec![Value::Integer(1)]), Value::Nil]);
+        assert_eq!(only(b"*2\r\n*1\r\n:1\r\n$-1\r\n"), nested);
+        let pair = (
+            Value::Simple("a".to_owned()),
+            Value::Set(vec![Value::Boolean(true)]),
+        );
+        assert_eq!(only(b"%1\r\n+a\r\n~1\r\n#t\r\n"), Value::Map(vec![pair]));
+        assert_eq!(only(b",-1.5\r\n"), Value::Double(-1.5));
+        assert_eq!(only(b",inf\r\n"), Value::Double(f64::INFINITY));
+        assert_eq!(only(b"(-123456789012345678901\r\n"), {
+            Value::BigNumber("-123456789012345678901".to_owned())
+        });
+        assert_eq!(only(b"!5\r\nERR x\r\n"), Value::Error("ERR x".to_owned()));
+        assert_eq!(only(b"=6\r\ntxt:hi\r\n"), Value::Text(b"hi".to_vec()));
+        assert_eq!(
+            only(b">1\r\n+m\r\n"),
+            Value::Push(vec![Value::Simple("m".to_owned())])
+        );
+        // Attributes are passed over, wherever they stand.
+        assert_eq!(only(b"|1\r\n+ttl\r\n:1\r\n*2\r\n:1\r\n|0\r\n:2\r\n"), {
+            Value::Array(vec![Value::Integer(1), Value::Integer(2)])
+        });
+    }
+
+    #[test]
+    fn decode_rejects_what_is_no_reply() {
+        let error_of = |bytes: &[u8]| decode_all(bytes).1;
+        assert_eq!(error_of(b"GET\r\n"), Some(ReplyError::UnknownType(b'G')));
+        assert_eq!(error_of(b"+OK\n"), Some(ReplyError::BadLineEnd));
+        assert_eq!(error_of(b"$1\r\nabc"), Some(ReplyError::BadLineEnd));
+        assert_eq!(error_of(b"$-2\r\n"), Some(ReplyError::BadLength));
+        assert_eq!(error_of(b"*x\r\n"), Some(ReplyError::BadLength));
+        assert_eq!(error_of(b"=2\r\nab\r\n"), Some(ReplyError::BadLength));
+        assert_eq!(error_of(b":\r\n"), Some(ReplyError::BadNumber));
+        assert_eq!(error_of(b"#y\r\n"), Some(ReplyError::BadNumber));
+        assert_eq!(error_of(b"(1x\r\n"), Some(ReplyError::BadNumber));
+        assert_eq!(error_of(b"$99999999999\r\n"), Some(ReplyError::TooLarge));
+        assert_eq!(error_of(&b"*1\r\n".repeat(limits::REPLY_DEPTH)), None);
+        assert_eq!(
+            error_of(&b"*1\r\n".repeat(limits::REPLY_DEPTH + 1)),
+            Some(ReplyError::TooDeep)
+        );
+        assert_eq!(
+            error_of(&vec![b'+'; limits::INLINE_BYTES + 1]),
+            Some(ReplyError::LineTooLong)
+        );
+    }
+
+    #[test]
+    fn decode_reserves_nothing_for_declared_sizes() {
+        let mut decoder = ReplyDecoder::new();
+        assert_eq!(
+            decoder.decode(&mut &b"*500000000\r\n$500000000\r\nabc"[..]),
+            Ok(None)
+        );
+        assert!(decoder.is_within_reply());
+        assert_eq!(decoder.open[0].items.capacity(), 0);
+        assert!(decoder.bulk.as_ref().unwrap().bytes.capacity() < 64);
+    }
+
+    /// Bytes that look like replies often enough to get deep into the decoder.
+    fn replies() -> impl Strategy<Value = Vec<u8>> {
+        let tokens: Vec<&[u8]> = vec![
+            b"+OK\r\n",
+            b"-ERR x\r\n",
+            b":1\r\n",
+            b"$3\r\nabc\r\n",
+            b"$-1\r\n",
+            b"*2\r\n",
+            b"%1\r\n",
+            b"|1\r\n",
+            b"*0\r\n",
+            b"_\r\n",
+            b"=5\r\ntxt:a\r\n",
+            b"!1\r\nE\r\n",
+            b"~1\r\n",
+            b"\r",
+            b"\n",
+            b"$2\r\na",
+            b"*-1\r\n",
+            b"x",
+            b":99999999999999999999\r\n",
+        ];
+        prop::collection::vec(prop::sample::select(tokens), 0..20).prop_map(|list| list.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn decode_in_pieces_is_decode_of_the_whole(
+            bytes in replies(), piece_bytes in 1_usize..20,
+        ) {
+            let whole = decode_all(&bytes);
+            prop_assert_eq!(decode_pieces(bytes.chunks(piece_bytes)), whole);
+        }
+
+        #[test]
+        fn decode_survives_any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let whole = decode_all(&bytes);
+            prop_assert_eq!(decode_pieces(bytes.chunks(1)), whole);
+        }
+    }
+}
