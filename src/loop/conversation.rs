@@ -1,0 +1,268 @@
+//! What one client connection says and is told: bytes in, commands out; replies in, bytes out.
+//!
+//! Design page 4, §3: the first byte tells frames from text. Commands go straight into the turn's
+//! [`Requests`], replies straight into the connection's output. Called by `client`; never touches
+//! the socket.
+
+use std::collections::VecDeque;
+
+use crate::limits;
+use crate::node::Requests;
+use crate::proto::frame::{
+    ClientTag, Frame, FrameDecoder, FrameKind, PREFACE, PREFACE_BYTE, encode_client_reply,
+    encode_frame,
+};
+use crate::proto::hello::{Hello, HelloRefused, Refusal, Role};
+use crate::proto::reply::{Protocol, Reply};
+use crate::proto::resp::{Decoded, RequestDecoder};
+use crate::types::{ClientId, ServerId};
+
+/// What the connection's further fate is after some bytes of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Flow {
+    /// More may follow.
+    Open,
+    /// The stream makes no sense from here on. The core was told and answers it in its turn.
+    Ended,
+    /// The frames make no sense. The core knows nothing of it; what is in the output is written,
+    /// and the connection is closed.
+    Violated,
+}
+
+/// The codec's state of one client connection.
+#[derive(Default, Debug)]
+pub(super) struct Conversation {
+    wire: Wire,
+    commands: RequestDecoder,
+    /// The beginning of a command whose rest is under way.
+    input: Vec<u8>,
+    /// Commands that the core was given and has not answered.
+    awaited: u32,
+}
+
+/// How the connection's bytes are to be read.
+#[derive(Default, Debug)]
+enum Wire {
+    /// Nothing has come yet.
+    #[default]
+    Fresh,
+    /// Redis's protocol, or lines.
+    Text,
+    /// Frames. Boxed: most connections are of the other kind and should stay small.
+    Framed(Box<Framed>),
+}
+
+#[derive(Default, Debug)]
+struct Framed {
+    frames: FrameDecoder,
+    greeted: bool,
+    /// Of the requests that were not answered, the oldest first.
+    tags: VecDeque<ClientTag>,
+}
+
+/// Whom the commands of one connection go to, and in whose name.
+pub(super) struct Inbox<'a> {
+    /// The connection.
+    pub(super) client: ClientId,
+    /// This turn's commands.
+    pub(super) requests: &'a mut Requests,
+    /// What this server says of itself to a framed client.
+    pub(super) host: &'a Hello,
+}
+
+impl Conversation {
+    /// Takes the connection's next bytes. An answer to a hello is appended to `output`.
+    pub(super) fn receive(
+        &mut self,
+        bytes: &[u8],
+        inbox: &mut Inbox<'_>,
+        output: &mut Vec<u8>,
+    ) -> Flow {
+        let Some(&first) = bytes.first() else { return Flow::Open };
+        if let Wire::Fresh = self.wire {
+            self.wire = match first {
+                PREFACE_BYTE => Wire::Framed(Box::default()),
+                _ => Wire::Text,
+            };
+        }
+        match &mut self.wire {
+            Wire::Framed(framed) => {
+                framed.receive(bytes, &mut self.commands, &mut self.awaited, inbox, output)
+            }
+            Wire::Text | Wire::Fresh => self.receive_text(bytes, inbox),
+        }
+    }
+
+    /// Appends the reply to the oldest unanswered command. `scratch` is any buffer.
+    pub(super) fn answer(
+        &mut self,
+        protocol: Protocol,
+        reply: &Reply,
+        output: &mut Vec<u8>,
+        scratch: &mut Vec<u8>,
+    ) {
+        assert!(self.awaited > 0, "the core answers each command once");
+        self.awaited -= 1;
+        let Wire::Framed(framed) = &mut self.wire else {
+            reply.encode(protocol, output);
+            return;
+        };
+        let tag = framed.tags.pop_front().expect("each framed request left its tag");
+        scratch.clear();
+        reply.encode(protocol, scratch);
+        encode_client_reply(tag, scratch, output);
+        scratch.clear();
+        scratch.shrink_to(limits::SPARE_BUFFER_BYTES);
+    }
+
+    /// Commands that the core was given and has not answered.
+    pub(super) fn awaited(&self) -> u32 {
+        self.awaited
+    }
+
+    /// Whether the connection is still to say who it is.
+    pub(super) fn awaits_hello(&self) -> bool {
+        matches!(&self.wire, Wire::Framed(framed) if !framed.greeted)
+    }
+
+    fn receive_text(&mut self, bytes: &[u8], inbox: &mut Inbox<'_>) -> Flow {
+        if self.input.is_empty() {
+            let (taken, flow) = self.decode_text(bytes, inbox);
+            if flow == Flow::Open {
+                self.input.extend_from_slice(&bytes[taken..]);
+            }
+            return flow;
+        }
+        let mut input = std::mem::take(&mut self.input);
+        input.extend_from_slice(bytes);
+        let (taken, flow) = self.decode_text(&input, inbox);
+        if flow == Flow::Open && taken < input.len() {
+            input.drain(..taken);
+            self.input = input;
+        }
+        // An emptied buffer is dropped here: an idle connection holds none.
+        flow
+    }
+
+    /// Returns how many bytes were used up.
+    fn decode_text(&mut self, bytes: &[u8], inbox: &mut Inbox<'_>) -> (usize, Flow) {
+        let mut taken = 0;
+        while taken < bytes.len() {
+            let (consumed, decoded) =
+                self.commands.decode(&bytes[taken..], inbox.requests.arena());
+            taken += consumed;
+            match decoded {
+                Decoded::Incomplete => break,
+                Decoded::Command { count } => {
+                    inbox.requests.push_command(inbox.client, count);
+                    self.awaited += 1;
+                }
+                Decoded::Refused(error) => {
+                    inbox.requests.push_refused(inbox.client, &error);
+                    self.awaited += 1;
+                }
+                Decoded::Closed(error) => {
+                    inbox.requests.push_malformed(inbox.client, &error);
+                    self.awaited += u32::from(!error.is_empty());
+                    return (taken, Flow::Ended);
+                }
+            }
+        }
+        (taken, Flow::Open)
+    }
+}
+
+impl Framed {
+    fn receive(
+        &mut self,
+        mut bytes: &[u8],
+        commands: &mut RequestDecoder,
+        awaited: &mut u32,
+        inbox: &mut Inbox<'_>,
+        output: &mut Vec<u8>,
+    ) -> Flow {
+        loop {
+            let frame = match self.frames.decode(&mut bytes) {
+                Ok(Some(frame)) => frame,
+                Ok(None) => return Flow::Open,
+                Err(_) => return Flow::Violated,
+            };
+            if !self.greeted {
+                if !greet(&frame, inbox.host, output) {
+                    return Flow::Violated;
+                }
+                self.greeted = true;
+                continue;
+            }
+            if frame.kind != FrameKind::ClientRequest || frame.flags != 0 {
+                return Flow::Violated;
+            }
+            let Ok((tag, command)) = ClientTag::decode(frame.payload) else {
+                return Flow::Violated;
+            };
+            self.tags.push_back(tag);
+            *awaited += 1;
+            if !take_one_command(command, commands, inbox) {
+                return Flow::Ended;
+            }
+        }
+    }
+}
+
+/// A frame holds exactly one command. If it does not, the core is told to refuse and close, and
+/// the answer is no: which reply would belong to which request could not be told any more.
+fn take_one_command(bytes: &[u8], commands: &mut RequestDecoder, inbox: &mut Inbox<'_>) -> bool {
+    let start = inbox.requests.bytes();
+    let (consumed, decoded) = commands.decode(bytes, inbox.requests.arena());
+    let whole = consumed == bytes.len();
+    match decoded {
+        Decoded::Command { count } if whole => inbox.requests.push_command(inbox.client, count),
+        Decoded::Refused(error) if whole => inbox.requests.push_refused(inbox.client, &error),
+        Decoded::Closed(error) if !error.is_empty() => {
+            inbox.requests.push_malformed(inbox.client, &error);
+            return false;
+        }
+        _ => {
+            inbox.requests.arena().truncate(start);
+            let error = "ERR Protocol error: a frame holds exactly one command";
+            inbox.requests.push_malformed(inbox.client, error);
+            return false;
+        }
+    }
+    true
+}
+
+/// Judges a client's first frame and answers it.
+fn greet(frame: &Frame<'_>, host: &Hello, output: &mut Vec<u8>) -> bool {
+    output.extend_from_slice(&PREFACE);
+    match judge(frame, host) {
+        Ok(()) => {
+            encode_frame(FrameKind::Hello, 0, output, |out| host.encode(out));
+            true
+        }
+        Err((code, text)) => {
+            let refused = HelloRefused { code, text: text.to_owned() };
+            encode_frame(FrameKind::HelloRefused, 0, output, |out| refused.encode(out));
+            false
+        }
+    }
+}
+
+fn judge(frame: &Frame<'_>, host: &Hello) -> Result<(), (Refusal, &'static str)> {
+    if frame.kind != FrameKind::Hello {
+        return Err((Refusal::Malformed, "the first frame is a hello"));
+    }
+    let Ok(hello) = Hello::decode(frame.payload) else {
+        return Err((Refusal::Malformed, "the hello cannot be read; is its version another one?"));
+    };
+    if hello.role != Role::Client {
+        return Err((Refusal::Role, "this is the client port; peers have one of their own"));
+    }
+    if !hello.cluster.is_empty() && hello.cluster != host.cluster {
+        return Err((Refusal::Cluster, "this server belongs to another cluster"));
+    }
+    if hello.receiver != ServerId::ZERO && hello.receiver != host.sender {
+        return Err((Refusal::Receiver, "this is another server"));
+    }
+    Ok(())
+}
