@@ -1,1 +1,18 @@
-//! kv
+//! The state machine: the store, and the commands that read and change it. PURE.
+//!
+//! A reader begins with [`store`], then [`command`] (the one table), then the themed files that
+//! hold the commands: [`strings`], [`counters`], [`compare`], [`keys`], [`expiry`],
+//! [`connection`]. Called by `node/`. Knows nothing of Raft: it is given what the log says.
+
+pub mod command;
+pub mod compare;
+pub mod connection;
+pub mod counters;
+pub mod error;
+pub mod expiry;
+pub mod glob;
+pub mod introspection;
+pub mod keys;
+pub mod set;
+pub mod store;
+pub mod strings;

@@ -62,6 +62,18 @@ impl<'a> Args<'a> {
         ArgsIter { bytes: self.bytes }
     }
 
+    /// What is left without the first `skipped` arguments.
+    #[must_use]
+    pub fn behind(&self, skipped: usize) -> Args<'a> {
+        let mut iter = self.iter();
+        let passed = iter.by_ref().take(skipped).count();
+        let passed = u32::try_from(passed).expect("not more than the count, which is a u32");
+        Args {
+            count: self.count - passed,
+            bytes: iter.bytes,
+        }
+    }
+
     /// The encoded form.
     pub fn encoded(&self) -> &'a [u8] {
         self.bytes

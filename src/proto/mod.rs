@@ -9,6 +9,7 @@ pub mod entry;
 pub mod frame;
 pub mod hello;
 pub mod inline;
+pub mod integer;
 pub mod message;
 pub mod peer_message;
 pub mod record;

@@ -1,0 +1,164 @@
+//! Why a command is refused: every error a command of ours can answer, in Redis 7's words.
+//!
+//! Called by the command table and the commands. The text goes to clients, which match on it, so
+//! it is Redis's to the letter wherever Redis has the command.
+
+use std::borrow::Cow;
+
+use crate::limits;
+use crate::proto::reply::{Reply, escape_echo};
+
+/// Why a command is refused. Nothing was changed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum CommandError {
+    /// No such command; the name and arguments as they are shown.
+    UnknownCommand {
+        /// The name that was sent, cut and escaped.
+        name: String,
+        /// The first arguments, each in quotes and with a blank behind it.
+        arguments: String,
+    },
+    /// A command with subcommands has none of this name.
+    UnknownSubcommand {
+        /// The subcommand's name that was sent, cut and escaped.
+        name: String,
+        /// The command, as its table row has it.
+        command: &'static str,
+    },
+    /// Too few or too many arguments for this command.
+    WrongArity(&'static str),
+    /// An option that is unknown, twice there or in conflict with another.
+    Syntax,
+    /// An argument or a value that should be a 64-bit integer.
+    NotAnInteger,
+    /// A time to live that is not positive, or past the end of time, for this command.
+    InvalidExpire(&'static str),
+    /// The sum does not fit 64 bits.
+    IncrementOverflow,
+    /// The decrement cannot be negated.
+    DecrementOverflow,
+    /// The value would grow past [`limits::VALUE_BYTES`].
+    ValueTooLong,
+    /// A key is longer than [`limits::KEY_BYTES`].
+    KeyTooLong,
+    /// EXPIRE was given a word that is no option of its.
+    UnsupportedOption(String),
+    /// EXPIRE was given NX with another condition.
+    NxWithCondition,
+    /// EXPIRE was given GT and LT.
+    GtWithLt,
+    /// SELECT of a database other than 0.
+    DatabaseRange,
+    /// HELLO with something that is no version.
+    ProtocolNotAnInteger,
+    /// HELLO of a version other than 2 and 3.
+    ProtocolUnsupported,
+    /// HELLO with a word that is no option of its.
+    HelloOption(String),
+    /// HELLO with AUTH of a user that does not exist.
+    WrongPassword,
+    /// A client name or library name that cannot be printed.
+    ClientName(&'static str),
+    /// CLIENT SETINFO of something that cannot be set.
+    ClientAttribute(String),
+    /// CLIENT READMODE of a mode that does not exist.
+    ReadMode,
+    /// COMMAND GETKEYS of a command that does not exist.
+    InvalidCommand,
+    /// COMMAND GETKEYS of a command with too few or too many arguments.
+    InvalidArgumentCount,
+    /// COMMAND GETKEYS of a command without keys.
+    NoKeys,
+}
+
+impl CommandError {
+    /// The error line, its code first, without the leading `-`.
+    pub fn message(&self) -> Cow<'static, str> {
+        match self {
+            CommandError::UnknownCommand { name, arguments } => {
+                format!("ERR unknown command '{name}', with args beginning with: {arguments}")
+                    .into()
+            }
+            CommandError::UnknownSubcommand { name, command } => {
+                let command = command.to_ascii_uppercase();
+                format!("ERR unknown subcommand '{name}'. Try {command} HELP.").into()
+            }
+            CommandError::WrongArity(name) => {
+                format!("ERR wrong number of arguments for '{name}' command").into()
+            }
+            CommandError::Syntax => "ERR syntax error".into(),
+            CommandError::NotAnInteger => "ERR value is not an integer or out of range".into(),
+            CommandError::InvalidExpire(name) => {
+                format!("ERR invalid expire time in '{name}' command").into()
+            }
+            CommandError::IncrementOverflow => "ERR increment or decrement would overflow".into(),
+            CommandError::DecrementOverflow => "ERR decrement would overflow".into(),
+            CommandError::ValueTooLong => {
+                "ERR string exceeds maximum allowed size (proto-max-bulk-len)".into()
+            }
+            CommandError::KeyTooLong => format!(
+                "ERR key exceeds maximum allowed size ({} bytes)",
+                limits::KEY_BYTES
+            )
+            .into(),
+            CommandError::UnsupportedOption(word) => {
+                format!("ERR Unsupported option {word}").into()
+            }
+            CommandError::NxWithCondition => {
+                "ERR NX and XX, GT or LT options at the same time are not compatible".into()
+            }
+            CommandError::GtWithLt => {
+                "ERR GT and LT options at the same time are not compatible".into()
+            }
+            CommandError::DatabaseRange => "ERR DB index is out of range".into(),
+            CommandError::ProtocolNotAnInteger => {
+                "ERR Protocol version is not an integer or out of range".into()
+            }
+            CommandError::ProtocolUnsupported => "NOPROTO unsupported protocol version".into(),
+            CommandError::HelloOption(word) => {
+                format!("ERR Syntax error in HELLO option '{word}'").into()
+            }
+            CommandError::WrongPassword => {
+                "WRONGPASS invalid username-password pair or user is disabled.".into()
+            }
+            CommandError::ClientName(what) => {
+                format!("ERR {what} cannot contain spaces, newlines or special characters.").into()
+            }
+            CommandError::ClientAttribute(word) => {
+                format!("ERR Unrecognized option '{word}'").into()
+            }
+            CommandError::ReadMode => {
+                "ERR read mode must be one of linearizable, lease, stale".into()
+            }
+            CommandError::InvalidCommand => "ERR Invalid command specified".into(),
+            CommandError::InvalidArgumentCount => {
+                "ERR Invalid number of arguments specified for command".into()
+            }
+            CommandError::NoKeys => "ERR The command has no key arguments".into(),
+        }
+    }
+
+    /// The error as a reply.
+    pub fn reply(&self) -> Reply {
+        Reply::Error(self.message())
+    }
+
+    /// The error for a name that the table does not have: Redis shows what was sent, within
+    /// bounds.
+    pub(super) fn unknown_command(args: crate::proto::args::Args<'_>) -> CommandError {
+        let mut words = args.iter();
+        let name = escape_echo(words.next().unwrap_or_default(), limits::ECHO_BYTES);
+        let mut arguments = String::new();
+        // Redis stops before an argument, and cuts within one, by the length so far.
+        for word in words {
+            if arguments.len() >= limits::ECHO_BYTES {
+                break;
+            }
+            let left = limits::ECHO_BYTES - arguments.len();
+            arguments.push('\'');
+            arguments.push_str(&escape_echo(word, left));
+            arguments.push_str("' ");
+        }
+        CommandError::UnknownCommand { name, arguments }
+    }
+}

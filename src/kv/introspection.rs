@@ -1,0 +1,298 @@
+//! What COMMAND and its subcommands answer, made from the table alone.
+//!
+//! The shapes are those of Redis 7: ten fields a command, maps for the documentation. Called by
+//! `node/` with the whole command as it was sent.
+
+use super::command::{self, Command, Flags, Group};
+use super::error::CommandError;
+use super::glob;
+use crate::proto::args::Args;
+use crate::proto::reply::Reply;
+
+/// The flags that Redis shows, in its order.
+const SHOWN_FLAGS: [(Flags, &str); 10] = [
+    (Flags::WRITE, "write"),
+    (Flags::READONLY, "readonly"),
+    (Flags::DENYOOM, "denyoom"),
+    (Flags::ADMIN, "admin"),
+    (Flags::NOSCRIPT, "noscript"),
+    (Flags::LOADING, "loading"),
+    (Flags::STALE, "stale"),
+    (Flags::FAST, "fast"),
+    (Flags::NO_AUTH, "no_auth"),
+    (Flags::ALLOW_BUSY, "allow_busy"),
+];
+
+/// `COMMAND`: every command's ten fields.
+pub fn commands() -> Reply {
+    Reply::Array(command::all().map(fields).collect())
+}
+
+/// `COMMAND COUNT`
+pub fn count() -> Reply {
+    integer(command::all().count())
+}
+
+/// `COMMAND INFO [name ...]`: the fields of each, nil for a name that is unknown.
+pub fn info(args: Args<'_>) -> Reply {
+    if args.len() <= 2 {
+        return commands();
+    }
+    let found = args.iter().skip(2).map(find);
+    Reply::Array(
+        found
+            .map(|row| row.map_or(Reply::NilArray, fields))
+            .collect(),
+    )
+}
+
+/// `COMMAND DOCS [name ...]`: a map from each name to what people read; unknown names are left out.
+pub fn docs(args: Args<'_>) -> Reply {
+    let documented = |row: &'static Command| (Reply::Word(row.name), documentation(row));
+    if args.len() <= 2 {
+        return Reply::Map(command::all().map(documented).collect());
+    }
+    Reply::Map(
+        args.iter()
+            .skip(2)
+            .filter_map(find)
+            .map(documented)
+            .collect(),
+    )
+}
+
+/// Refuses what `COMMAND LIST` does not take. Modules are a filter too, in Redis: it has no
+/// commands here, as with a module that isn't loaded.
+pub(super) fn check_list(args: Args<'_>) -> Result<(), CommandError> {
+    let mut words = args.iter().skip(2);
+    match (words.next(), words.next(), words.next(), words.next()) {
+        (None, ..) => Ok(()),
+        (Some(filter), Some(by), Some(_), None) if filter.eq_ignore_ascii_case(b"filterby") => {
+            let known = [&b"aclcat"[..], b"pattern", b"module"];
+            let known = known.into_iter().any(|name| by.eq_ignore_ascii_case(name));
+            if known {
+                Ok(())
+            } else {
+                Err(CommandError::Syntax)
+            }
+        }
+        _ => Err(CommandError::Syntax),
+    }
+}
+
+/// `COMMAND LIST [FILTERBY ACLCAT category | FILTERBY PATTERN pattern]`: names. The check has
+/// refused every other form.
+pub fn list(args: Args<'_>) -> Reply {
+    let by = args.get(3).unwrap_or_default();
+    let wanted = args.get(4).unwrap_or_default();
+    let listed = |row: &&Command| {
+        if args.len() <= 2 {
+            true
+        } else if by.eq_ignore_ascii_case(b"aclcat") {
+            categories(row).any(|category| category[1..].as_bytes().eq_ignore_ascii_case(wanted))
+        } else if by.eq_ignore_ascii_case(b"pattern") {
+            glob::matches(wanted, row.name.as_bytes())
+        } else {
+            false
+        }
+    };
+    let with_subcommands =
+        command::all().flat_map(|row| std::iter::once(row).chain(row.subcommands));
+    Reply::Array(
+        with_subcommands
+            .filter(listed)
+            .map(|row| Reply::Word(row.name))
+            .collect(),
+    )
+}
+
+/// `COMMAND GETKEYS command [arg ...]`: the keys in it.
+pub fn get_keys(args: Args<'_>) -> Result<Reply, CommandError> {
+    let command = args.behind(2);
+    let name = command.get(0).unwrap_or_default();
+    let row = command::lookup(name).ok_or(CommandError::InvalidCommand)?;
+    if row.keys.first == 0 {
+        return Err(CommandError::NoKeys);
+    }
+    if !row.takes(command.len()) {
+        return Err(CommandError::InvalidArgumentCount);
+    }
+    Ok(Reply::Array(
+        row.keys.of(command).map(Reply::bulk).collect(),
+    ))
+}
+
+/// The row of `name` or `container|name`.
+fn find(name: &[u8]) -> Option<&'static Command> {
+    let Some(bar) = name.iter().position(|byte| *byte == b'|') else {
+        return command::lookup(name);
+    };
+    let container = command::lookup(&name[..bar])?;
+    container
+        .subcommands
+        .iter()
+        .find(|row| row.name.as_bytes().eq_ignore_ascii_case(name))
+}
+
+/// The ten fields of `COMMAND INFO`.
+fn fields(row: &'static Command) -> Reply {
+    let shown = SHOWN_FLAGS
+        .iter()
+        .filter(|(flag, _)| row.flags.contains(*flag));
+    let statuses = |words: &mut dyn Iterator<Item = &'static str>| {
+        Reply::Set(words.map(Reply::Simple).collect())
+    };
+    Reply::Array(vec![
+        Reply::Word(row.name),
+        Reply::Integer(i64::from(row.arity)),
+        statuses(&mut shown.map(|(_, name)| *name)),
+        integer(row.keys.first),
+        Reply::Integer(i64::from(row.keys.last)),
+        integer(row.keys.step),
+        statuses(&mut categories(row)),
+        Reply::Array(row.tips.iter().map(|tip| Reply::Word(tip)).collect()),
+        Reply::Array(key_specification(row).into_iter().collect()),
+        Reply::Array(row.subcommands.iter().map(fields).collect()),
+    ])
+}
+
+/// The ACL categories, in Redis's order, which it makes from flags and group in this way too.
+fn categories(row: &Command) -> impl Iterator<Item = &'static str> {
+    let has = |flag| row.flags.contains(flag);
+    let admin = has(Flags::ADMIN);
+    [
+        (
+            "@keyspace",
+            row.group == Group::Generic || has(Flags::CATEGORY_KEYSPACE),
+        ),
+        ("@read", has(Flags::READONLY)),
+        ("@write", has(Flags::WRITE)),
+        ("@string", row.group == Group::String),
+        ("@admin", admin || has(Flags::CATEGORY_ADMIN)),
+        ("@fast", has(Flags::FAST)),
+        ("@slow", !has(Flags::FAST)),
+        ("@dangerous", admin || has(Flags::CATEGORY_DANGEROUS)),
+        ("@connection", is_connection(row)),
+    ]
+    .into_iter()
+    .filter_map(|(name, belongs)| belongs.then_some(name))
+}
+
+/// A container alone can't be run, and has no category of its group.
+fn is_connection(row: &Command) -> bool {
+    let runs = !matches!(row.handler, command::Handler::Container);
+    runs && (row.group == Group::Connection || row.flags.contains(Flags::CATEGORY_CONNECTION))
+}
+
+/// Redis's key specification of a command that has keys.
+fn key_specification(row: &Command) -> Option<Reply> {
+    if row.keys.first == 0 {
+        return None;
+    }
+    // Counted from the first key, where the field `last` counts from the name.
+    let last = if row.keys.last < 0 { row.keys.last } else { 0 };
+    let words = |pairs: Vec<(&'static str, Reply)>| {
+        Reply::Map(
+            pairs
+                .into_iter()
+                .map(|(name, value)| (Reply::Word(name), value))
+                .collect(),
+        )
+    };
+    Some(words(vec![
+        (
+            "flags",
+            Reply::Set(
+                row.keys
+                    .access
+                    .iter()
+                    .map(|flag| Reply::Simple(flag))
+                    .collect(),
+            ),
+        ),
+        (
+            "begin_search",
+            words(vec![
+                ("type", Reply::Word("index")),
+                ("spec", words(vec![("index", integer(row.keys.first))])),
+            ]),
+        ),
+        (
+            "find_keys",
+            words(vec![
+                ("type", Reply::Word("range")),
+                (
+                    "spec",
+                    words(vec![
+                        ("lastkey", Reply::Integer(i64::from(last))),
+                        ("keystep", integer(row.keys.step)),
+                        ("limit", Reply::Integer(0)),
+                    ]),
+                ),
+            ]),
+        ),
+    ]))
+}
+
+fn documentation(row: &'static Command) -> Reply {
+    let mut pairs = vec![
+        (Reply::Word("summary"), Reply::Word(row.summary)),
+        (Reply::Word("since"), Reply::Word(row.since)),
+        (Reply::Word("group"), Reply::Word(row.group.name())),
+        (Reply::Word("complexity"), Reply::Word(row.complexity)),
+    ];
+    if !row.usage.is_empty() {
+        let arguments = split_usage(row.usage).map(argument).collect();
+        pairs.push((Reply::Word("arguments"), Reply::Array(arguments)));
+    }
+    if !row.subcommands.is_empty() {
+        let each = row
+            .subcommands
+            .iter()
+            .map(|row| (Reply::Word(row.name), documentation(row)));
+        pairs.push((Reply::Word("subcommands"), Reply::Map(each.collect())));
+    }
+    Reply::Map(pairs)
+}
+
+/// One argument of `COMMAND DOCS`. What stands in brackets is shown as one optional word, which is
+/// what redis-cli makes its hints from.
+fn argument(word: &'static str) -> Reply {
+    let inner = word
+        .strip_prefix('[')
+        .and_then(|word| word.strip_suffix(']'));
+    let kind = if word == "key" { "key" } else { "string" };
+    let mut pairs = vec![
+        (Reply::Word("name"), Reply::Word(inner.unwrap_or(word))),
+        (Reply::Word("type"), Reply::Word(kind)),
+    ];
+    if word == "key" {
+        pairs.push((Reply::Word("key_spec_index"), Reply::Integer(0)));
+    }
+    if inner.is_some() {
+        pairs.push((
+            Reply::Word("flags"),
+            Reply::Set(vec![Reply::Simple("optional")]),
+        ));
+    }
+    Reply::Map(pairs)
+}
+
+/// The words of a usage line; brackets hold together.
+fn split_usage(usage: &'static str) -> impl Iterator<Item = &'static str> {
+    let mut depth = 0_usize;
+    usage
+        .split(move |character| {
+            match character {
+                '[' => depth += 1,
+                ']' => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+            character == ' ' && depth == 0
+        })
+        .filter(|word| !word.is_empty())
+}
+
+fn integer(value: usize) -> Reply {
+    Reply::Integer(i64::try_from(value).expect("the table is small"))
+}

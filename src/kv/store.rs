@@ -1,0 +1,287 @@
+//! The store: keys in order, each with its value, its revision and perhaps a deadline.
+//!
+//! Follows design 2-client-path §4 (the cluster clock) and §5 (revisions). Called by the commands
+//! beside it and by the state machine, with nothing but what the log says; it reads no clock. A
+//! key is dead, and invisible to every method, once the store's clock has reached its deadline.
+//! The representation is private to this file.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+
+use crate::types::{ClusterTime, Revision};
+
+/// What one record costs beside the bytes of its key and value: its place in the tree and the
+/// allocator's share of two blocks. An estimate that is the same on every node.
+const RECORD_BYTES: usize = 104;
+
+/// What one deadline costs beside the bytes of its copy of the key.
+const DEADLINE_BYTES: usize = 48;
+
+/// Stands for "no deadline" in a record. No command can set it: deadlines come from an `i64`.
+const NEVER: ClusterTime = ClusterTime(u64::MAX);
+
+#[derive(Clone, Debug)]
+struct Record {
+    value: Vec<u8>,
+    revision: Revision,
+    deadline: ClusterTime,
+}
+
+/// One living key's value and what the store knows about it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Item<'a> {
+    /// The value.
+    pub value: &'a [u8],
+    /// The number of the last mutation of this key.
+    pub revision: Revision,
+    /// When the key dies, by the cluster clock.
+    pub deadline: Option<ClusterTime>,
+}
+
+/// The keys and values of a database. See the file's head.
+#[derive(Clone, Default, Debug)]
+pub struct Store {
+    records: BTreeMap<Box<[u8]>, Record>,
+    /// The records that have a deadline, soonest first; ties by key, so that every node removes
+    /// the same keys.
+    deadlines: BTreeSet<(ClusterTime, Box<[u8]>)>,
+    clock: ClusterTime,
+    revision: Revision,
+    used_bytes: usize,
+}
+
+impl Store {
+    /// An empty store at revision 0, its clock at 0.
+    pub fn new() -> Store {
+        Store::default()
+    }
+
+    /// The time of the last entry applied: what decides who is dead.
+    pub fn clock(&self) -> ClusterTime {
+        self.clock
+    }
+
+    /// Moves the clock to `time`. It never goes back: a dead key would come to life again.
+    pub fn advance_clock(&mut self, time: ClusterTime) {
+        self.clock = self.clock.max(time);
+    }
+
+    /// The number of the last mutation, 0 before the first.
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// How many living keys there are. Walks the dead ones that were not yet removed.
+    pub fn len(&self) -> usize {
+        let dead = self
+            .deadlines
+            .iter()
+            .take_while(|(deadline, _)| *deadline <= self.clock);
+        self.records.len() - dead.count()
+    }
+
+    /// Whether no key lives.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// An estimate of the memory that the records take, in bytes; the same on every node.
+    pub fn used_bytes(&self) -> usize {
+        self.used_bytes
+    }
+
+    /// The soonest deadline of a record that is still stored, the dead ones included: the time at
+    /// which [`expire_due`](Store::expire_due) next has something to do.
+    pub fn next_deadline(&self) -> Option<ClusterTime> {
+        self.deadlines.first().map(|(deadline, _)| *deadline)
+    }
+
+    /// Removes dead keys, soonest deadline first, at most `limit`; returns how many. Takes no
+    /// revision: nobody can see the difference.
+    pub fn expire_due(&mut self, limit: usize) -> usize {
+        let mut removed = 0;
+        while removed < limit {
+            let Some((deadline, _)) = self.deadlines.first() else {
+                break;
+            };
+            if *deadline > self.clock {
+                break;
+            }
+            let (_, key) = self.deadlines.pop_first().expect("first() saw it just now");
+            let record = self
+                .records
+                .remove(&key)
+                .expect("each deadline has its record");
+            self.used_bytes -= record_bytes(&key, &record.value) + deadline_bytes(&key);
+            removed += 1;
+        }
+        removed
+    }
+
+    /// The living key's item.
+    pub fn get(&self, key: &[u8]) -> Option<Item<'_>> {
+        let record = self.records.get(key)?;
+        self.is_alive(record).then(|| record.item())
+    }
+
+    /// Whether the key lives.
+    pub fn contains(&self, key: &[u8]) -> bool {
+        self.get(key).is_some()
+    }
+
+    /// The living keys from `start` on, in order.
+    pub fn iter_from<'a>(
+        &'a self,
+        start: &[u8],
+    ) -> impl Iterator<Item = (&'a [u8], Item<'a>)> + use<'a> {
+        self.records
+            .range::<[u8], _>((Bound::Included(start), Bound::Unbounded))
+            .filter(|(_, record)| self.is_alive(record))
+            .map(|(key, record)| (&key[..], record.item()))
+    }
+
+    /// Gives the key a value and a deadline (or none), whatever it had before. One mutation, also
+    /// if the deadline is already past and the key is gone at once.
+    pub fn set(&mut self, key: &[u8], value: &[u8], deadline: Option<ClusterTime>) -> Revision {
+        self.revision = self.revision.next();
+        let deadline = deadline.unwrap_or(NEVER);
+        if deadline <= self.clock {
+            self.remove(key);
+            return self.revision;
+        }
+        let revision = self.revision;
+        if let Some(record) = self.records.get_mut(key) {
+            let before = record.deadline;
+            self.used_bytes -= record.value.len();
+            self.used_bytes += value.len();
+            *record = Record {
+                value: value.to_vec(),
+                revision,
+                deadline,
+            };
+            self.move_deadline(key, before, deadline);
+        } else {
+            self.used_bytes += record_bytes(key, value);
+            self.records.insert(
+                key.into(),
+                Record {
+                    value: value.to_vec(),
+                    revision,
+                    deadline,
+                },
+            );
+            self.move_deadline(key, NEVER, deadline);
+        }
+        self.revision
+    }
+
+    /// Appends to the living key's value and keeps its deadline, or makes the key. Returns the
+    /// value's new length. One mutation.
+    pub fn append(&mut self, key: &[u8], tail: &[u8]) -> usize {
+        let clock = self.clock;
+        match self.records.get_mut(key) {
+            Some(record) if record.deadline > clock => {
+                self.revision = self.revision.next();
+                record.revision = self.revision;
+                record.value.extend_from_slice(tail);
+                self.used_bytes += tail.len();
+                record.value.len()
+            }
+            _ => {
+                self.set(key, tail, None);
+                tail.len()
+            }
+        }
+    }
+
+    /// Gives a living key another deadline, or none. One mutation; a deadline that is already past
+    /// deletes the key. `false`, and nothing done, if there is no such key.
+    pub fn set_deadline(&mut self, key: &[u8], deadline: Option<ClusterTime>) -> bool {
+        let clock = self.clock;
+        let Some(record) = self
+            .records
+            .get_mut(key)
+            .filter(|record| record.deadline > clock)
+        else {
+            return false;
+        };
+        self.revision = self.revision.next();
+        let deadline = deadline.unwrap_or(NEVER);
+        if deadline <= clock {
+            self.remove(key);
+            return true;
+        }
+        let before = record.deadline;
+        record.revision = self.revision;
+        record.deadline = deadline;
+        self.move_deadline(key, before, deadline);
+        true
+    }
+
+    /// Deletes a living key: one mutation. `false`, and nothing done, if there is none.
+    pub fn delete(&mut self, key: &[u8]) -> bool {
+        if !self.contains(key) {
+            return false;
+        }
+        self.revision = self.revision.next();
+        self.remove(key);
+        true
+    }
+
+    /// Deletes every key: one mutation, or none where no key lived.
+    pub fn clear(&mut self) {
+        if !self.is_empty() {
+            self.revision = self.revision.next();
+        }
+        self.records = BTreeMap::new();
+        self.deadlines = BTreeSet::new();
+        self.used_bytes = 0;
+    }
+
+    fn is_alive(&self, record: &Record) -> bool {
+        record.deadline > self.clock
+    }
+
+    /// Takes a record out, living or dead, without a revision.
+    fn remove(&mut self, key: &[u8]) {
+        let Some((key, record)) = self.records.remove_entry(key) else {
+            return;
+        };
+        self.used_bytes -= record_bytes(&key, &record.value);
+        self.move_deadline(&key, record.deadline, NEVER);
+    }
+
+    /// Keeps `deadlines` in step with a record whose deadline changed.
+    fn move_deadline(&mut self, key: &[u8], before: ClusterTime, after: ClusterTime) {
+        if before == after {
+            return;
+        }
+        if before != NEVER {
+            let was_there = self.deadlines.remove(&(before, Box::from(key)));
+            assert!(was_there, "each record with a deadline is in the set");
+            self.used_bytes -= deadline_bytes(key);
+        }
+        if after != NEVER {
+            self.deadlines.insert((after, Box::from(key)));
+            self.used_bytes += deadline_bytes(key);
+        }
+    }
+}
+
+impl Record {
+    fn item(&self) -> Item<'_> {
+        Item {
+            value: &self.value,
+            revision: self.revision,
+            deadline: (self.deadline != NEVER).then_some(self.deadline),
+        }
+    }
+}
+
+fn record_bytes(key: &[u8], value: &[u8]) -> usize {
+    RECORD_BYTES + key.len() + value.len()
+}
+
+fn deadline_bytes(key: &[u8]) -> usize {
+    DEADLINE_BYTES + key.len()
+}

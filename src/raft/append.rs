@@ -1,0 +1,193 @@
+//! Log replication, the follower's side (§3.5).
+//!
+//! Called by `server.rs`. A follower answers with what is the same *and durable*, so an answer is a
+//! report of its state rather than a reply to one request; it is sent at the end of the turn, and
+//! again when the disk has caught up.
+
+use super::membership::Membership;
+use super::server::{Raft, Role};
+use crate::proto::entry::EntryKind;
+use crate::proto::message::{AppendEntries, AppendEntriesResponse, AppendOutcome, Message};
+use crate::types::{Instant, LogIndex, ReadRound, ServerId, Term};
+
+/// What a server knows only while it follows one leader.
+#[derive(Default, Debug)]
+pub(super) struct Following {
+    /// Our log is the leader's up to here.
+    verified_index: LogIndex,
+    /// What we last acknowledged.
+    acknowledged_index: LogIndex,
+    /// Whether the leader awaits an answer even if nothing new is durable.
+    owes_answer: bool,
+    /// A request that didn't fit our log, to be answered instead.
+    conflict: Option<Conflict>,
+    /// The newest read round that the leader named.
+    read_round: ReadRound,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Conflict {
+    rejected_index: LogIndex,
+    hint_index: LogIndex,
+    hint_term: Term,
+}
+
+impl Raft {
+    /// AppendEntries, receiver.
+    pub(super) fn receive_append_entries(
+        &mut self,
+        now: Instant,
+        from: ServerId,
+        request: AppendEntries,
+    ) {
+        if request.term < self.current_term {
+            // The sender was deposed and doesn't know: our term tells it.
+            let outcome = AppendOutcome::Match {
+                match_index: LogIndex::ZERO,
+            };
+            let read_round = ReadRound::ZERO;
+            let term = self.current_term;
+            let response = AppendEntriesResponse {
+                term,
+                read_round,
+                outcome,
+            };
+            return self.withhold(from, Message::AppendEntriesResponse(response));
+        }
+        if !is_well_formed(&request) {
+            return;
+        }
+        let is_known_leader = self.leader == Some(from) && matches!(self.role, Role::Follower(_));
+        if request.term > self.current_term || !is_known_leader {
+            assert!(
+                request.term > self.current_term || !self.is_leader(),
+                "election-safety: {from} leads in our own term"
+            );
+            self.become_follower(now, request.term, Some(from));
+        }
+        self.leader_heard = Some(now);
+        self.leader_refuses_growth = request.refuses_growth;
+        self.hurry_until = Instant::ZERO;
+        self.clock.hear(now, request.cluster_time);
+        self.reset_election_timer(now);
+        self.append_from_leader(request);
+    }
+
+    /// Makes our log the leader's, as far as the request goes.
+    fn append_from_leader(&mut self, request: AppendEntries) {
+        let AppendEntries {
+            prev_log_index,
+            prev_log_term,
+            leader_commit,
+            read_round,
+            ..
+        } = request;
+        if self.log.term_at(prev_log_index) != Some(prev_log_term) {
+            let hint_index = self.log.last_possible_match(prev_log_index, prev_log_term);
+            let hint_term = self
+                .log
+                .term_at(hint_index)
+                .expect("a match is within the log");
+            let following = self.following();
+            following.read_round = following.read_round.max(read_round);
+            following.conflict = Some(Conflict {
+                rejected_index: prev_log_index,
+                hint_index,
+                hint_term,
+            });
+            return;
+        }
+        let mut verified_index = prev_log_index;
+        let mut has_appended = false;
+        for entry in request.entries {
+            let index = entry.index;
+            // Re-appending must be idempotent: a delayed duplicate would otherwise truncate
+            // acknowledged entries (§3.5).
+            let own_term = self.log.term_at(index);
+            if own_term != Some(entry.term) {
+                if self.log_is_full {
+                    // What doesn't fit isn't taken; the leader sees a follower that lags.
+                    break;
+                }
+                if own_term.is_some() {
+                    self.truncate_from(index);
+                }
+                self.append(entry);
+                has_appended = true;
+            }
+            verified_index = index;
+        }
+        self.commit_index = self.commit_index.max(leader_commit.min(verified_index));
+        let following = self.following();
+        following.verified_index = following.verified_index.max(verified_index);
+        // New entries are answered when they are durable; a read round or a heartbeat doesn't wait
+        // for the disk.
+        following.owes_answer |= !has_appended || read_round > following.read_round;
+        following.read_round = following.read_round.max(read_round);
+    }
+
+    /// Answers the leader if there is something to say, and the term it would be said in is
+    /// durable.
+    pub(super) fn acknowledge(&mut self) {
+        if !self.durability.is_hard_state_persisted() {
+            return;
+        }
+        let durable_index = self.durability.durable_index();
+        let (Some(leader), term) = (self.leader, self.current_term) else {
+            return;
+        };
+        let following = self.following();
+        let match_index = following.verified_index.min(durable_index);
+        let outcome = if let Some(conflict) = following.conflict.take() {
+            let Conflict {
+                rejected_index,
+                hint_index,
+                hint_term,
+            } = conflict;
+            AppendOutcome::Conflict {
+                rejected_index,
+                hint_index,
+                hint_term,
+            }
+        } else if following.owes_answer || match_index > following.acknowledged_index {
+            following.owes_answer = false;
+            following.acknowledged_index = match_index;
+            AppendOutcome::Match { match_index }
+        } else {
+            return;
+        };
+        let read_round = following.read_round;
+        let response = AppendEntriesResponse {
+            term,
+            read_round,
+            outcome,
+        };
+        self.outbox
+            .push((leader, Message::AppendEntriesResponse(response)));
+    }
+
+    fn following(&mut self) -> &mut Following {
+        match &mut self.role {
+            Role::Follower(following) => following,
+            _ => unreachable!("only a follower takes a leader's entries"),
+        }
+    }
+}
+
+/// Whether the entries follow on each other and could have been appended by that leader. The
+/// decoder can't know; a request that isn't is dropped like a lost one.
+fn is_well_formed(request: &AppendEntries) -> bool {
+    let mut index = request.prev_log_index;
+    let mut term = request.prev_log_term;
+    for entry in &request.entries {
+        let follows = entry.index.prev() == index && entry.index > index;
+        let is_membership = entry.kind == EntryKind::Membership;
+        let is_sound = !is_membership || Membership::decode(&entry.payload).is_some();
+        if !follows || entry.term < term || !is_sound {
+            return false;
+        }
+        index = entry.index;
+        term = entry.term;
+    }
+    term <= request.term
+}

@@ -1,0 +1,134 @@
+//! The cluster clock: milliseconds that the leader sets and the log carries.
+//!
+//! Design: expiry is decided by the log, never by a replica's own clock. Each server keeps a
+//! running estimate, the last cluster time it received plus what its monotonic clock has counted
+//! since; a new leader continues from the highest estimate of its majority. So a wrong or jumping
+//! wall clock never expires a key early and never brings one back. Called by `raft/`.
+
+use std::time::Duration;
+
+use crate::types::{ClusterTime, Instant, WallClock};
+
+/// A leader moves towards its wall clock by one part in this many: 0.05 %.
+const SLEW: u64 = 2000;
+
+/// One server's knowledge of the cluster clock.
+#[derive(Debug)]
+pub struct ClusterClock {
+    /// The cluster time at `since`, if this server has heard a leader (or led) since its start.
+    base: Option<ClusterTime>,
+    since: Instant,
+    /// The newest reading of this machine's wall clock, and when it was read.
+    wall: WallClock,
+    wall_since: Instant,
+    /// When the leader last slewed.
+    slewed: Instant,
+}
+
+impl ClusterClock {
+    /// A clock that knows nothing yet.
+    pub fn new(now: Instant) -> ClusterClock {
+        ClusterClock {
+            base: None,
+            since: now,
+            wall: WallClock::ZERO,
+            wall_since: now,
+            slewed: now,
+        }
+    }
+
+    /// The running estimate, if there is one.
+    pub fn estimate(&self, now: Instant) -> Option<ClusterTime> {
+        let elapsed_ms = now.since(self.since).as_millis() as u64;
+        self.base.map(|base| base.plus_ms(elapsed_ms))
+    }
+
+    /// The leader says what time it is.
+    pub fn hear(&mut self, now: Instant, time: ClusterTime) {
+        self.base = Some(time);
+        self.since = now;
+    }
+
+    /// A reading of this machine's wall clock.
+    pub fn observe_wall(&mut self, now: Instant, wall: WallClock) {
+        self.wall = wall;
+        self.wall_since = now;
+    }
+
+    /// This server leads from now on. `voted` is the highest estimate among its votes, `logged` the
+    /// time of its last entry.
+    pub fn lead(&mut self, now: Instant, voted: Option<ClusterTime>, logged: ClusterTime) {
+        let known = self.estimate(now).max(voted);
+        let time = known.unwrap_or_else(|| {
+            let elapsed_ms = now.since(self.wall_since).as_millis() as u64;
+            ClusterTime(self.wall.0.saturating_add(elapsed_ms))
+        });
+        self.hear(now, time.max(logged));
+        self.slewed = now;
+    }
+
+    /// The leader moves a little towards its wall clock.
+    pub fn slew(&mut self, now: Instant) {
+        let Some(time) = self.estimate(now) else {
+            return;
+        };
+        let step_ms = now.since(self.slewed).as_millis() as u64 / SLEW;
+        if step_ms == 0 {
+            return;
+        }
+        self.slewed = now;
+        let ahead_ms = self.wall.0.abs_diff(time.0).min(step_ms);
+        let time = if self.wall.0 > time.0 {
+            time.0 + ahead_ms
+        } else {
+            time.0 - ahead_ms
+        };
+        self.hear(now, ClusterTime(time));
+    }
+
+    /// How long from `now` until the clock shows `time`.
+    pub fn until(&self, now: Instant, time: ClusterTime) -> Duration {
+        let estimate = self.estimate(now).unwrap_or(time);
+        Duration::from_millis(time.0.saturating_sub(estimate.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn lead_takes_the_wall_clock_only_where_nobody_knows_the_time() {
+        let now = Instant(0).after(SECOND);
+        let mut clock = ClusterClock::new(now);
+        clock.observe_wall(now, WallClock(9_000));
+        clock.lead(now, None, ClusterTime(5_000));
+        assert_eq!(clock.estimate(now), Some(ClusterTime(9_000)));
+
+        let mut clock = ClusterClock::new(now);
+        clock.observe_wall(now, WallClock(9_000_000));
+        clock.lead(now, Some(ClusterTime(7_000)), ClusterTime(5_000));
+        assert_eq!(clock.estimate(now.after(SECOND)), Some(ClusterTime(8_000)));
+    }
+
+    #[test]
+    fn lead_never_goes_behind_the_log() {
+        let mut clock = ClusterClock::new(Instant(0));
+        clock.observe_wall(Instant(0), WallClock(1_000));
+        clock.lead(Instant(0), None, ClusterTime(5_000));
+        assert_eq!(clock.estimate(Instant(0)), Some(ClusterTime(5_000)));
+    }
+
+    #[test]
+    fn slew_moves_by_at_most_a_twentieth_of_a_percent() {
+        let mut clock = ClusterClock::new(Instant(0));
+        clock.observe_wall(Instant(0), WallClock(0));
+        clock.lead(Instant(0), Some(ClusterTime(1_000_000)), ClusterTime(0));
+        let later = Instant(0).after(100 * SECOND);
+        clock.observe_wall(later, WallClock(3_600_000));
+        clock.slew(later);
+        assert_eq!(clock.estimate(later), Some(ClusterTime(1_100_050)));
+    }
+}

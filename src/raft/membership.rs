@@ -1,0 +1,252 @@
+//! Who is a member, and what counts as a majority (§4.1, §4.3).
+//!
+//! A membership is an entry of the log, and the newest one in the log is in force, committed or
+//! not. Called by the rest of `raft/` and by `node/`. While a change of voters is under way the
+//! membership is *joint*: a majority of the old and one of the new voters are needed.
+
+use byteorder::{ByteOrder, LittleEndian};
+use bytes::Bytes;
+
+use crate::limits;
+use crate::types::{Incarnation, LogIndex, ServerId};
+
+/// One member.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Member {
+    /// Its id.
+    pub id: ServerId,
+    /// The data directory that was admitted under this id.
+    pub incarnation: Incarnation,
+    /// The log index that admitted it.
+    pub admitted: LogIndex,
+    /// Whether it votes (in the new set, while joint).
+    pub voter: bool,
+    /// Whether it votes in the old set, while joint.
+    pub outgoing_voter: bool,
+    /// Where peers reach it.
+    pub peer: String,
+    /// Where clients reach it.
+    pub client: String,
+    /// Where it serves HTTP; empty where it doesn't.
+    pub http: String,
+}
+
+/// All members, ordered by id.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Membership {
+    members: Vec<Member>,
+    joint: bool,
+}
+
+const VERSION: u8 = 1;
+const VOTER: u8 = 1;
+const OUTGOING_VOTER: u8 = 2;
+
+impl Membership {
+    /// A membership that is not joint.
+    pub fn new(mut members: Vec<Member>) -> Membership {
+        members.sort_by_key(|member| member.id);
+        Membership {
+            members,
+            joint: false,
+        }
+    }
+
+    /// Nobody: the membership before the cluster was founded.
+    pub const fn nobody() -> Membership {
+        Membership {
+            members: Vec::new(),
+            joint: false,
+        }
+    }
+
+    /// Whether there is nobody: the cluster has not been founded yet.
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// Everyone, ordered by id.
+    pub fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    /// The member with this id.
+    pub fn member(&self, id: ServerId) -> Option<&Member> {
+        self.members.iter().find(|member| member.id == id)
+    }
+
+    /// Whether `id` has a vote.
+    pub fn is_voter(&self, id: ServerId) -> bool {
+        self.member(id)
+            .is_some_and(|member| member.voter || member.outgoing_voter)
+    }
+
+    /// Whether those for whom `holds` is true are enough to decide.
+    pub fn is_quorum(&self, holds: impl Fn(ServerId) -> bool) -> bool {
+        self.quorum_value(|id| u8::from(holds(id))) == Some(1)
+    }
+
+    /// The highest value that a majority has reached or passed, by each voter's `value`. `None`
+    /// where nobody votes.
+    pub fn quorum_value<T: Ord + Copy>(&self, value: impl Fn(ServerId) -> T) -> Option<T> {
+        let new = majority_value(self.members.iter().filter(|m| m.voter), &value)?;
+        if !self.joint {
+            return Some(new);
+        }
+        let old = majority_value(self.members.iter().filter(|m| m.outgoing_voter), &value)?;
+        Some(new.min(old))
+    }
+
+    /// The payload of a membership entry.
+    pub fn encode(&self) -> Bytes {
+        let mut out = vec![VERSION, u8::from(self.joint), self.members.len() as u8];
+        for member in &self.members {
+            let voter = if member.voter { VOTER } else { 0 };
+            let outgoing = if member.outgoing_voter {
+                OUTGOING_VOTER
+            } else {
+                0
+            };
+            out.push(voter | outgoing);
+            for number in [member.id.0, member.incarnation.0, member.admitted.0] {
+                out.extend_from_slice(&number.to_le_bytes());
+            }
+            for text in [&member.peer, &member.client, &member.http] {
+                let length = u8::try_from(text.len()).expect("config bounds an address's length");
+                out.push(length);
+                out.extend_from_slice(text.as_bytes());
+            }
+        }
+        Bytes::from(out)
+    }
+
+    /// The membership of a payload, or `None` where it isn't one.
+    pub fn decode(payload: &[u8]) -> Option<Membership> {
+        let [version, joint, count, rest @ ..] = payload else {
+            return None;
+        };
+        if *version != VERSION || *joint > 1 || usize::from(*count) > limits::MEMBERS {
+            return None;
+        }
+        let mut rest = rest;
+        let mut members = Vec::new();
+        for _ in 0..*count {
+            members.push(decode_member(&mut rest)?);
+        }
+        let is_ordered = members.is_sorted_by(|a: &Member, b| a.id < b.id);
+        (rest.is_empty() && is_ordered).then_some(Membership {
+            members,
+            joint: *joint == 1,
+        })
+    }
+}
+
+fn decode_member(rest: &mut &[u8]) -> Option<Member> {
+    let flags = *rest.split_off_first()?;
+    if flags & !(VOTER | OUTGOING_VOTER) != 0 {
+        return None;
+    }
+    let mut number = || rest.split_off(..8).map(LittleEndian::read_u64);
+    let (id, incarnation, admitted) = (number()?, number()?, number()?);
+    let mut text = || {
+        let length = usize::from(*rest.split_off_first()?);
+        let bytes = rest.split_off(..length)?;
+        std::str::from_utf8(bytes).ok().map(str::to_owned)
+    };
+    Some(Member {
+        id: ServerId(id),
+        incarnation: Incarnation(incarnation),
+        admitted: LogIndex(admitted),
+        voter: flags & VOTER != 0,
+        outgoing_voter: flags & OUTGOING_VOTER != 0,
+        peer: text()?,
+        client: text()?,
+        http: text()?,
+    })
+}
+
+/// The highest value that more than half of `voters` have reached.
+fn majority_value<'a, T: Ord + Copy>(
+    voters: impl Iterator<Item = &'a Member>,
+    value: &impl Fn(ServerId) -> T,
+) -> Option<T> {
+    let mut values: Vec<T> = voters.map(|member| value(member.id)).collect();
+    values.sort_unstable();
+    // Of 2f+1 or 2f+2 sorted values, f+1 or f+2 are at least the one at this place.
+    let place = values.len().checked_sub(1)? / 2;
+    Some(values[place])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(id: u64, voter: bool, outgoing_voter: bool) -> Member {
+        Member {
+            id: ServerId(id),
+            incarnation: Incarnation(id * 11),
+            admitted: LogIndex(1),
+            voter,
+            outgoing_voter,
+            peer: format!("10.0.0.{id}:7201"),
+            client: format!("10.0.0.{id}:7101"),
+            http: String::new(),
+        }
+    }
+
+    #[test]
+    fn quorum_value_is_what_a_majority_reached() {
+        let reached = |values: &'static [u64]| {
+            let count = values.len() as u64;
+            let members = (1..=count).map(|id| member(id, true, false)).collect();
+            Membership::new(members).quorum_value(|id| values[id.0 as usize - 1])
+        };
+        assert_eq!(reached(&[7]), Some(7));
+        assert_eq!(reached(&[7, 9]), Some(7));
+        assert_eq!(reached(&[7, 9, 8]), Some(8));
+        assert_eq!(reached(&[9, 9, 1, 1]), Some(1));
+        assert_eq!(reached(&[9, 9, 9, 1, 1]), Some(9));
+        assert_eq!(reached(&[]), None);
+    }
+
+    #[test]
+    fn quorum_value_of_a_joint_membership_needs_both_majorities() {
+        let members = vec![
+            member(1, false, true),
+            member(2, false, true),
+            member(3, true, true),
+            member(4, true, false),
+            member(5, true, false),
+        ];
+        let joint = Membership {
+            members,
+            joint: true,
+        };
+        assert!(
+            !joint.is_quorum(|id| id.0 >= 3),
+            "the old set has only server 3"
+        );
+        assert!(
+            !joint.is_quorum(|id| id.0 <= 3),
+            "the new set has only server 3"
+        );
+        assert!(joint.is_quorum(|id| id.0 != 1 && id.0 != 5));
+    }
+
+    #[test]
+    fn decode_returns_what_encode_wrote_and_rejects_the_rest() {
+        let membership = Membership {
+            members: vec![member(1, true, false), member(9, false, true)],
+            joint: true,
+        };
+        let payload = membership.encode();
+        assert_eq!(Membership::decode(&payload), Some(membership));
+        for length in 0..payload.len() {
+            assert_eq!(
+                Membership::decode(&payload[..length]),
+                None,
+                "cut at {length}"
+            );
+        }
+    }
+}

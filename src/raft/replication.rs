@@ -1,0 +1,250 @@
+//! Log replication, the leader's side (§3.5, §3.6.2, §10.2.1), and check-quorum (§6.2).
+//!
+//! Called by `server.rs`. Entries are sent before the leader's own disk has them; its own match
+//! index counts only once it has.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::Bytes;
+
+use super::progress::Progress;
+use super::server::{Raft, Role};
+use super::transfer::Transfer;
+use crate::limits;
+use crate::proto::entry::{Entry, EntryKind};
+use crate::proto::message::{AppendEntries, AppendEntriesResponse, AppendOutcome, Message};
+use crate::types::{Instant, LogIndex, ReadRound, ServerId};
+
+/// What a server knows only while it leads.
+#[derive(Debug)]
+pub(super) struct Leading {
+    /// Everyone else, learners included.
+    pub followers: BTreeMap<ServerId, Progress>,
+    /// The index of this term's first entry: reads wait until it is committed (§6.4).
+    pub term_start: LogIndex,
+    pub heartbeat_deadline: Instant,
+    /// Who is to hear of us in the next flush, whether there is news or not.
+    pub heartbeat_due: BTreeSet<ServerId>,
+    /// The newest read round.
+    pub read_round: ReadRound,
+    /// Whether reads wait for a round that begins with the next flush.
+    pub round_requested: bool,
+    /// When each round that isn't confirmed yet began; kept only where leases are on.
+    pub rounds_sent: VecDeque<(ReadRound, Instant)>,
+    /// Until when the lease holds.
+    pub lease_until: Instant,
+    pub transfer: Option<Transfer>,
+}
+
+impl Leading {
+    pub fn new(term_start: LogIndex, now: Instant) -> Leading {
+        Leading {
+            followers: BTreeMap::new(),
+            term_start,
+            heartbeat_deadline: now,
+            heartbeat_due: BTreeSet::new(),
+            read_round: ReadRound::ZERO,
+            round_requested: false,
+            rounds_sent: VecDeque::new(),
+            lease_until: Instant::ZERO,
+            transfer: None,
+        }
+    }
+}
+
+impl Raft {
+    /// Appends an entry if this server leads and can take one; else `None`, and nothing happened.
+    pub fn propose(&mut self, now: Instant, kind: EntryKind, payload: Bytes) -> Option<LogIndex> {
+        let Role::Leader(leading) = &self.role else {
+            return None;
+        };
+        if leading.transfer.is_some() || self.log_is_full {
+            return None;
+        }
+        Some(self.append_own(now, kind, payload))
+    }
+
+    /// Begins to follow the progress of every other member.
+    pub(super) fn track_members(&mut self, now: Instant) {
+        let last_index = self.log.last_index();
+        let ids: Vec<ServerId> = self.membership().members().iter().map(|m| m.id).collect();
+        let Role::Leader(leading) = &mut self.role else {
+            return;
+        };
+        for id in ids.into_iter().filter(|id| *id != self.id) {
+            // The first message carries this term's first entry along.
+            let before = leading.term_start.prev().min(last_index);
+            leading
+                .followers
+                .entry(id)
+                .or_insert_with(|| Progress::new(before, now));
+        }
+    }
+
+    /// Heartbeats and check-quorum: a leader that has not heard from a majority within an election
+    /// timeout steps down, so that its clients look elsewhere.
+    pub(super) fn tick_leader(&mut self, now: Instant) {
+        let Role::Leader(leading) = &mut self.role else {
+            return;
+        };
+        if now < leading.heartbeat_deadline {
+            return;
+        }
+        leading.heartbeat_deadline = now.after(self.config.heartbeat);
+        for (id, progress) in &mut leading.followers {
+            progress.allow_probe();
+            leading.heartbeat_due.insert(*id);
+        }
+        // A heartbeat is a round too where a lease is to be kept alive.
+        leading.round_requested |= self.config.lease;
+        let most = self.config.election_timeout.1;
+        let followers = &leading.followers;
+        let (_, membership) = self.memberships.last().expect("a leader has a membership");
+        let is_heard = membership.is_quorum(|id| {
+            let heard = followers.get(&id).map(|progress| progress.last_heard);
+            id == self.id || heard.is_some_and(|heard| now.since(heard) < most)
+        });
+        if !is_heard {
+            self.step_down(now);
+        }
+    }
+
+    /// Tells every follower what it doesn't know yet: entries, the commit index, a read round, or
+    /// only that we are there.
+    pub(super) fn replicate(&mut self, now: Instant) {
+        let Role::Leader(leading) = &mut self.role else {
+            return;
+        };
+        if std::mem::take(&mut leading.round_requested) {
+            leading.read_round = leading.read_round.next();
+            if self.config.lease {
+                leading.rounds_sent.push_back((leading.read_round, now));
+            }
+        }
+        let ids: Vec<ServerId> = leading.followers.keys().copied().collect();
+        for id in ids {
+            if self.links.contains_key(&id) {
+                self.replicate_to(now, id);
+            }
+        }
+    }
+
+    fn replicate_to(&mut self, now: Instant, to: ServerId) {
+        let commit_index = self.commit_index;
+        let mut is_told = false;
+        loop {
+            let Role::Leader(leading) = &mut self.role else {
+                return;
+            };
+            let read_round = leading.read_round;
+            let progress = leading
+                .followers
+                .get_mut(&to)
+                .expect("the caller walks the followers");
+            let has_more = progress.next_index <= self.log.last_index() && progress.is_open();
+            let has_news = progress.commit_told < commit_index || progress.round_told < read_round;
+            if !has_more && (is_told || !(has_news || leading.heartbeat_due.contains(&to))) {
+                return;
+            }
+            let prev_log_index = progress.next_index.prev();
+            let entries = if has_more {
+                let (bytes, count) = (limits::APPEND_BYTES, limits::APPEND_ENTRIES);
+                self.log.slice(progress.next_index, bytes, count)
+            } else {
+                Vec::new()
+            };
+            match entries.last() {
+                Some(last) => progress.sent(last.index, payload_bytes(&entries)),
+                None => progress.probed(),
+            }
+            progress.commit_told = commit_index;
+            progress.round_told = read_round;
+            leading.heartbeat_due.remove(&to);
+            is_told = true;
+            let request = AppendEntries {
+                term: self.current_term,
+                prev_log_index,
+                prev_log_term: self
+                    .log
+                    .term_at(prev_log_index)
+                    .expect("sent entries are ours"),
+                leader_commit: commit_index,
+                read_round,
+                cluster_time: self.clock.estimate(now).expect("a leader knows the time"),
+                refuses_growth: self.refuses_growth,
+                entries,
+            };
+            self.outbox.push((to, Message::AppendEntries(request)));
+        }
+    }
+
+    /// AppendEntries, the answer.
+    pub(super) fn receive_append_response(
+        &mut self,
+        now: Instant,
+        from: ServerId,
+        response: AppendEntriesResponse,
+    ) {
+        if response.term > self.current_term {
+            return self.become_follower(now, response.term, None);
+        }
+        let Role::Leader(leading) = &mut self.role else {
+            return;
+        };
+        let Some(progress) = leading.followers.get_mut(&from) else {
+            return;
+        };
+        if response.term < self.current_term {
+            return;
+        }
+        progress.last_heard = now;
+        progress.read_round = progress.read_round.max(response.read_round);
+        match response.outcome {
+            AppendOutcome::Match { match_index } if match_index <= self.log.last_index() => {
+                if progress.matched(match_index) {
+                    self.advance_commit(now);
+                }
+            }
+            AppendOutcome::Match { .. } => {}
+            AppendOutcome::Conflict {
+                rejected_index,
+                hint_index,
+                hint_term,
+            } => {
+                let possible_match = self.log.last_possible_match(hint_index, hint_term);
+                progress.conflicted(rejected_index, possible_match);
+            }
+        }
+        self.extend_lease();
+    }
+
+    /// §3.6.2: an entry of this term that a majority has on disk is committed, and all before it.
+    /// An entry of an older term is never committed by counting.
+    pub(super) fn advance_commit(&mut self, _now: Instant) {
+        let Role::Leader(leading) = &self.role else {
+            return;
+        };
+        let own = self.durability.durable_index();
+        let match_index = |id: ServerId| {
+            if id == self.id {
+                return own;
+            }
+            leading
+                .followers
+                .get(&id)
+                .map_or(LogIndex::ZERO, |progress| progress.match_index)
+        };
+        let reached = self
+            .membership()
+            .quorum_value(match_index)
+            .unwrap_or(LogIndex::ZERO);
+        let is_own_term = self.log.term_at(reached) == Some(self.current_term);
+        if reached > self.commit_index && is_own_term {
+            self.commit_index = reached;
+        }
+    }
+}
+
+fn payload_bytes(entries: &[Entry]) -> usize {
+    entries.iter().map(|entry| entry.payload.len()).sum()
+}

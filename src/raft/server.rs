@@ -1,0 +1,497 @@
+//! One server's consensus state (§3.3, figure 3.1), and the changes of role.
+//!
+//! Called by `node/`. The other files of `raft/` are this type's methods, one file for each part of
+//! the dissertation. Never sends, writes or reads a clock: see [`Raft::flush`].
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+use rand::{RngExt, SeedableRng};
+use rand_xoshiro::Xoshiro256PlusPlus;
+
+use super::append::Following;
+use super::clock::ClusterClock;
+use super::durability::Durability;
+use super::election::Ballot;
+use super::log::Log;
+use super::membership::Membership;
+use super::replication::Leading;
+use crate::config::RaftConfig;
+use crate::proto::entry::{Entry, EntryKind, HardState, LogWrite};
+use crate::proto::message::{GrowthRefusal, Message};
+use crate::types::{
+    ClusterTime, Incarnation, Instant, LogIndex, ServerId, Term, WalSeq, WallClock,
+};
+
+/// What consensus wants done, in this order.
+#[derive(Debug)]
+pub enum Action {
+    /// Make this durable, then call [`Raft::persisted`].
+    Persist {
+        /// The write's number.
+        seq: WalSeq,
+        /// The write.
+        write: LogWrite,
+    },
+    /// Send this.
+    Send {
+        /// To whom.
+        to: ServerId,
+        /// What.
+        message: Message,
+    },
+}
+
+/// A server that a new cluster begins with.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Founder {
+    /// Its id.
+    pub id: ServerId,
+    /// Where peers reach it.
+    pub peer: String,
+    /// Where clients reach it.
+    pub client: String,
+    /// Where it serves HTTP, or empty.
+    pub http: String,
+}
+
+/// What a server starts from.
+#[derive(Debug)]
+pub struct Setup {
+    /// This server.
+    pub id: ServerId,
+    /// Its data directory.
+    pub incarnation: Incarnation,
+    /// Timing.
+    pub config: RaftConfig,
+    /// The servers that a new cluster begins with.
+    pub founders: Vec<Founder>,
+    /// Term and vote, as the disk has them.
+    pub hard_state: HardState,
+    /// The log, as the disk has it.
+    pub entries: Vec<Entry>,
+    /// The seed of this server's random numbers.
+    pub seed: u64,
+}
+
+/// A server's role, without what belongs to it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RoleName {
+    /// §3.2
+    Follower,
+    /// §9.6
+    PreCandidate,
+    /// §3.4
+    Candidate,
+    /// §3.5
+    Leader,
+}
+
+/// A server's role, and the state that lives as long as the role does.
+#[derive(Debug)]
+pub(super) enum Role {
+    Follower(Following),
+    PreCandidate(Ballot),
+    Candidate(Ballot),
+    Leader(Box<Leading>),
+}
+
+/// A message that must not leave before a write is durable.
+#[derive(Debug)]
+pub(super) struct Withheld {
+    pub until: WalSeq,
+    pub to: ServerId,
+    pub message: Message,
+}
+
+/// One server of the cluster.
+#[derive(Debug)]
+pub struct Raft {
+    pub(super) id: ServerId,
+    pub(super) incarnation: Incarnation,
+    pub(super) config: RaftConfig,
+    pub(super) founders: Vec<Founder>,
+    pub(super) random: Xoshiro256PlusPlus,
+
+    pub(super) current_term: Term,
+    pub(super) voted_for: Option<ServerId>,
+    pub(super) log: Log,
+    pub(super) durability: Durability,
+
+    pub(super) commit_index: LogIndex,
+    pub(super) role: Role,
+    pub(super) leader: Option<ServerId>,
+    /// Memberships in the log, oldest first; the last one is in force.
+    pub(super) memberships: Vec<(LogIndex, Membership)>,
+
+    pub(super) clock: ClusterClock,
+    pub(super) election_deadline: Instant,
+    /// When the current leader was last heard; `None` once its connection closed.
+    pub(super) leader_heard: Option<Instant>,
+    /// Until then, refused pre-votes are asked again after milliseconds: the leader's connection
+    /// closed, and the others will notice any moment.
+    pub(super) hurry_until: Instant,
+    /// Standing connections, and the peer's data directory by its hello.
+    pub(super) links: BTreeMap<ServerId, Incarnation>,
+    pub(super) withheld: VecDeque<Withheld>,
+    /// Messages that need not wait for the disk.
+    pub(super) outbox: Vec<(ServerId, Message)>,
+    /// Whether the cluster knows this id under another data directory.
+    pub(super) recovering: bool,
+    /// What this server cannot take, should it lead.
+    pub(super) refuses_growth: Option<GrowthRefusal>,
+    /// What the leader cannot take, by its last AppendEntries.
+    pub(super) leader_refuses_growth: Option<GrowthRefusal>,
+    /// Whether the log can take nothing but terms and votes.
+    pub(super) log_is_full: bool,
+}
+
+impl Raft {
+    /// A server that starts, or starts again, as a follower.
+    pub fn new(setup: Setup, now: Instant) -> Raft {
+        let log = Log::new(setup.entries);
+        let mut raft = Raft {
+            id: setup.id,
+            incarnation: setup.incarnation,
+            config: setup.config,
+            founders: setup.founders,
+            random: Xoshiro256PlusPlus::seed_from_u64(setup.seed),
+            current_term: setup.hard_state.current_term,
+            voted_for: setup.hard_state.voted_for,
+            durability: Durability::new(log.last_index()),
+            memberships: Vec::new(),
+            log,
+            commit_index: LogIndex::ZERO,
+            role: Role::Follower(Following::default()),
+            leader: None,
+            clock: ClusterClock::new(now),
+            election_deadline: now,
+            leader_heard: None,
+            hurry_until: Instant::ZERO,
+            links: BTreeMap::new(),
+            withheld: VecDeque::new(),
+            outbox: Vec::new(),
+            recovering: false,
+            refuses_growth: None,
+            leader_refuses_growth: None,
+            log_is_full: false,
+        };
+        // A vote or an entry is written after the term it belongs to, so this can only be our bug.
+        assert!(
+            raft.log.last_term() <= raft.current_term,
+            "an entry's term was saved before it"
+        );
+        let mut index = LogIndex::ZERO.next();
+        while let Some(entry) = raft.log.entry(index) {
+            if entry.kind == EntryKind::Membership {
+                let payload = entry.payload.clone();
+                raft.adopt_membership(index, &payload);
+            }
+            index = index.next();
+        }
+        raft.reset_election_timer(now);
+        raft
+    }
+
+    /// This server.
+    pub fn id(&self) -> ServerId {
+        self.id
+    }
+
+    /// `currentTerm`.
+    pub fn current_term(&self) -> Term {
+        self.current_term
+    }
+
+    /// `votedFor`.
+    pub fn voted_for(&self) -> Option<ServerId> {
+        self.voted_for
+    }
+
+    /// `commitIndex`.
+    pub fn commit_index(&self) -> LogIndex {
+        self.commit_index
+    }
+
+    /// The log.
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// Entries up to here are durable on this server.
+    pub fn durable_index(&self) -> LogIndex {
+        self.durability.durable_index()
+    }
+
+    /// The membership in force; empty until the cluster was founded.
+    pub fn membership(&self) -> &Membership {
+        static NOBODY: Membership = Membership::nobody();
+        self.memberships
+            .last()
+            .map_or(&NOBODY, |(_, membership)| membership)
+    }
+
+    /// Who leads, as far as this server knows.
+    pub fn leader(&self) -> Option<ServerId> {
+        self.leader
+    }
+
+    /// This server's role.
+    pub fn role(&self) -> RoleName {
+        match self.role {
+            Role::Follower(_) => RoleName::Follower,
+            Role::PreCandidate(_) => RoleName::PreCandidate,
+            Role::Candidate(_) => RoleName::Candidate,
+            Role::Leader(_) => RoleName::Leader,
+        }
+    }
+
+    /// Whether this server leads.
+    pub fn is_leader(&self) -> bool {
+        matches!(self.role, Role::Leader(_))
+    }
+
+    /// Whether the cluster knows this id under another data directory.
+    pub fn is_recovering(&self) -> bool {
+        self.recovering
+    }
+
+    /// The running estimate of the cluster clock, once a leader was heard.
+    pub fn cluster_time(&self, now: Instant) -> Option<ClusterTime> {
+        self.clock.estimate(now)
+    }
+
+    /// What whoever leads cannot take.
+    pub fn growth_refusal(&self) -> Option<GrowthRefusal> {
+        if self.is_leader() {
+            self.refuses_growth
+        } else {
+            self.leader_refuses_growth
+        }
+    }
+
+    /// Says whether this server could take growth if it led, and whether its log can take anything
+    /// but terms and votes.
+    pub fn set_room(&mut self, refuses_growth: Option<GrowthRefusal>, log_is_full: bool) {
+        self.refuses_growth = refuses_growth;
+        self.log_is_full = log_is_full;
+    }
+
+    /// The cluster knows this id under another data directory: from now on this server takes part
+    /// in nothing, until it was admitted again.
+    pub fn lost_disk(&mut self, now: Instant) {
+        if !self.recovering {
+            self.recovering = true;
+            self.become_follower(now, self.current_term, None);
+        }
+    }
+
+    /// The data directory of `peer`: by the membership, else by its connection's hello.
+    pub fn incarnation_of(&self, peer: ServerId) -> Option<Incarnation> {
+        let member = self
+            .membership()
+            .member(peer)
+            .map(|member| member.incarnation);
+        member.or_else(|| self.links.get(&peer).copied())
+    }
+
+    /// When [`tick`](Raft::tick) has something to do.
+    pub fn deadline(&self) -> Instant {
+        match &self.role {
+            Role::Leader(leading) => leading.heartbeat_deadline,
+            _ => self.election_deadline,
+        }
+    }
+
+    /// Time has passed.
+    pub fn tick(&mut self, now: Instant, wall: WallClock) {
+        self.clock.observe_wall(now, wall);
+        if self.is_leader() {
+            self.clock.slew(now);
+            self.tick_leader(now);
+        } else if now >= self.election_deadline {
+            self.election_timed_out(now);
+        }
+    }
+
+    /// A connection to `peer` stands.
+    pub fn peer_up(&mut self, now: Instant, peer: ServerId, incarnation: Incarnation) {
+        self.links.insert(peer, incarnation);
+        if let Role::Leader(leading) = &mut self.role
+            && let Some(progress) = leading.followers.get_mut(&peer)
+        {
+            progress.restart();
+            leading.heartbeat_due.insert(peer);
+        }
+        self.ask_vote_again(now, peer);
+    }
+
+    /// The connection to `peer` is gone.
+    pub fn peer_down(&mut self, now: Instant, peer: ServerId) {
+        self.links.remove(&peer);
+        if let Role::Leader(leading) = &mut self.role
+            && let Some(progress) = leading.followers.get_mut(&peer)
+        {
+            progress.restart();
+        }
+        self.leader_link_closed(now, peer);
+    }
+
+    /// A message from `from`, whose envelope was found to be in order.
+    pub fn receive(&mut self, now: Instant, from: ServerId, message: Message) {
+        if self.recovering {
+            return;
+        }
+        match message {
+            Message::RequestVote(request) => self.receive_request_vote(now, from, request),
+            Message::Vote(vote) => self.receive_vote(now, from, vote),
+            Message::AppendEntries(request) => self.receive_append_entries(now, from, request),
+            Message::AppendEntriesResponse(response) => {
+                self.receive_append_response(now, from, response);
+            }
+            Message::TimeoutNow { term } => self.receive_timeout_now(now, term),
+            Message::Forward { .. }
+            | Message::ReadIndex { .. }
+            | Message::ReadIndexResponse { .. } => {
+                unreachable!("the node keeps the gateways' mail to itself")
+            }
+        }
+    }
+
+    /// Everything up to `through` is durable.
+    pub fn persisted(&mut self, now: Instant, through: WalSeq) {
+        self.durability.persisted(through);
+        self.count_own_vote(now);
+        self.advance_commit(now);
+    }
+
+    /// Derives from the state what has to be written and sent: the end of a turn.
+    pub fn flush(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        self.progress_transfer(now);
+        // What is replicated goes out before this server's own write is durable (§10.2.1), but
+        // behind the Persist: the driver begins the write first and then flushes its sockets.
+        if let Some((seq, write)) = self.durability.take_write() {
+            actions.push(Action::Persist { seq, write });
+        }
+        while let Some(front) = self.withheld.front()
+            && self.durability.is_persisted(front.until)
+        {
+            let Withheld { to, message, .. } = self.withheld.pop_front().expect("just seen");
+            actions.push(Action::Send { to, message });
+        }
+        match self.role {
+            Role::Leader(_) => self.replicate(now),
+            Role::Follower(_) => self.acknowledge(),
+            Role::PreCandidate(_) | Role::Candidate(_) => {}
+        }
+        actions.extend(
+            self.outbox
+                .drain(..)
+                .map(|(to, message)| Action::Send { to, message }),
+        );
+    }
+
+    /// Adopts a term, as a follower of `leader`.
+    pub(super) fn become_follower(&mut self, now: Instant, term: Term, leader: Option<ServerId>) {
+        assert!(term >= self.current_term, "hard-state: a term never falls");
+        if term > self.current_term {
+            self.save_hard_state(term, None);
+            self.withheld.clear();
+        }
+        if leader != self.leader {
+            self.leader_heard = None;
+            self.leader_refuses_growth = None;
+        }
+        self.leader = leader;
+        if !matches!(self.role, Role::Follower(_)) || leader.is_some() {
+            self.reset_election_timer(now);
+        }
+        self.role = Role::Follower(Following::default());
+    }
+
+    /// Sets term and vote; what depends on them is withheld until they are durable.
+    pub(super) fn save_hard_state(&mut self, current_term: Term, voted_for: Option<ServerId>) {
+        let is_new_term = current_term > self.current_term;
+        let is_first_vote = current_term == self.current_term && self.voted_for.is_none();
+        assert!(
+            is_new_term || is_first_vote,
+            "hard-state: one vote in a term"
+        );
+        self.current_term = current_term;
+        self.voted_for = voted_for;
+        self.durability.save_hard_state(HardState {
+            current_term,
+            voted_for,
+        });
+    }
+
+    /// Sends `message` once the newest term and vote are durable.
+    pub(super) fn withhold(&mut self, to: ServerId, message: Message) {
+        let until = self.durability.hard_state_seq();
+        self.withheld.push_back(Withheld { until, to, message });
+    }
+
+    /// Appends an entry of this server's own term to its log.
+    pub(super) fn append_own(&mut self, now: Instant, kind: EntryKind, payload: Bytes) -> LogIndex {
+        let logged = self
+            .log
+            .last()
+            .map_or(ClusterTime::ZERO, |entry| entry.time);
+        let time = self
+            .clock
+            .estimate(now)
+            .expect("a leader knows the time")
+            .max(logged);
+        let index = self.log.last_index().next();
+        self.append(Entry {
+            index,
+            term: self.current_term,
+            time,
+            kind,
+            payload,
+        });
+        index
+    }
+
+    /// Appends an entry, on disk too.
+    pub(super) fn append(&mut self, entry: Entry) {
+        self.durability.append(entry.clone());
+        if entry.kind == EntryKind::Membership {
+            self.adopt_membership(entry.index, &entry.payload);
+        }
+        self.log.append(entry);
+    }
+
+    /// Removes the entries from `from` on, on disk too.
+    pub(super) fn truncate_from(&mut self, from: LogIndex) {
+        assert!(
+            from > self.commit_index,
+            "leader-completeness: a committed entry stays"
+        );
+        self.durability.truncate_from(from);
+        self.log.truncate_from(from);
+        self.memberships.retain(|(index, _)| *index < from);
+    }
+
+    /// The membership of the entry at `index` is in force from now on.
+    fn adopt_membership(&mut self, index: LogIndex, payload: &[u8]) {
+        let membership = Membership::decode(payload)
+            .expect("a membership entry was made by a leader and guarded by checksums since");
+        self.memberships.push((index, membership));
+    }
+
+    /// Draws a new election timeout (§3.4).
+    pub(super) fn reset_election_timer(&mut self, now: Instant) {
+        let (least, most) = self.config.election_timeout;
+        self.election_deadline = now.after(self.random_between(least, most));
+    }
+
+    /// A random duration, both ends included.
+    pub(super) fn random_between(&mut self, least: Duration, most: Duration) -> Duration {
+        let nanos = self
+            .random
+            .random_range(least.as_nanos() as u64..=most.as_nanos() as u64);
+        Duration::from_nanos(nanos)
+    }
+}

@@ -1,0 +1,77 @@
+//! Leadership transfer (§3.10): every clean shutdown of a leader, and later by command.
+//!
+//! Called by `server.rs` and `node/`. While a transfer is under way nothing new is appended; should
+//! the successor not take over within an election timeout, the leader goes on.
+
+use super::server::{Raft, Role};
+use crate::proto::message::Message;
+use crate::types::{Instant, ServerId, Term};
+
+/// A transfer under way.
+#[derive(Debug)]
+pub(super) struct Transfer {
+    to: ServerId,
+    deadline: Instant,
+    /// Whether the successor was told to campaign.
+    is_told: bool,
+}
+
+impl Raft {
+    /// Hands leadership to the connected voter that is furthest along. Returns whether there is
+    /// one; nothing happens on a server that doesn't lead.
+    pub fn hand_over(&mut self, now: Instant) -> bool {
+        let deadline = now.after(self.config.election_timeout.1);
+        let Role::Leader(leading) = &mut self.role else {
+            return false;
+        };
+        if leading.transfer.is_some() {
+            return true;
+        }
+        let (_, membership) = self.memberships.last().expect("a leader has a membership");
+        let successor = leading
+            .followers
+            .iter()
+            .filter(|(id, _)| membership.is_voter(**id) && self.links.contains_key(id))
+            .max_by_key(|(_, progress)| progress.match_index)
+            .map(|(id, _)| *id);
+        let Some(to) = successor else { return false };
+        leading.transfer = Some(Transfer {
+            to,
+            deadline,
+            is_told: false,
+        });
+        true
+    }
+
+    /// Tells the successor to campaign once it has everything.
+    pub(super) fn progress_transfer(&mut self, now: Instant) {
+        let term = self.current_term;
+        let last_index = self.log.last_index();
+        let Role::Leader(leading) = &mut self.role else {
+            return;
+        };
+        let Some(transfer) = &mut leading.transfer else {
+            return;
+        };
+        if now >= transfer.deadline {
+            leading.transfer = None;
+            return;
+        }
+        let progress = leading.followers.get(&transfer.to);
+        let is_caught_up = progress.is_some_and(|progress| progress.match_index == last_index);
+        if is_caught_up && !transfer.is_told {
+            transfer.is_told = true;
+            self.outbox
+                .push((transfer.to, Message::TimeoutNow { term }));
+        }
+    }
+
+    /// The leader asks us to take over: campaign at once, without a pre-vote, because everyone
+    /// still hears the leader.
+    pub(super) fn receive_timeout_now(&mut self, now: Instant, term: Term) {
+        let is_follower = matches!(self.role, Role::Follower(_));
+        if term == self.current_term && is_follower && self.membership().is_voter(self.id) {
+            self.campaign(now, true);
+        }
+    }
+}
