@@ -98,8 +98,9 @@ impl Client {
         self.phase
     }
 
-    pub(super) fn stream_mut(&mut self) -> &mut TcpStream {
-        &mut self.stream
+    /// Whether no reply waits for the socket.
+    pub(super) fn is_flushed(&self) -> bool {
+        self.output.pending_bytes() == 0
     }
 
     /// Whether reading it now would bring something, and what it would bring is wanted.

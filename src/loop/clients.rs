@@ -4,7 +4,7 @@
 //! by the turn. Never walks all connections at once: each list holds only those it concerns.
 
 use std::collections::VecDeque;
-use std::io::{ErrorKind, Write};
+use std::io::Write;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -48,6 +48,21 @@ pub(super) struct Clients {
     shared: Shared,
     sweep_at: Instant,
     sweep_from: usize,
+}
+
+/// Since the process began.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Figures {
+    /// Connections that were taken in.
+    pub(super) accepted: u64,
+    /// Connections that were one too many.
+    pub(super) refused: u64,
+    /// Bytes read.
+    pub(super) input_bytes: u64,
+    /// Bytes written.
+    pub(super) output_bytes: u64,
+    /// Framed connections that were closed for a violation.
+    pub(super) violations: u64,
 }
 
 impl Clients {
@@ -211,11 +226,20 @@ impl Clients {
         if self.slots.is_empty() { Instant::NEVER } else { self.sweep_at }
     }
 
-    /// Connections accepted, refused, bytes read, bytes written, violations: since the start.
-    pub(super) fn figures(&self) -> [u64; 5] {
-        let shared = &self.shared;
-        let Shared { input_bytes, output_bytes, violations, .. } = *shared;
-        [self.accepted, self.refused, input_bytes, output_bytes, violations]
+    /// What `INFO` shows.
+    pub(super) fn figures(&self) -> Figures {
+        Figures {
+            accepted: self.accepted,
+            refused: self.refused,
+            input_bytes: self.shared.input_bytes,
+            output_bytes: self.shared.output_bytes,
+            violations: self.shared.violations,
+        }
+    }
+
+    /// Whether no reply waits for a socket. Walks all connections: asked only at the end.
+    pub(super) fn all_flushed(&self) -> bool {
+        self.slots.iter().all(|(_, client)| client.is_flushed())
     }
 
     /// Puts a connection into the lists that its state asks for.

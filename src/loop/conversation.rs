@@ -34,8 +34,6 @@ pub(super) enum Flow {
 pub(super) struct Conversation {
     wire: Wire,
     commands: RequestDecoder,
-    /// The beginning of a command whose rest is under way.
-    input: Vec<u8>,
     /// Commands that the core was given and has not answered.
     awaited: u32,
 }
@@ -125,51 +123,37 @@ impl Conversation {
         matches!(&self.wire, Wire::Framed(framed) if !framed.greeted)
     }
 
-    fn receive_text(&mut self, bytes: &[u8], inbox: &mut Inbox<'_>) -> Flow {
-        if self.input.is_empty() {
-            let (taken, flow) = self.decode_text(bytes, inbox);
-            if flow == Flow::Open {
-                self.input.extend_from_slice(&bytes[taken..]);
-            }
-            return flow;
-        }
-        let mut input = std::mem::take(&mut self.input);
-        input.extend_from_slice(bytes);
-        let (taken, flow) = self.decode_text(&input, inbox);
-        if flow == Flow::Open && taken < input.len() {
-            input.drain(..taken);
-            self.input = input;
-        }
-        // An emptied buffer is dropped here: an idle connection holds none.
-        flow
-    }
-
-    /// Returns how many bytes were used up.
-    fn decode_text(&mut self, bytes: &[u8], inbox: &mut Inbox<'_>) -> (usize, Flow) {
-        let mut taken = 0;
-        while taken < bytes.len() {
-            let (consumed, decoded) =
-                self.commands.decode(&bytes[taken..], inbox.requests.arena());
-            taken += consumed;
-            match decoded {
-                Decoded::Incomplete => break,
+    fn receive_text(&mut self, mut bytes: &[u8], inbox: &mut Inbox<'_>) -> Flow {
+        loop {
+            let (consumed, decoded) = self.commands.decode(bytes, inbox.requests.arena());
+            bytes = &bytes[consumed..];
+            let error = match decoded {
+                // The decoder keeps the beginning of a command, and all bytes are used up.
+                Decoded::Incomplete => return Flow::Open,
                 Decoded::Command { count } => {
                     inbox.requests.push_command(inbox.client, count);
                     self.awaited += 1;
+                    continue;
                 }
-                Decoded::Refused(error) => {
-                    inbox.requests.push_refused(inbox.client, &error);
+                Decoded::Refused(refusal) => {
+                    inbox.requests.push_refused(inbox.client, error_text(&refusal.reply()));
                     self.awaited += 1;
+                    continue;
                 }
-                Decoded::Closed(error) => {
-                    inbox.requests.push_malformed(inbox.client, &error);
-                    self.awaited += u32::from(!error.is_empty());
-                    return (taken, Flow::Ended);
-                }
-            }
+                Decoded::Closed(error) => error.reply(),
+            };
+            let text = error.as_ref().map_or("", error_text);
+            inbox.requests.push_malformed(inbox.client, text);
+            self.awaited += u32::from(!text.is_empty());
+            return Flow::Ended;
         }
-        (taken, Flow::Open)
     }
+}
+
+/// The line of an error reply, as the core is given it.
+fn error_text(reply: &Reply) -> &str {
+    let Reply::Error(text) = reply else { unreachable!("decoders refuse with errors") };
+    text
 }
 
 impl Framed {
@@ -216,20 +200,21 @@ fn take_one_command(bytes: &[u8], commands: &mut RequestDecoder, inbox: &mut Inb
     let (consumed, decoded) = commands.decode(bytes, inbox.requests.arena());
     let whole = consumed == bytes.len();
     match decoded {
-        Decoded::Command { count } if whole => inbox.requests.push_command(inbox.client, count),
-        Decoded::Refused(error) if whole => inbox.requests.push_refused(inbox.client, &error),
-        Decoded::Closed(error) if !error.is_empty() => {
-            inbox.requests.push_malformed(inbox.client, &error);
-            return false;
+        Decoded::Command { count } if whole => {
+            inbox.requests.push_command(inbox.client, count);
+            return true;
         }
-        _ => {
-            inbox.requests.arena().truncate(start);
-            let error = "ERR Protocol error: a frame holds exactly one command";
-            inbox.requests.push_malformed(inbox.client, error);
-            return false;
+        Decoded::Refused(refusal) if whole => {
+            inbox.requests.push_refused(inbox.client, error_text(&refusal.reply()));
+            return true;
         }
+        _ => {}
     }
-    true
+    // Whatever of it was decoded is taken back.
+    inbox.requests.arena().truncate(start);
+    let error = "ERR Protocol error: a frame holds exactly one command";
+    inbox.requests.push_malformed(inbox.client, error);
+    false
 }
 
 /// Judges a client's first frame and answers it.

@@ -27,7 +27,8 @@ pub struct Listeners {
 /// One listening socket.
 #[derive(Debug)]
 pub(super) struct Listener {
-    socket: TcpListener,
+    /// Nothing once it was closed.
+    socket: Option<TcpListener>,
     address: SocketAddr,
     /// Given up when descriptors run out, so that the waiting connection can be accepted and
     /// closed: left in the queue it would stay for ever and hide all later ones.
@@ -57,7 +58,7 @@ impl Listener {
         let listener = bound.and_then(|socket| {
             let address = socket.local_addr()?;
             Ok(Listener {
-                socket,
+                socket: Some(socket),
                 address,
                 reserve: Some(File::open("/dev/null")?),
                 ready: true,
@@ -74,7 +75,14 @@ impl Listener {
     }
 
     pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        registry.register(&mut self.socket, token, Interest::READABLE)
+        let socket = self.socket.as_mut().expect("it is registered before it can be closed");
+        registry.register(socket, token, Interest::READABLE)
+    }
+
+    /// Accepts no more.
+    pub(super) fn close(&mut self) {
+        self.socket = None;
+        self.ready = false;
     }
 
     pub(super) fn on_event(&mut self) {
@@ -92,10 +100,8 @@ impl Listener {
             return;
         }
         for _ in 0..limits::ACCEPTS {
-            if !self.ready {
-                return;
-            }
-            match self.socket.accept() {
+            let Some(socket) = self.socket.as_ref().filter(|_| self.ready) else { return };
+            match socket.accept() {
                 Ok((stream, address)) => {
                     self.complained = false;
                     admit(stream, address);
@@ -131,8 +137,8 @@ impl Listener {
     /// Accepts one connection on the reserved descriptor and closes it. Whether the reserve stands
     /// again afterwards.
     fn turn_one_away(&mut self) -> bool {
-        if self.reserve.take().is_some() {
-            drop(self.socket.accept());
+        if let (Some(_), Some(socket)) = (self.reserve.take(), &self.socket) {
+            drop(socket.accept());
         }
         self.reserve = File::open("/dev/null").ok();
         self.reserve.is_some()

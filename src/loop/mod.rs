@@ -19,6 +19,7 @@ mod turn;
 use std::error::Error;
 use std::fmt;
 use std::io;
+use std::os::fd::AsRawFd;
 
 use mio::event::Source;
 use mio::unix::SourceFd;
@@ -29,11 +30,12 @@ use signal_hook_mio::v1_0::Signals;
 use self::clients::Clients;
 use self::peer::News;
 use self::peers::Peers;
+use self::turn::Turn;
 use crate::config::Config;
 use crate::limits;
-use crate::node::{Effect, Node, Requests, Role, Room};
+use crate::node::{Effect, Node, Requests, Role};
 use crate::proto::hello;
-use crate::storage::{Storage, StorageError};
+use crate::storage::{Room, Storage, StorageError};
 use crate::types::{Instant, ServerId, Term};
 
 pub use self::clock::Clock;
@@ -124,7 +126,7 @@ pub struct Server {
     /// The room that the node knows of.
     room: Room,
     observe_at: Instant,
-    /// Signals that were seen; the first one stops cleanly until the instant beside it.
+    /// A signal asked for the end, and by this instant it comes in any case.
     stop: Option<Instant>,
     /// What was last logged about who leads.
     leadership: Leadership,
@@ -168,7 +170,7 @@ impl Server {
         listeners.client.register(registry, CLIENT_PORT).map_err(LoopError::Poll)?;
         listeners.peer.register(registry, PEER_PORT).map_err(LoopError::Poll)?;
         signals.register(registry, SIGNALS, Interest::READABLE).map_err(LoopError::Poll)?;
-        SourceFd(&storage.completion_fd())
+        SourceFd(&storage.completion_fd().as_raw_fd())
             .register(registry, STORAGE, Interest::READABLE)
             .map_err(LoopError::Poll)?;
 
@@ -194,7 +196,7 @@ impl Server {
             peers_version: None,
             // Whatever happened before the registration is looked at in the first turn.
             storage_ready: true,
-            room: Room::default(),
+            room: Room::Ample,
             observe_at: now,
             stop: None,
         };
@@ -208,7 +210,7 @@ impl Server {
     ///
     /// A storage fault ends the loop at once, and nothing is acknowledged after it.
     pub fn run(mut self) -> Result<(), LoopError> {
-        while !self.turn()? {}
+        while self.turn()? == Turn::GoOn {}
         self.storage.close()?;
         log::info!("stopped");
         Ok(())
@@ -216,13 +218,13 @@ impl Server {
 
     fn log_start(&self) {
         let status = self.node.status();
+        let (engine, reason) = self.storage.engine();
         log::info!(
-            "server {} started: clients on {}, peers on {}, storage {}, {} in term {}, \
-             log up to {}",
+            "server {} started: clients on {}, peers on {}, storage {engine} ({reason}), \
+             {} in term {}, log up to {}",
             status.server,
             self.listeners.client.address(),
             self.listeners.peer.address(),
-            self.storage.engine(),
             status.role.name(),
             status.current_term,
             status.last_log_index,

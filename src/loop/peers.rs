@@ -187,15 +187,14 @@ impl Peers {
     }
 
     /// What the poll says of the connection in a slot. `hello` is what would be said to a peer.
-    /// Returns the peer whose established connection ended by it.
     pub(super) fn on_event(
         &mut self,
         slot: usize,
         event: &Event,
         hello: impl FnOnce(ServerId) -> Hello,
         now: Instant,
-    ) -> Option<ServerId> {
-        let connection = self.slots.get_mut(slot)?;
+    ) {
+        let Some(connection) = self.slots.get_mut(slot) else { return };
         if event.is_readable() || event.is_read_closed() || event.is_error() {
             connection.on_readable(event.is_read_closed() || event.is_error());
         }
@@ -203,7 +202,9 @@ impl Peers {
             let peer = connection.peer.expect("a dialled peer is known");
             let hello = hello(peer);
             if let Err(fault) = connection.finish_dialling(&hello, now, &mut self.spares) {
-                return self.close(slot, fault, now);
+                let peer = self.close(slot, fault, now);
+                assert_eq!(peer, None, "it was not established yet");
+                return;
             }
         }
         if event.is_writable() && connection.stage != Stage::Dialling && !connection.in_dirty {
@@ -211,7 +212,6 @@ impl Peers {
             self.dirty.push(slot);
         }
         self.settle(slot);
-        None
     }
 
     /// The connections that may have bytes, each once.
@@ -302,14 +302,15 @@ impl Peers {
         refused: &HelloRefused,
         registry: &Registry,
         now: Instant,
-    ) -> Option<ServerId> {
+    ) {
         let token = Token(self.first_token + slot);
         if let Some(connection) = self.slots.get_mut(slot) {
             connection.say_refused(refused, &mut self.spares);
             // Written at once, as the connection ends here; so few bytes always fit.
             let _ = connection.flush(registry, token, &mut self.spares);
         }
-        self.close(slot, Fault::NotAccepted, now)
+        let peer = self.close(slot, Fault::NotAccepted, now);
+        assert_eq!(peer, None, "a hello is judged before a connection is established");
     }
 
     /// Appends a message for the peer that its envelope names; without a connection it is dropped.
