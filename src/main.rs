@@ -1,1 +1,20 @@
-fn main() {}
+//! raftkvd: one node of a raftkv cluster, and the tools around it.
+//!
+//! Parses the command line and hands over to `daemon`. See `raftkvd --help`.
+#![deny(unsafe_code)]
+
+mod daemon;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use daemon::arguments::{Arguments, Subcommands};
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match &arguments.command {
+        None => daemon::run::run(&arguments),
+        Some(Subcommands::Check(node)) => daemon::check::check(node),
+        Some(Subcommands::Demo(demo)) => daemon::demo::demo(demo),
+    }
+}

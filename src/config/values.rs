@@ -1,7 +1,7 @@
-//! node.toml as a value: [`Config`].
+//! node.toml as values: [`Config`] and its parts, with their defaults.
 //!
-//! Design: the file is the same on all nodes but for `id` and `data_dir`. Every mistake is named by
-//! its key. Called by `main`; the core is given the parts it needs.
+//! The file is the same on all nodes but for `id` and `data_dir`. Called by everything that is
+//! configured; the core is given the parts it needs. Checks nothing: that is `check`.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,0 +1,85 @@
+//! The command line, as clap reads it; its doc comments are what `--help` prints.
+//!
+//! Called by `main`. A wrong command line ends the process with 2 before anything was touched.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use raftkv::config::Overrides;
+use raftkv::types::ServerId;
+
+/// A small, durable, strongly consistent key-value server that speaks Redis's protocol.
+///
+/// Three or five nodes keep the same data by Raft, and every one of them serves every client.
+/// Without a file it runs a single node: data in ./raftkv-data, clients on 127.0.0.1:7101. To see a
+/// cluster at once, run `raftkvd demo`.
+///
+/// Exit codes: 0 ended cleanly, 1 a fault while running, 2 a wrong command line or configuration.
+#[derive(Parser, Debug)]
+#[command(name = "raftkvd", version, disable_help_subcommand = true)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Arguments {
+    #[command(flatten)]
+    pub node: NodeArguments,
+
+    /// End when the process with this id, which is our parent, ends: what `demo` asks its nodes.
+    #[arg(long, value_name = "PID", hide = true)]
+    pub end_with_parent: Option<i32>,
+
+    #[command(subcommand)]
+    pub command: Option<Subcommands>,
+}
+
+#[derive(Args, Debug)]
+pub struct NodeArguments {
+    /// The node's configuration; it is the same on all nodes but for `id` and `data_dir`
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Which of the listed nodes this is; beats the file's `id`
+    #[arg(long, value_name = "N")]
+    pub id: Option<u64>,
+
+    /// Where the node's files are; beats the file's `data_dir`
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+}
+
+impl NodeArguments {
+    /// What beats the file.
+    pub fn overrides(&self) -> Overrides {
+        Overrides {
+            id: self.id.map(ServerId),
+            data_dir: self.data_dir.clone(),
+        }
+    }
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Subcommands {
+    /// Run a whole cluster on this machine, to look at and to break
+    ///
+    /// Writes a configuration for each node into DIR, runs that many real nodes as processes of
+    /// their own, and prints how to talk to them. Ctrl-C ends them; run it again and it goes on
+    /// with the data that is there.
+    Demo(DemoArguments),
+
+    /// Print what a configuration would run, and run nothing; exit code 2 if it has a mistake
+    Check(NodeArguments),
+}
+
+#[derive(Args, Debug)]
+pub struct DemoArguments {
+    /// How many nodes [default: 3, or what DIR holds]
+    #[arg(long, value_name = "N")]
+    pub nodes: Option<u16>,
+
+    /// Where the nodes' configurations, data and logs are
+    #[arg(long, value_name = "DIR", default_value = "./raftkv-demo")]
+    pub dir: PathBuf,
+
+    /// Node N serves clients on this port + N, peers on + 100 + N [default: 7100, or what DIR
+    /// holds]
+    #[arg(long, value_name = "PORT")]
+    pub base_port: Option<u16>,
+}

@@ -1,0 +1,99 @@
+//! A node: recover, bind, serve, end.
+//!
+//! Called by `main`. The only place that draws a random seed and that says how a failed assertion
+//! ends the process: it prints and exits, so that nothing is acknowledged after it.
+
+use std::process::ExitCode;
+
+use log::{info, warn};
+use rustix::process::set_parent_process_death_signal;
+use rustix::process::{Pid, Resource, Rlimit, Signal, getppid, getrlimit, setrlimit};
+
+use raftkv::config::Config;
+use raftkv::limits;
+
+use super::arguments::Arguments;
+use super::{FAULT, USAGE, configuration, fail, journal};
+
+/// Runs a node until it is asked to end.
+pub fn run(arguments: &Arguments) -> ExitCode {
+    let overrides = arguments.node.overrides();
+    let config = match configuration(arguments.node.config.as_deref(), &overrides) {
+        Ok(config) => config,
+        Err(problem) => return fail(USAGE, &problem),
+    };
+    if let Err(problem) = journal::start(&config) {
+        return fail(FAULT, &problem);
+    }
+    exit_on_panic(config.log.file.is_some());
+    if let Some(parent) = arguments.end_with_parent
+        && !end_with(parent)
+    {
+        return fail(FAULT, "the parent has ended already");
+    }
+    allow_clients(config.limits.max_clients);
+    info!(
+        "raftkvd {} begins, process {}",
+        env!("CARGO_PKG_VERSION"),
+        std::process::id()
+    );
+    match serve(&config) {
+        Ok(()) => {
+            info!("ended");
+            ExitCode::SUCCESS
+        }
+        Err(problem) => {
+            log::error!("{problem}");
+            if config.log.file.is_some() {
+                eprintln!("raftkvd: {problem}");
+            }
+            ExitCode::from(FAULT)
+        }
+    }
+}
+
+fn serve(_config: &Config) -> Result<(), String> {
+    Err("not there yet".to_owned())
+}
+
+/// A failed assertion ends the process at once: whatever it would have done next would rest on a
+/// state that cannot be.
+fn exit_on_panic(log_too: bool) {
+    std::panic::set_hook(Box::new(move |panic| {
+        let backtrace = std::backtrace::Backtrace::capture();
+        eprintln!("raftkvd: {panic}\n{backtrace}");
+        if log_too {
+            log::error!("{panic}");
+        }
+        std::process::exit(i32::from(FAULT));
+    }));
+}
+
+/// Asks the kernel to end this process when its parent does. False if the parent is gone already.
+fn end_with(parent: i32) -> bool {
+    let asked = set_parent_process_death_signal(Some(Signal::TERM));
+    // Asked first, looked second: a parent that ended in between is seen here.
+    asked.is_ok() && getppid().map(Pid::as_raw_pid) == Some(parent)
+}
+
+/// Raises the limit on open files to what the clients need, as far as the system allows.
+fn allow_clients(max_clients: usize) {
+    let needed = max_clients as u64 + limits::SPARE_DESCRIPTORS;
+    let current = getrlimit(Resource::Nofile);
+    if current.current.is_none_or(|allowed| allowed >= needed) {
+        return;
+    }
+    let raised = current
+        .maximum
+        .map_or(needed, |maximum| maximum.min(needed));
+    let wanted = Rlimit {
+        current: Some(raised),
+        maximum: current.maximum,
+    };
+    if raised < needed || setrlimit(Resource::Nofile, wanted).is_err() {
+        warn!(
+            "limits.max_clients is {max_clients}, but the system allows this process {raised} open \
+             files, and {needed} are needed: raise ulimit -n"
+        );
+    }
+}
