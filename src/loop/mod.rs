@@ -119,8 +119,6 @@ pub struct Server {
     effects: Vec<Effect>,
     /// The time of this turn.
     now: Instant,
-    /// The membership that `peers` knows.
-    peers_version: Option<u64>,
     /// The storage has finished something.
     storage_ready: bool,
     /// The room that the node knows of.
@@ -163,7 +161,6 @@ impl Server {
         storage: Storage,
         mut listeners: Listeners,
     ) -> Result<Server, LoopError> {
-        sockets::raise_descriptor_limit();
         let poll = Poll::new().map_err(LoopError::Poll)?;
         let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(LoopError::Poll)?;
         let registry = poll.registry();
@@ -193,7 +190,6 @@ impl Server {
             requests: Requests::default(),
             effects: Vec::new(),
             now,
-            peers_version: None,
             // Whatever happened before the registration is looked at in the first turn.
             storage_ready: true,
             room: Room::Ample,

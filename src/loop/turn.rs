@@ -12,7 +12,7 @@ use super::{
     facts,
 };
 use crate::limits;
-use crate::node::{self, Effect, Facts, Input};
+use crate::node::{self, Effect, Facts, Input, RefusalCode};
 use crate::proto::hello::{Hello, HelloRefused, Refusal};
 use crate::storage::Room;
 use crate::types::Instant;
@@ -82,8 +82,9 @@ impl Server {
         if unfinished {
             return Some(Duration::ZERO);
         }
+        let now = self.clock.now();
         let deadlines = [
-            self.node.deadline(),
+            self.node.deadline(now),
             self.peers.deadline(),
             self.clients.deadline(),
             self.listeners.client.deadline(),
@@ -92,7 +93,7 @@ impl Server {
             self.stop.unwrap_or(Instant::NEVER),
         ];
         let next = deadlines.into_iter().min().expect("the list is not empty");
-        Some(next.since(self.clock.now()))
+        Some(next.since(now))
     }
 
     /// The first signal asks the node to leave well and closes the client port; a second one ends
@@ -126,7 +127,6 @@ impl Server {
     /// Step 2, peers: each message is the node's as it comes. An end of a connection is news that
     /// cannot wait: the election after a leader's death begins here.
     fn read_peers(&mut self) -> Result<(), LoopError> {
-        self.update_peers();
         for peer in self.peers.take_lost() {
             self.handle(Input::PeerDown { peer });
         }
@@ -150,14 +150,6 @@ impl Server {
         Ok(())
     }
 
-    fn update_peers(&mut self) {
-        let version = self.node.peers_version();
-        if self.peers_version != Some(version) {
-            self.peers_version = Some(version);
-            self.peers.update(&self.node.peers());
-        }
-    }
-
     fn hear_peer(&mut self, slot: usize) -> Result<(), LoopError> {
         let mut news = std::mem::take(&mut self.news);
         for item in news.drain(..) {
@@ -165,8 +157,9 @@ impl Server {
                 News::Hello(hello) => self.greet_peer(slot, &hello)?,
                 News::Refused(refused) => {
                     if let Some(peer) = self.peers.peer(slot) {
-                        let HelloRefused { code, text } = refused;
-                        self.node.hello_refused(self.now, peer, code as u8, &text);
+                        log::debug!("peer {peer} does not accept our hello: {}", refused.text);
+                        let code = code_of(refused.code);
+                        self.node.hello_refused(self.now, code as u8, &refused.text);
                     }
                     self.end_peer(slot, Fault::NotAccepted);
                 }
@@ -191,9 +184,12 @@ impl Server {
             let text = format!("server {} is not expected on this connection", hello.sender);
             return self.refuse_peer(slot, Refusal::Sender, text);
         }
-        let verdict = match self.node.judge_hello(hello) {
+        let verdict = match self.node.judge_hello(self.now, hello) {
             Ok(verdict) => verdict,
-            Err(refusal) => return self.refuse_peer(slot, refusal.code, refusal.text),
+            Err(refusal) => {
+                let code = code_on_wire(refusal.code);
+                return self.refuse_peer(slot, code, refusal.text);
+            }
         };
         if let Some(identity) = verdict.record {
             self.storage.record_peer(identity)?;
@@ -242,13 +238,13 @@ impl Server {
     /// that our own pause is never taken for a dead leader.
     fn tick(&mut self) {
         self.now = self.clock.now();
-        self.peers.keep_up(self.poll.registry(), self.now);
-        self.clients.sweep(self.now);
         if self.observe_at <= self.now {
             self.observe();
         }
+        self.peers.keep_up(self.poll.registry(), self.now);
+        self.clients.sweep(self.now);
         self.note_room();
-        if self.node.deadline() <= self.now {
+        if self.node.deadline(self.now) <= self.now {
             let wall = self.clock.wall();
             self.handle(Input::Tick { wall });
         }
@@ -256,6 +252,7 @@ impl Server {
 
     fn observe(&mut self) {
         self.observe_at = self.now.after(limits::OBSERVE_INTERVAL);
+        self.peers.update(&self.node.peers());
         if self.room != Room::Ample {
             // It may answer in this call or with a later completion.
             self.storage.retry_room();
@@ -296,6 +293,7 @@ impl Server {
 
     /// Step 5: all commands of this turn in one piece, then the news of connections that ended
     /// (after their last commands, so that the node never meets a command of a forgotten client).
+    /// Behind them the node says what it wants done.
     fn hand_over_requests(&mut self) {
         if !self.requests.is_empty() {
             let batch = std::mem::take(&mut self.requests);
@@ -303,6 +301,7 @@ impl Server {
         }
         let Server { clients, node, effects, now, .. } = self;
         clients.forget_gone(|client| node.handle(*now, Input::ClientGone { client }, effects));
+        self.handle(Input::EndOfTurn);
     }
 
     /// Step 6: the effects, in list order, none of them conditional.
@@ -340,5 +339,28 @@ impl Server {
 
     fn handle(&mut self, input: Input) {
         self.node.handle(self.now, input, &mut self.effects);
+    }
+}
+
+/// The node's reasons are fewer than those that a hello can be refused for on the wire.
+fn code_on_wire(code: RefusalCode) -> Refusal {
+    match code {
+        RefusalCode::Misaddressed => Refusal::Receiver,
+        RefusalCode::LostDisk | RefusalCode::OldCopy => Refusal::SenderIncarnation,
+    }
+}
+
+/// What a refusal by a peer means to the node.
+fn code_of(code: Refusal) -> RefusalCode {
+    match code {
+        Refusal::SenderIncarnation => RefusalCode::LostDisk,
+        Refusal::Unknown
+        | Refusal::Malformed
+        | Refusal::Version
+        | Refusal::Cluster
+        | Refusal::Receiver
+        | Refusal::ReceiverIncarnation
+        | Refusal::Sender
+        | Refusal::Role => RefusalCode::Misaddressed,
     }
 }
