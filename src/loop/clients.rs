@@ -103,7 +103,9 @@ impl Clients {
         sockets::tune_client(&stream);
         let slot = self.slots.vacant_key();
         let token = Token(self.first_token + slot);
-        registry.register(&mut stream, token, Interest::READABLE).ok()?;
+        registry
+            .register(&mut stream, token, Interest::READABLE)
+            .ok()?;
 
         self.accepted += 1;
         let id = ClientId {
@@ -113,12 +115,21 @@ impl Clients {
         let inserted = self.slots.insert(Client::new(id, stream, now));
         assert_eq!(inserted, slot);
         self.settle(id);
-        Some((id, ClientInfo { id: self.accepted, address, local_address }))
+        Some((
+            id,
+            ClientInfo {
+                id: self.accepted,
+                address,
+                local_address,
+            },
+        ))
     }
 
     /// What the poll says of the connection in a slot.
     pub(super) fn on_event(&mut self, slot: usize, event: &Event) {
-        let Some(client) = self.slots.get_mut(slot) else { return };
+        let Some(client) = self.slots.get_mut(slot) else {
+            return;
+        };
         client.readable |= event.is_readable() || event.is_read_closed();
         client.read_closed |= event.is_read_closed();
         let id = client.id;
@@ -154,10 +165,18 @@ impl Clients {
             if requests.bytes() >= limits::TURN_BYTES {
                 return;
             }
-            let Some(id) = self.ready.pop_front() else { return };
-            let Some(client) = lookup(&mut self.slots, id) else { continue };
+            let Some(id) = self.ready.pop_front() else {
+                return;
+            };
+            let Some(client) = lookup(&mut self.slots, id) else {
+                continue;
+            };
             client.in_ready = false;
-            let mut inbox = Inbox { client: id, requests: &mut *requests, host: &self.host };
+            let mut inbox = Inbox {
+                client: id,
+                requests: &mut *requests,
+                host: &self.host,
+            };
             client.read_query(now, scratch, &mut inbox, &mut self.shared);
             self.settle(id);
         }
@@ -183,13 +202,18 @@ impl Clients {
     pub(super) fn flush(&mut self, now: Instant, registry: &Registry) {
         let mut dirty = std::mem::take(&mut self.dirty);
         for id in dirty.drain(..) {
-            let Some(client) = lookup(&mut self.slots, id) else { continue };
+            let Some(client) = lookup(&mut self.slots, id) else {
+                continue;
+            };
             client.in_dirty = false;
             let token = Token(self.first_token + id.slot as usize);
             client.flush(now, registry, token, &mut self.shared);
             self.settle(id);
         }
-        assert!(self.dirty.is_empty(), "a flush leaves nothing that another one could write");
+        assert!(
+            self.dirty.is_empty(),
+            "a flush leaves nothing that another one could write"
+        );
         // The emptied list keeps its memory for the next turn.
         self.dirty = dirty;
     }
@@ -198,7 +222,10 @@ impl Clients {
     pub(super) fn forget_gone(&mut self, mut tell: impl FnMut(ClientId)) {
         for id in self.gone.drain(..) {
             let client = self.slots.remove(id.slot as usize);
-            assert_eq!(client.id, id, "a slot is given away only after its user was forgotten");
+            assert_eq!(
+                client.id, id,
+                "a slot is given away only after its user was forgotten"
+            );
             tell(id);
         }
     }
@@ -209,9 +236,14 @@ impl Clients {
             return;
         }
         self.sweep_at = now.after(limits::SWEEP_INTERVAL);
-        let end = self.slots.capacity().min(self.sweep_from + limits::SWEEP_CLIENTS);
+        let end = self
+            .slots
+            .capacity()
+            .min(self.sweep_from + limits::SWEEP_CLIENTS);
         for slot in self.sweep_from..end {
-            let Some(client) = self.slots.get_mut(slot) else { continue };
+            let Some(client) = self.slots.get_mut(slot) else {
+                continue;
+            };
             if client.is_overdue(now, self.idle_timeout) {
                 let id = client.id;
                 client.cut_off();
@@ -223,7 +255,11 @@ impl Clients {
 
     /// When [`sweep`](Clients::sweep) wants to be called.
     pub(super) fn deadline(&self) -> Instant {
-        if self.slots.is_empty() { Instant::NEVER } else { self.sweep_at }
+        if self.slots.is_empty() {
+            Instant::NEVER
+        } else {
+            self.sweep_at
+        }
     }
 
     /// What `INFO` shows.
@@ -244,7 +280,9 @@ impl Clients {
 
     /// Puts a connection into the lists that its state asks for.
     fn settle(&mut self, id: ClientId) {
-        let Some(client) = lookup(&mut self.slots, id) else { return };
+        let Some(client) = lookup(&mut self.slots, id) else {
+            return;
+        };
         if client.phase() == Phase::Gone {
             if !client.in_gone {
                 client.in_gone = true;
@@ -265,5 +303,11 @@ impl Clients {
 
 /// The connection of that name, unless its slot is empty or has another user by now.
 fn lookup(slots: &mut Slab<Client>, id: ClientId) -> Option<&mut Client> {
-    slots.get_mut(id.slot as usize).filter(|client| client.id == id)
+    slots
+        .get_mut(id.slot as usize)
+        .filter(|client| client.id == id)
 }
+
+#[cfg(test)]
+#[path = "clients_tests.rs"]
+mod tests;

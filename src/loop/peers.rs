@@ -83,7 +83,8 @@ impl Peers {
     pub(super) fn update(&mut self, peers: &[Peer]) {
         let own = self.own;
         let dialled = |peer: &&Peer| own < peer.id;
-        self.dials.retain(|id, _| peers.iter().filter(dialled).any(|peer| peer.id == *id));
+        self.dials
+            .retain(|id, _| peers.iter().filter(dialled).any(|peer| peer.id == *id));
         for peer in peers.iter().filter(dialled) {
             let known = self.dials.get(&peer.id);
             if known.is_some_and(|dial| dial.name == peer.address) {
@@ -92,7 +93,11 @@ impl Peers {
             let slot = known.and_then(|dial| dial.slot);
             let address = look_up(&peer.address);
             if address.is_none() {
-                log::error!("peer {} cannot be dialled: no address for {}", peer.id, peer.address);
+                log::error!(
+                    "peer {} cannot be dialled: no address for {}",
+                    peer.id,
+                    peer.address
+                );
             }
             let dial = Dial {
                 name: peer.address.clone(),
@@ -141,7 +146,10 @@ impl Peers {
         match connection {
             Ok(connection) => {
                 self.slots.insert(connection);
-                self.dials.get_mut(&id).expect("the caller found it there").slot = Some(slot);
+                self.dials
+                    .get_mut(&id)
+                    .expect("the caller found it there")
+                    .slot = Some(slot);
             }
             Err(error) => self.dial_failed(id, &Fault::Io(error), now),
         }
@@ -149,7 +157,9 @@ impl Peers {
 
     /// Plans the next attempt: soon at first, more seldom while it goes on failing.
     fn dial_failed(&mut self, id: ServerId, fault: &Fault, now: Instant) {
-        let Some(dial) = self.dials.get_mut(&id) else { return };
+        let Some(dial) = self.dials.get_mut(&id) else {
+            return;
+        };
         let pause = limits::DIAL_RETRY_MIN * (1 << dial.failures.min(8));
         let pause = pause.min(limits::DIAL_RETRY_MAX);
         // The clock's last digits are chance enough to keep two servers from calling in step.
@@ -159,14 +169,19 @@ impl Peers {
         dial.retry_at = now.after(pause + jitter);
         if !dial.complained {
             dial.complained = true;
-            log::info!("peer {id} at {} cannot be reached: {fault}; trying on", dial.name);
+            log::info!(
+                "peer {id} at {} cannot be reached: {fault}; trying on",
+                dial.name
+            );
         }
     }
 
     /// When [`keep_up`](Peers::keep_up) wants to be called.
     pub(super) fn deadline(&self) -> Instant {
         let dials = self.dials.values().filter(|dial| dial.slot.is_none());
-        let dials = dials.filter(|dial| dial.address.is_some()).map(|dial| dial.retry_at);
+        let dials = dials
+            .filter(|dial| dial.address.is_some())
+            .map(|dial| dial.retry_at);
         let connections = self.slots.iter().map(|(_, connection)| connection.deadline);
         dials.chain(connections).min().unwrap_or(Instant::NEVER)
     }
@@ -180,7 +195,10 @@ impl Peers {
         sockets::tune_peer(&stream);
         let slot = self.slots.vacant_key();
         let mut connection = PeerConnection::new(stream, None, now);
-        if connection.register(registry, Token(self.first_token + slot)).is_ok() {
+        if connection
+            .register(registry, Token(self.first_token + slot))
+            .is_ok()
+        {
             self.slots.insert(connection);
             self.settle(slot);
         }
@@ -194,7 +212,9 @@ impl Peers {
         hello: impl FnOnce(ServerId) -> Hello,
         now: Instant,
     ) {
-        let Some(connection) = self.slots.get_mut(slot) else { return };
+        let Some(connection) = self.slots.get_mut(slot) else {
+            return;
+        };
         if event.is_readable() || event.is_read_closed() || event.is_error() {
             connection.on_readable(event.is_read_closed() || event.is_error());
         }
@@ -251,13 +271,17 @@ impl Peers {
     /// Whom the connection in a slot is established with.
     pub(super) fn established_peer(&self, slot: usize) -> Option<ServerId> {
         let connection = self.slots.get(slot)?;
-        connection.peer.filter(|_| connection.stage == Stage::Established)
+        connection
+            .peer
+            .filter(|_| connection.stage == Stage::Established)
     }
 
     /// Whether a hello of `sender` fits the way the connection came about: we reached whom we
     /// dialled, and whoever dialled us has the smaller id.
     pub(super) fn may_greet(&self, slot: usize, sender: ServerId) -> bool {
-        let Some(connection) = self.slots.get(slot) else { return false };
+        let Some(connection) = self.slots.get(slot) else {
+            return false;
+        };
         match connection.peer {
             Some(dialled) => dialled == sender,
             None => sender < self.own,
@@ -310,12 +334,17 @@ impl Peers {
             let _ = connection.flush(registry, token, &mut self.spares);
         }
         let peer = self.close(slot, Fault::NotAccepted, now);
-        assert_eq!(peer, None, "a hello is judged before a connection is established");
+        assert_eq!(
+            peer, None,
+            "a hello is judged before a connection is established"
+        );
     }
 
     /// Appends a message for the peer that its envelope names; without a connection it is dropped.
     pub(super) fn send(&mut self, packet: &Packet, now: Instant) {
-        let Some(slot) = self.established.get(&packet.envelope.to).copied() else { return };
+        let Some(slot) = self.established.get(&packet.envelope.to).copied() else {
+            return;
+        };
         match self.slots[slot].send(packet, &mut self.spares) {
             Ok(()) => self.settle(slot),
             Err(fault) => {
@@ -329,7 +358,9 @@ impl Peers {
     pub(super) fn flush(&mut self, registry: &Registry, now: Instant) {
         let mut dirty = std::mem::take(&mut self.dirty);
         for slot in dirty.drain(..) {
-            let Some(connection) = self.slots.get_mut(slot) else { continue };
+            let Some(connection) = self.slots.get_mut(slot) else {
+                continue;
+            };
             connection.in_dirty = false;
             let token = Token(self.first_token + slot);
             if let Err(fault) = connection.flush(registry, token, &mut self.spares) {
@@ -362,7 +393,10 @@ impl Peers {
                 if !matches!(fault, Fault::NotAccepted) {
                     self.unwelcoming.remove(&peer);
                 }
-                log::log!(self.news_level(peer), "peer {peer} is disconnected: {fault}");
+                log::log!(
+                    self.news_level(peer),
+                    "peer {peer} is disconnected: {fault}"
+                );
                 if matches!(fault, Fault::NotAccepted) {
                     self.unwelcoming.insert(peer);
                 }
@@ -396,7 +430,9 @@ impl Peers {
 
     /// Puts a connection into the lists that its state asks for.
     pub(super) fn settle(&mut self, slot: usize) {
-        let Some(connection) = self.slots.get_mut(slot) else { return };
+        let Some(connection) = self.slots.get_mut(slot) else {
+            return;
+        };
         if connection.wants_read() && !connection.in_ready {
             connection.in_ready = true;
             self.ready.push_back(slot);
@@ -418,3 +454,7 @@ fn look_up(name: &str) -> Option<SocketAddr> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "peers_tests.rs"]
+mod tests;
