@@ -9,8 +9,11 @@ use log::{info, warn};
 use rustix::process::set_parent_process_death_signal;
 use rustix::process::{Pid, Resource, Rlimit, Signal, getppid, getrlimit, setrlimit};
 
-use raftkv::config::Config;
+use raftkv::config::{Config, SyncMode};
+use raftkv::event_loop::{Clock, Listeners, Server};
 use raftkv::limits;
+use raftkv::node::Node;
+use raftkv::storage::{self, Options, Storage};
 
 use super::arguments::Arguments;
 use super::{FAULT, USAGE, configuration, fail, journal};
@@ -52,8 +55,29 @@ pub fn run(arguments: &Arguments) -> ExitCode {
     }
 }
 
-fn serve(_config: &Config) -> Result<(), String> {
-    Err("not there yet".to_owned())
+/// The ports are bound first: a second process on the same addresses ends before it has touched
+/// anything.
+fn serve(config: &Config) -> Result<(), String> {
+    let say = |error: &dyn std::fmt::Display| error.to_string();
+    let listeners = Listeners::bind(config).map_err(|error| say(&error))?;
+    let options = Options {
+        dir: config.data_dir.clone(),
+        cluster: config.cluster.name.clone(),
+        server: config.id,
+        sync: match config.storage.sync {
+            SyncMode::Auto => storage::SyncMode::Auto,
+            SyncMode::Uring => storage::SyncMode::Uring,
+            SyncMode::Thread => storage::SyncMode::Thread,
+        },
+        segment_bytes: config.storage.segment_bytes,
+    };
+    let (storage, recovered) = Storage::open(&options).map_err(|error| say(&error))?;
+    let clock = Clock::start();
+    // The nonce is drawn from the system for each process: as good a seed as any other number.
+    let seed = recovered.identity.nonce.0;
+    let node = Node::recover(config, recovered, seed, clock.now());
+    let server = Server::new(config, clock, node, storage, listeners);
+    server.and_then(Server::run).map_err(|error| say(&error))
 }
 
 /// A failed assertion ends the process at once: whatever it would have done next would rest on a
