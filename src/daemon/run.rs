@@ -6,11 +6,16 @@
 use std::process::ExitCode;
 
 use log::{info, warn};
+use rand::TryRng as _;
+use rand::rngs::SysRng;
 use rustix::process::set_parent_process_death_signal;
 use rustix::process::{Pid, Resource, Rlimit, Signal, getppid, getrlimit, setrlimit};
 
-use raftkv::config::Config;
+use raftkv::config::{Config, SyncMode};
+use raftkv::event_loop::{Clock, Listeners, LoopError, Server};
 use raftkv::limits;
+use raftkv::node::Node;
+use raftkv::storage::{self, Storage};
 
 use super::arguments::Arguments;
 use super::{FAULT, USAGE, configuration, fail, journal};
@@ -52,8 +57,39 @@ pub fn run(arguments: &Arguments) -> ExitCode {
     }
 }
 
-fn serve(_config: &Config) -> Result<(), String> {
-    Err("not there yet".to_owned())
+/// Binds, so that nothing is touched where that fails; recovers; turns until the end.
+fn serve(config: &Config) -> Result<(), String> {
+    let listeners = Listeners::bind(config).map_err(|error| loop_fault(config, &error))?;
+    let options = storage::Options {
+        dir: config.data_dir.clone(),
+        cluster: config.cluster.name.clone(),
+        server: config.id,
+        sync: match config.storage.sync {
+            SyncMode::Auto => storage::SyncMode::Auto,
+            SyncMode::Uring => storage::SyncMode::Uring,
+            SyncMode::Thread => storage::SyncMode::Thread,
+        },
+        segment_bytes: config.storage.segment_bytes,
+    };
+    let opened = Storage::open(&options).map_err(|error| error.to_string())?;
+    let (storage, recovered) = opened;
+    let seed = SysRng.try_next_u64().map_err(|error| format!("no randomness: {error}"))?;
+    let clock = Clock::start();
+    let node = Node::recover(config, recovered, seed, clock.now());
+    let server = Server::new(config, clock, node, storage, listeners);
+    let ended = server.and_then(Server::run);
+    ended.map_err(|error| loop_fault(config, &error))
+}
+
+/// One line; an address that cannot be bound is named with the key that gives it.
+fn loop_fault(config: &Config, error: &LoopError) -> String {
+    let keys = [config.client_listen(), config.peer_listen()];
+    if let LoopError::Bind { address, .. } = error
+        && let Some((_, key)) = keys.iter().find(|(configured, _)| configured == address)
+    {
+        return format!("{key}: {error}");
+    }
+    error.to_string()
 }
 
 /// A failed assertion ends the process at once: whatever it would have done next would rest on a
