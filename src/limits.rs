@@ -112,6 +112,10 @@ pub const REPLY_DEPTH: usize = 32;
 /// One reply that a client reads, in bytes. A larger one is a protocol error.
 pub const REPLY_BYTES: usize = 512 * 1024 * 1024;
 
+/// Commands that a client sends ahead of their replies, in bytes; a single larger one goes alone.
+/// More could wedge it against a server that stops reading until its replies are read.
+pub const CLIENT_PIPELINE_BYTES: usize = 64 * 1024;
+
 /// Bytes of an error reply's echoed input.
 pub const ECHO_BYTES: usize = 128;
 
@@ -124,6 +128,48 @@ pub const SEGMENT_BYTES_MIN: u64 = 64 * 1024;
 pub const SEGMENT_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 /// A segment is a whole number of these, because direct writes go by whole blocks.
 pub const SEGMENT_BYTES_MULTIPLE: u64 = 4096;
+
+/// A log record's payload in bytes: a whole entry, as it may arrive from a peer. A larger declared
+/// length is a bad record; nothing is allocated by it.
+pub const RECORD_BYTES: usize = FRAME_BYTES;
+
+/// Bytes of one log write, unless a single [`LogWrite`](crate::proto::entry::LogWrite) is larger.
+/// What else is gathered goes into the next one.
+pub const LOG_WRITE_BYTES: u64 = 32 * 1024 * 1024;
+
+/// How far ahead of its last record the log is filled with zeros. Once that is reached nothing more
+/// is filled, so that an idle node writes nothing.
+pub const FILL_AHEAD_BYTES: u64 = 8 * 1024 * 1024;
+
+/// Bytes of one slice of that filling; one is under way at a time.
+pub const FILL_SLICE_BYTES: usize = 512 * 1024;
+
+/// Bytes of a new directory's first segment that are filled before the node starts.
+pub const FILL_AT_OPEN_BYTES: u64 = 256 * 1024;
+
+/// The next segment is created once the current one has less than this left: long before it is
+/// needed, but an empty node doesn't hold a second segment for nothing.
+pub const SEGMENT_PREPARE_BYTES: u64 = 32 * 1024 * 1024;
+
+/// With a full disk (the next segment cannot be created) growing commands are refused once the log
+/// has less than this left, or half a segment if that is less. Above the exhausted bound by more
+/// than one turn's batch and one frame, so that what was accepted before the refusal still fits.
+pub const LOG_SCARCE_BYTES: u64 = 24 * 1024 * 1024;
+
+/// With a full disk nothing but hard states is appended once the log has less than this left, or
+/// an eighth of a segment if that is less: the reserve in which terms and votes still fit.
+pub const LOG_EXHAUSTED_BYTES: u64 = 1024 * 1024;
+
+/// Peers whose newest process a data directory remembers, past members included. At the bound a
+/// new one is refused with an error.
+pub const KNOWN_PEERS: usize = 1024;
+
+/// A meta file's length in bytes. A longer one is corrupt.
+pub const META_BYTES: usize = 256 * 1024;
+
+/// How long a start waits for the data directory's lock: the kernel may still be ending the disk
+/// writes of a process that was killed a moment ago.
+pub const LOCK_WAIT: Duration = Duration::from_millis(800);
 
 /// What may be configured as an election timeout or a heartbeat, in milliseconds: below, a busy
 /// machine's own pauses are elections; above, a dead leader is no news.
@@ -157,7 +203,17 @@ const _: () = assert!(FRAME_BUFFER_KEPT_BYTES < FRAME_BYTES);
 const _: () = assert!(VALUE_BYTES < REPLY_BYTES && CLIENT_OUTPUT_BYTES < REPLY_BYTES);
 const _: () = assert!(PEER_WINDOW_BYTES < PEER_OUTPUT_BYTES);
 const _: () = assert!(BATCH_BYTES <= GATEWAY_WINDOW_BYTES);
+const _: () = assert!(COMMAND_BYTES + 64 * 1024 <= FRAME_BYTES);
+const _: () = assert!(CLIENT_PIPELINE_BYTES <= READ_BUDGET_BYTES);
 const _: () = assert!(CLIENT_OUTPUT_PAUSE_BYTES < CLIENT_OUTPUT_BYTES);
 const _: () = assert!(SEGMENT_BYTES_MIN <= SEGMENT_BYTES && SEGMENT_BYTES <= SEGMENT_BYTES_MAX);
+const _: () = assert!(BATCH_BYTES + 1024 <= RECORD_BYTES);
+const _: () = assert!(FILL_SLICE_BYTES % 4096 == 0 && FILL_AT_OPEN_BYTES % 4096 == 0);
+const _: () = assert!(SEGMENT_PREPARE_BYTES < SEGMENT_BYTES && FILL_AHEAD_BYTES < SEGMENT_BYTES);
+const _: () = assert!(LOG_SCARCE_BYTES < SEGMENT_PREPARE_BYTES);
+const _: () =
+    assert!(LOG_EXHAUSTED_BYTES + BATCH_BYTES as u64 + 4 * 1024 * 1024 < LOG_SCARCE_BYTES);
+const _: () = assert!(LOG_WRITE_BYTES < u32::MAX as u64);
+const _: () = assert!(LOCK_WAIT.as_millis() < 1000);
 const _: () = assert!(SEGMENT_BYTES_MIN.is_multiple_of(SEGMENT_BYTES_MULTIPLE));
 const _: () = assert!(SEGMENT_BYTES.is_multiple_of(SEGMENT_BYTES_MULTIPLE));

@@ -400,11 +400,11 @@ fn check_select(args: Args<'_>) -> Result<(), CommandError> {
     let index = args
         .get(1)
         .and_then(parse_integer)
-        .and_then(|index| i32::try_from(index).ok());
-    match index {
-        None => Err(CommandError::NotAnInteger),
-        Some(0) => Ok(()),
-        Some(_) => Err(CommandError::DatabaseRange),
+        .ok_or(CommandError::NotAnInteger)?;
+    match i32::try_from(index) {
+        Err(_) => Err(CommandError::NotAnInteger32),
+        Ok(0) => Ok(()),
+        Ok(_) => Err(CommandError::DatabaseRange),
     }
 }
 

@@ -47,6 +47,8 @@ pub enum CommandError {
     NxWithCondition,
     /// EXPIRE was given GT and LT.
     GtWithLt,
+    /// An argument that should be a 32-bit integer and is a larger one.
+    NotAnInteger32,
     /// SELECT of a database other than 0.
     DatabaseRange,
     /// HELLO with something that is no version.
@@ -109,6 +111,10 @@ impl CommandError {
             }
             CommandError::GtWithLt => {
                 "ERR GT and LT options at the same time are not compatible".into()
+            }
+            CommandError::NotAnInteger32 => {
+                let (low, high) = (i32::MIN, i32::MAX);
+                format!("ERR value is out of range, value must between {low} and {high}").into()
             }
             CommandError::DatabaseRange => "ERR DB index is out of range".into(),
             CommandError::ProtocolNotAnInteger => {

@@ -39,11 +39,7 @@ pub fn info(args: Args<'_>) -> Reply {
         return commands();
     }
     let found = args.iter().skip(2).map(find);
-    Reply::Array(
-        found
-            .map(|row| row.map_or(Reply::NilArray, fields))
-            .collect(),
-    )
+    Reply::Array(found.map(|row| row.map_or(Reply::Nil, fields)).collect())
 }
 
 /// `COMMAND DOCS [name ...]`: a map from each name to what people read; unknown names are left out.
@@ -150,10 +146,18 @@ fn fields(row: &'static Command) -> Reply {
         Reply::Integer(i64::from(row.keys.last)),
         integer(row.keys.step),
         statuses(&mut categories(row)),
-        Reply::Array(row.tips.iter().map(|tip| Reply::Word(tip)).collect()),
-        Reply::Array(key_specification(row).into_iter().collect()),
-        Reply::Array(row.subcommands.iter().map(fields).collect()),
+        Reply::Set(row.tips.iter().map(|tip| Reply::Word(tip)).collect()),
+        Reply::Set(key_specification(row).into_iter().collect()),
+        subcommand_fields(row),
     ])
+}
+
+/// Redis writes an array here, and an empty set where there are no subcommands.
+fn subcommand_fields(row: &'static Command) -> Reply {
+    if row.subcommands.is_empty() {
+        return Reply::Set(Vec::new());
+    }
+    Reply::Array(row.subcommands.iter().map(fields).collect())
 }
 
 /// The ACL categories, in Redis's order, which it makes from flags and group in this way too.
@@ -295,4 +299,81 @@ fn split_usage(usage: &'static str) -> impl Iterator<Item = &'static str> {
 
 fn integer(value: usize) -> Reply {
     Reply::Integer(i64::try_from(value).expect("the table is small"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::args::push_arg;
+    use crate::proto::reply::Protocol;
+
+    fn encoded(words: &[&str]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for word in words {
+            push_arg(&mut bytes, word.as_bytes());
+        }
+        bytes
+    }
+
+    fn shown(reply: &Reply) -> String {
+        let mut out = Vec::new();
+        reply.encode(Protocol::Resp2, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    fn words_of(reply: &Reply) -> Vec<&'static str> {
+        let Reply::Array(replies) = reply else {
+            panic!("{reply:?}")
+        };
+        let word = |reply: &Reply| match reply {
+            Reply::Word(word) => *word,
+            other => panic!("{other:?}"),
+        };
+        replies.iter().map(word).collect()
+    }
+
+    #[test]
+    fn count_and_command_cover_the_table() {
+        let Reply::Array(rows) = commands() else {
+            panic!("COMMAND is an array")
+        };
+        assert_eq!(count(), integer(rows.len()));
+        let bytes = encoded(&["COMMAND", "INFO"]);
+        assert_eq!(info(Args::new(2, &bytes)), commands());
+    }
+
+    #[test]
+    fn docs_has_what_redis_cli_makes_hints_from() {
+        let bytes = encoded(&["COMMAND", "DOCS", "PING", "nothing", "config|get"]);
+        let expected = "*4\r\n$4\r\nping\r\n*10\r\n$7\r\nsummary\r\n$15\r\nPing the server\r\n\
+             $5\r\nsince\r\n$5\r\n1.0.0\r\n$5\r\ngroup\r\n$10\r\nconnection\r\n\
+             $10\r\ncomplexity\r\n$4\r\nO(1)\r\n$9\r\narguments\r\n*1\r\n*6\r\n\
+             $4\r\nname\r\n$7\r\nmessage\r\n$4\r\ntype\r\n$6\r\nstring\r\n\
+             $5\r\nflags\r\n*1\r\n+optional\r\n$10\r\nconfig|get\r\n*10\r\n";
+        let found = shown(&docs(Args::new(5, &bytes)));
+        assert!(found.starts_with(expected), "{found}");
+        let bytes = encoded(&["COMMAND", "DOCS"]);
+        let Reply::Map(all) = docs(Args::new(2, &bytes)) else {
+            panic!("DOCS is a map")
+        };
+        assert_eq!(integer(all.len()), count());
+    }
+
+    #[test]
+    fn list_filters_by_category_and_pattern() {
+        let bytes = encoded(&["COMMAND", "LIST", "FILTERBY", "ACLCAT", "Write"]);
+        let writes = words_of(&list(Args::new(5, &bytes)));
+        assert!(writes.contains(&"set") && !writes.contains(&"get"));
+        let bytes = encoded(&["COMMAND", "LIST", "FILTERBY", "PATTERN", "raft*"]);
+        let named = words_of(&list(Args::new(5, &bytes)));
+        assert_eq!(named, ["raft", "raft|info", "raft|nodes", "raft|health"]);
+        let bytes = encoded(&["COMMAND", "LIST", "FILTERBY", "MODULE", "any"]);
+        assert!(words_of(&list(Args::new(5, &bytes))).is_empty());
+    }
+
+    #[test]
+    fn split_usage_keeps_brackets_together() {
+        let words: Vec<_> = split_usage("key [a [b] | c] value [d]").collect();
+        assert_eq!(words, ["key", "[a [b] | c]", "value", "[d]"]);
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! A reader begins with [`store`], then [`command`] (the one table), then the themed files that
 //! hold the commands: [`strings`], [`counters`], [`compare`], [`keys`], [`expiry`],
-//! [`connection`]. Called by `node/`. Knows nothing of Raft: it is given what the log says.
+//! [`connection`], and ends with [`gateways`] (exactly once) and [`machine`]. Called by `node/`. Knows nothing of Raft: it is given what the log says.
 
 pub mod command;
 pub mod compare;
@@ -10,9 +10,11 @@ pub mod connection;
 pub mod counters;
 pub mod error;
 pub mod expiry;
+pub mod gateways;
 pub mod glob;
 pub mod introspection;
 pub mod keys;
+pub mod machine;
 pub mod set;
 pub mod store;
 pub mod strings;

@@ -80,6 +80,11 @@ impl Store {
         self.records.len() - dead.count()
     }
 
+    /// How many stored keys have a deadline, the dead ones included.
+    pub fn expiring(&self) -> usize {
+        self.deadlines.len()
+    }
+
     /// Whether no key lives.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -68,6 +68,8 @@ pub enum Input {
         /// The figures.
         facts: Facts,
     },
+    /// Everything of this turn was given: apply, answer, write and send what follows from it.
+    EndOfTurn,
     /// The process is asked to end: hand over leadership, take no new commands, and be done soon.
     Stop,
 }

@@ -99,6 +99,19 @@ impl Requests {
         Some((head.client, request))
     }
 
+    /// Copies the request at `position` of `other` behind the ones here.
+    pub fn push_from(&mut self, other: &Requests, position: usize) {
+        let head = other.heads[position];
+        let start = self.end();
+        self.arena
+            .extend_from_slice(&other.arena[head.start..head.end]);
+        self.heads.push(Head {
+            start,
+            end: self.arena.len(),
+            ..head
+        });
+    }
+
     fn push_text(&mut self, client: ClientId, kind: Kind, text: &str) {
         let start = self.end();
         assert_eq!(

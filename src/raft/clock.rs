@@ -86,9 +86,10 @@ impl ClusterClock {
         self.hear(now, ClusterTime(time));
     }
 
-    /// How long from `now` until the clock shows `time`.
+    /// How long from `now` until the clock surely shows `time`.
     pub fn until(&self, now: Instant, time: ClusterTime) -> Duration {
         let estimate = self.estimate(now).unwrap_or(time);
+        // The estimate was rounded down to a millisecond, and so may be the wait.
         Duration::from_millis(time.0.saturating_sub(estimate.0))
     }
 }

@@ -64,6 +64,12 @@ impl Raft {
         Some(self.append_own(now, kind, payload))
     }
 
+    /// Whether [`propose`](Raft::propose) would take an entry.
+    pub fn accepts_proposals(&self) -> bool {
+        matches!(&self.role, Role::Leader(leading) if leading.transfer.is_none())
+            && !self.log_is_full
+    }
+
     /// Begins to follow the progress of every other member.
     pub(super) fn track_members(&mut self, now: Instant) {
         let last_index = self.log.last_index();
@@ -97,14 +103,7 @@ impl Raft {
         }
         // A heartbeat is a round too where a lease is to be kept alive.
         leading.round_requested |= self.config.lease;
-        let most = self.config.election_timeout.1;
-        let followers = &leading.followers;
-        let (_, membership) = self.memberships.last().expect("a leader has a membership");
-        let is_heard = membership.is_quorum(|id| {
-            let heard = followers.get(&id).map(|progress| progress.last_heard);
-            id == self.id || heard.is_some_and(|heard| now.since(heard) < most)
-        });
-        if !is_heard {
+        if !self.is_in_touch(now) {
             self.step_down(now);
         }
     }

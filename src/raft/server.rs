@@ -262,6 +262,46 @@ impl Raft {
         self.clock.estimate(now)
     }
 
+    /// How long until the cluster clock shows `time`.
+    pub fn until(&self, now: Instant, time: ClusterTime) -> Duration {
+        self.clock.until(now, time)
+    }
+
+    /// Whether a connection to `peer` stands.
+    pub fn has_link(&self, peer: ServerId) -> bool {
+        self.links.contains_key(&peer)
+    }
+
+    /// How far each other member's log is known to match; empty where this server doesn't lead.
+    pub fn match_indexes(&self) -> BTreeMap<ServerId, LogIndex> {
+        let Role::Leader(leading) = &self.role else {
+            return BTreeMap::new();
+        };
+        leading
+            .followers
+            .iter()
+            .map(|(id, progress)| (*id, progress.match_index))
+            .collect()
+    }
+
+    /// Whether a majority answered this leader, or this follower heard its leader, within an
+    /// election timeout.
+    pub fn is_in_touch(&self, now: Instant) -> bool {
+        let most = self.config.election_timeout.1;
+        match &self.role {
+            Role::Leader(leading) => self.membership().is_quorum(|id| {
+                let heard = leading
+                    .followers
+                    .get(&id)
+                    .map(|progress| progress.last_heard);
+                id == self.id || heard.is_some_and(|heard| now.since(heard) < most)
+            }),
+            _ => self
+                .leader_heard
+                .is_some_and(|heard| now.since(heard) < most),
+        }
+    }
+
     /// What whoever leads cannot take.
     pub fn growth_refusal(&self) -> Option<GrowthRefusal> {
         if self.is_leader() {

@@ -1,0 +1,129 @@
+//! Applying committed entries, and answering this node's own clients from them.
+//!
+//! Design 2-client-path §1: a gateway answers when its own node applies the batch. Called by
+//! `node.rs` at the end of a turn; bounded in each, so that a node with much to catch up on still
+//! answers its peers.
+
+use super::Effect;
+use super::gateway::Pending;
+use super::node::Node;
+use super::pipeline::refusal;
+use crate::kv::command::ReadContext;
+use crate::kv::gateways::Verdict;
+use crate::limits;
+use crate::proto::batch::{Batch, Standing};
+use crate::proto::entry::{Entry, EntryKind};
+use crate::proto::message::{GatewayId, GrowthRefusal};
+use crate::raft::membership::Membership;
+use crate::types::Instant;
+
+impl Node {
+    /// Applies what is committed, within this turn's bound.
+    pub(super) fn apply_committed(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        let mut bytes = 0;
+        while self.has_unapplied() && bytes < limits::APPLY_BYTES {
+            let index = self.machine.last_applied().next();
+            let entry = self
+                .raft
+                .log()
+                .entry(index)
+                .expect("a committed entry is in the log");
+            let entry = entry.clone();
+            bytes += entry.payload.len();
+            self.machine.begin(&entry);
+            match entry.kind {
+                EntryKind::Empty => {}
+                EntryKind::Membership => self.apply_membership(&entry),
+                EntryKind::Batch => self.apply_batch(now, &entry, effects),
+            }
+        }
+    }
+
+    /// Whether something committed has not been applied.
+    pub(super) fn has_unapplied(&self) -> bool {
+        self.machine.last_applied() < self.raft.commit_index()
+    }
+
+    fn apply_membership(&mut self, entry: &Entry) {
+        let membership = Membership::decode(&entry.payload)
+            .expect("consensus adopted it when it entered the log");
+        let gateways = membership.members().iter().map(|member| GatewayId {
+            server: member.id,
+            incarnation: member.incarnation,
+            admitted: member.admitted,
+        });
+        for gateway in gateways.clone() {
+            let identity = &self.identity;
+            if (gateway.server, gateway.incarnation) == (identity.server, identity.incarnation) {
+                self.gateway.admitted(gateway);
+            }
+        }
+        self.machine.set_members(gateways);
+    }
+
+    fn apply_batch(&mut self, now: Instant, entry: &Entry, effects: &mut Vec<Effect>) {
+        let Some(batch) = Batch::decode(&entry.payload) else {
+            // No leader of this version appends what it can't read; whatever it is, it has no
+            // effect on any node.
+            return;
+        };
+        let is_own = self.gateway.is_own(batch.id);
+        match self.machine.admit(batch.id) {
+            Verdict::Apply if is_own => {
+                let pending = self.gateway.applied(batch.id.seq);
+                self.apply_own(now, batch, pending, effects);
+            }
+            Verdict::Apply => {
+                for command in batch.commands() {
+                    self.machine.execute(command);
+                }
+            }
+            Verdict::Gap if is_own => self.gateway.resend(),
+            Verdict::Gap | Verdict::Duplicate | Verdict::Stranger => {}
+        }
+    }
+
+    /// A batch of this node's own clients takes effect: each command, and each read in its place
+    /// between them, is answered.
+    fn apply_own(
+        &mut self,
+        now: Instant,
+        batch: Batch<'_>,
+        pending: Pending,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Pending { origins, reads, .. } = pending;
+        let refused = match batch.standing {
+            Standing::Whole | Standing::GivenUp => None,
+            Standing::RefusedDisk => Some(GrowthRefusal::Disk),
+            Standing::RefusedMemory => Some(GrowthRefusal::Memory),
+        };
+        if let Some(refused) = refused {
+            for origin in &origins {
+                self.clients.answer(*origin, refusal(refused), effects);
+            }
+        }
+        // A batch that was given up has no origins left: its clients were told INDOUBT.
+        let estimate = self.estimate(now);
+        let mut next_read = 0;
+        for (position, command) in batch.commands().enumerate() {
+            let context = ReadContext {
+                store: self.machine.store(),
+                now: estimate,
+            };
+            next_read = reads.release(next_read, position, &context, &mut self.clients, effects);
+            let reply = self.machine.execute(command);
+            if let Some(origin) = origins.get(position) {
+                self.clients.answer(*origin, reply, effects);
+            }
+        }
+        let context = ReadContext {
+            store: self.machine.store(),
+            now: estimate,
+        };
+        reads.release(next_read, usize::MAX, &context, &mut self.clients, effects);
+        for origin in origins.iter().copied().chain(reads.origins()) {
+            self.clients.write_done(origin.client);
+        }
+    }
+}

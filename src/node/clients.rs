@@ -1,0 +1,222 @@
+//! The clients of this node: what each connection is set to, and its unanswered commands in order.
+//!
+//! A connection gets its replies in the order of its commands, whatever order they are decided in:
+//! each command has a slot, and slots leave from the front. Called by the gateway; never touches a
+//! socket.
+
+use std::collections::VecDeque;
+
+use super::{ClientInfo, Effect, Requests};
+use crate::kv::connection::ReadMode;
+use crate::proto::reply::{Protocol, Reply};
+use crate::types::{ClientId, Instant};
+
+/// Whose command it is, and which: an answer finds its way by this.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Origin {
+    /// The client.
+    pub client: ClientId,
+    /// The number of its command on that connection.
+    slot: u64,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub struct Client {
+    /// What the driver knows of it.
+    pub info: ClientInfo,
+    /// The protocol that its next reply is written in.
+    pub protocol: Protocol,
+    /// `CLIENT SETNAME`
+    pub name: String,
+    /// `CLIENT SETINFO LIB-NAME`
+    pub library_name: String,
+    /// `CLIENT SETINFO LIB-VER`
+    pub library_version: String,
+    /// How it reads.
+    pub read_mode: ReadMode,
+    /// Its last command, as the table names it.
+    pub last_command: &'static str,
+    /// When it connected.
+    pub since: Instant,
+    /// When it last sent a command.
+    pub active: Instant,
+    /// Reads that wait for their read index.
+    pub reading: usize,
+    /// Commands in batches that are not yet applied: writes, and reads behind them.
+    pub writing: usize,
+    /// Commands that wait until no read before them is held.
+    pub parked: Requests,
+    /// Nothing more is taken from it; it is closed behind its last reply.
+    pub closing: bool,
+    generation: u32,
+    slots: VecDeque<Slot>,
+    /// The number of the first slot.
+    first_slot: u64,
+}
+
+#[derive(Debug)]
+struct Slot {
+    protocol: Protocol,
+    reply: Option<Reply>,
+}
+
+/// All connections, by the driver's dense slots.
+#[derive(Default, Debug)]
+pub struct Clients {
+    connections: Vec<Option<Client>>,
+    count: usize,
+}
+
+impl Clients {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// A client connected.
+    pub fn arrive(&mut self, now: Instant, id: ClientId, info: ClientInfo) {
+        let place = id.slot as usize;
+        if self.connections.len() <= place {
+            self.connections.resize_with(place + 1, || None);
+        }
+        let client = Client {
+            info,
+            protocol: Protocol::Resp2,
+            name: String::new(),
+            library_name: String::new(),
+            library_version: String::new(),
+            read_mode: ReadMode::Linearizable,
+            last_command: "NULL",
+            since: now,
+            active: now,
+            reading: 0,
+            writing: 0,
+            parked: Requests::default(),
+            closing: false,
+            generation: id.generation,
+            slots: VecDeque::new(),
+            first_slot: 0,
+        };
+        let before = self.connections[place].replace(client);
+        assert!(
+            before.is_none(),
+            "the driver says that a client is gone before it reuses a slot"
+        );
+        self.count += 1;
+    }
+
+    /// A client's connection is gone. Returns how many bytes of commands it had parked.
+    pub fn leave(&mut self, id: ClientId) -> usize {
+        let Some(client) = self.find(id) else {
+            return 0;
+        };
+        let parked_bytes = client.parked.bytes();
+        self.connections[id.slot as usize] = None;
+        self.count -= 1;
+        parked_bytes
+    }
+
+    /// The client, if it is still there.
+    pub fn find(&mut self, id: ClientId) -> Option<&mut Client> {
+        let client = self.connections.get_mut(id.slot as usize)?.as_mut()?;
+        (client.generation == id.generation).then_some(client)
+    }
+
+    /// All clients, by slot.
+    pub fn iter(&self) -> impl Iterator<Item = &Client> {
+        self.connections.iter().flatten()
+    }
+
+    /// Takes the next place in the client's order of replies.
+    pub fn open_slot(&mut self, id: ClientId) -> Option<Origin> {
+        let client = self.find(id)?;
+        let slot = client.first_slot + client.slots.len() as u64;
+        client.slots.push_back(Slot {
+            protocol: client.protocol,
+            reply: None,
+        });
+        Some(Origin { client: id, slot })
+    }
+
+    /// Answers a command; whatever may leave now does. Nothing happens if the client is gone.
+    pub fn answer(&mut self, origin: Origin, reply: Reply, effects: &mut Vec<Effect>) {
+        let Some(client) = self.find(origin.client) else {
+            return;
+        };
+        let place = origin
+            .slot
+            .checked_sub(client.first_slot)
+            .expect("a slot is answered once");
+        let slot = client
+            .slots
+            .get_mut(place as usize)
+            .expect("an origin names an opened slot");
+        assert!(
+            slot.reply.is_none(),
+            "exactly-once: a command has one reply"
+        );
+        slot.reply = Some(reply);
+        while let Some(Slot { reply: Some(_), .. }) = client.slots.front() {
+            let Slot { protocol, reply } = client.slots.pop_front().expect("just seen");
+            let reply = reply.expect("just seen");
+            client.first_slot += 1;
+            effects.push(Effect::Reply {
+                client: origin.client,
+                protocol,
+                reply,
+            });
+        }
+        if client.closing && client.slots.is_empty() {
+            effects.push(Effect::Close {
+                client: origin.client,
+            });
+        }
+    }
+
+    /// Closes the client behind its last reply; nothing more is taken from it.
+    pub fn close(&mut self, id: ClientId, effects: &mut Vec<Effect>) {
+        let Some(client) = self.find(id) else { return };
+        client.closing = true;
+        if client.slots.is_empty() {
+            effects.push(Effect::Close { client: id });
+        }
+    }
+
+    /// One of the client's held reads was answered. Returns whether commands were waiting for that.
+    pub fn read_done(&mut self, id: ClientId) -> bool {
+        let Some(client) = self.find(id) else {
+            return false;
+        };
+        client.reading = client
+            .reading
+            .checked_sub(1)
+            .expect("each held read was counted");
+        client.reading == 0 && !client.parked.is_empty()
+    }
+
+    /// One of the client's commands left its batch.
+    pub fn write_done(&mut self, id: ClientId) {
+        if let Some(client) = self.find(id) {
+            client.writing = client
+                .writing
+                .checked_sub(1)
+                .expect("each batched command counted");
+        }
+    }
+}
+
+impl Client {
+    /// Whether every command was answered.
+    pub fn is_idle(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// The protocol of the command just opened follows a change of the connection's: `HELLO` is
+    /// answered in the version that it asks for.
+    pub fn retag_last_slot(&mut self) {
+        if let Some(slot) = self.slots.back_mut() {
+            slot.protocol = self.protocol;
+        }
+    }
+}

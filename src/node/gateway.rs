@@ -1,0 +1,330 @@
+//! The gateway's batches: gathered, numbered, sent until they are seen applied, or given up.
+//!
+//! Design 2-client-path §2. The write commands of a turn make one batch; reads that have to keep
+//! their place behind a write wait beside it and never enter the log. Called by `node.rs` and
+//! `apply.rs`; who leads and what is sent is decided there.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::Effect;
+use super::clients::{Clients, Origin};
+use super::held::HeldReads;
+use crate::kv::command::Command;
+use crate::limits;
+use crate::proto::args::Args;
+use crate::proto::batch::{Batch, BatchBuilder, Standing};
+use crate::proto::message::{BatchId, GatewayId};
+use crate::proto::reply::Reply;
+use crate::types::{BatchSeq, Boot, Instant};
+
+/// A batch that has no number yet.
+#[derive(Debug)]
+struct Gathered {
+    builder: BatchBuilder,
+    origins: Vec<Origin>,
+    reads: HeldReads,
+    since: Instant,
+}
+
+/// A batch that has its number and was not yet seen applied.
+#[derive(Debug)]
+pub struct Pending {
+    /// Its number.
+    pub seq: BatchSeq,
+    /// What is sent.
+    pub payload: Bytes,
+    /// Whose its commands are, in order; empty once they were answered.
+    pub origins: Vec<Origin>,
+    /// Reads that keep their place in it.
+    pub reads: HeldReads,
+    since: Instant,
+    is_given_up: bool,
+}
+
+/// All batches of this node's clients.
+#[derive(Debug)]
+pub struct Gateway {
+    boot: Boot,
+    id: Option<GatewayId>,
+    gathering: Option<Gathered>,
+    waiting: VecDeque<Gathered>,
+    waiting_bytes: usize,
+    pending: VecDeque<Pending>,
+    pending_bytes: usize,
+    next_seq: BatchSeq,
+    /// Whether everything pending has to be sent again.
+    must_resend: bool,
+    /// When something pending was last sent.
+    sent: Instant,
+}
+
+impl Gateway {
+    /// A gateway that was not admitted yet, in its boot.
+    pub fn new(boot: Boot) -> Gateway {
+        Gateway {
+            boot,
+            id: None,
+            gathering: None,
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            pending: VecDeque::new(),
+            pending_bytes: 0,
+            next_seq: BatchSeq(1),
+            must_resend: false,
+            sent: Instant::ZERO,
+        }
+    }
+
+    /// Its name, once this node applied the entry that admitted it.
+    pub fn id(&self) -> Option<GatewayId> {
+        self.id
+    }
+
+    /// The entry that admits this node was applied.
+    pub fn admitted(&mut self, id: GatewayId) {
+        self.id = Some(id);
+    }
+
+    /// Whether this batch was sent by this very process.
+    pub fn is_own(&self, id: BatchId) -> bool {
+        self.id == Some(id.gateway) && id.epoch == self.boot
+    }
+
+    /// Whether more commands may be taken: see `limits.rs` for what happens where not.
+    pub fn has_room(&self) -> bool {
+        self.waiting_bytes < limits::GATEWAY_WAITING_BYTES
+            && self.waiting.len() < limits::GATEWAY_WINDOW_BATCHES
+    }
+
+    /// Whether no client awaits an answer.
+    pub fn is_idle(&self) -> bool {
+        let is_decided = self.pending.iter().all(|pending| pending.is_given_up);
+        self.gathering.is_none() && self.waiting.is_empty() && is_decided
+    }
+
+    /// Adds a write to this turn's batch.
+    pub fn push_write(
+        &mut self,
+        now: Instant,
+        origin: Origin,
+        command: &'static Command,
+        args: Args<'_>,
+    ) {
+        let is_full = self.gathering.as_ref().is_some_and(|gathered| {
+            gathered.builder.bytes() + args.encoded().len() > limits::BATCH_BYTES
+        });
+        if is_full {
+            self.end_turn();
+        }
+        let gathered = self.gathered(now);
+        gathered.builder.push(command.code, &args);
+        gathered.origins.push(origin);
+    }
+
+    /// Gives a read its place behind the writes of this turn's batch so far. The batch has not been
+    /// sent, so it will be appended behind everything that was acknowledged before the read came.
+    pub fn push_read(
+        &mut self,
+        now: Instant,
+        origin: Origin,
+        command: &'static Command,
+        args: Args<'_>,
+    ) {
+        let gathered = self.gathered(now);
+        let position = gathered.builder.len();
+        gathered.reads.push(origin, command, args, position);
+    }
+
+    fn gathered(&mut self, now: Instant) -> &mut Gathered {
+        self.gathering.get_or_insert_with(|| Gathered {
+            builder: BatchBuilder::default(),
+            origins: Vec::new(),
+            reads: HeldReads::default(),
+            since: now,
+        })
+    }
+
+    /// The turn is over: its batch waits for its number.
+    pub fn end_turn(&mut self) {
+        if let Some(gathered) = self.gathering.take() {
+            self.waiting_bytes += gathered.bytes();
+            self.waiting.push_back(gathered);
+        }
+    }
+
+    /// Gives the oldest waiting batch its number, to be sent now, if the window has room. `None`
+    /// also before this node was admitted.
+    pub fn number_next(&mut self, now: Instant) -> Option<Bytes> {
+        let gateway = self.id?;
+        let next_bytes = self.waiting.front()?.bytes();
+        let has_room = self.pending_bytes + next_bytes <= limits::GATEWAY_WINDOW_BYTES
+            && self.pending.len() < limits::GATEWAY_WINDOW_BATCHES;
+        if !has_room && !self.pending.is_empty() {
+            return None;
+        }
+        let Gathered {
+            builder,
+            origins,
+            reads,
+            since,
+        } = self.waiting.pop_front()?;
+        self.waiting_bytes -= next_bytes;
+        let seq = self.next_seq;
+        self.next_seq = seq.next();
+        let payload = builder.finish(BatchId {
+            gateway,
+            epoch: self.boot,
+            seq,
+        });
+        let pending = Pending {
+            seq,
+            payload: payload.clone(),
+            origins,
+            reads,
+            since,
+            is_given_up: false,
+        };
+        self.pending_bytes += pending.bytes();
+        self.pending.push_back(pending);
+        self.sent = now;
+        Some(payload)
+    }
+
+    /// Everything pending must be sent again: who leads has changed, the link to it is new, or a
+    /// batch was skipped because one before it was lost.
+    pub fn resend(&mut self) {
+        self.must_resend = true;
+    }
+
+    /// What has to be sent again now, in order.
+    pub fn take_resend(&mut self, now: Instant) -> Vec<Bytes> {
+        if !std::mem::take(&mut self.must_resend) {
+            return Vec::new();
+        }
+        self.sent = now;
+        self.pending
+            .iter()
+            .map(|pending| pending.payload.clone())
+            .collect()
+    }
+
+    /// A batch of ours took effect: it is the oldest pending one.
+    pub fn applied(&mut self, seq: BatchSeq) -> Pending {
+        let pending = self
+            .pending
+            .pop_front()
+            .expect("exactly-once: what is applied was pending");
+        assert_eq!(
+            pending.seq, seq,
+            "exactly-once: batches take effect in order"
+        );
+        self.pending_bytes -= pending.bytes();
+        pending
+    }
+
+    /// When [`time_out`](Gateway::time_out) or a resend is due.
+    pub fn deadline(&self, timeout: Duration, resend_after: Duration) -> Instant {
+        let undecided = self.pending.iter().find(|pending| !pending.is_given_up);
+        let oldest_pending = undecided.map(|pending| pending.since);
+        let oldest_waiting = self.waiting.front().map(|gathered| gathered.since);
+        let oldest = [oldest_pending, oldest_waiting].into_iter().flatten().min();
+        let times_out = oldest.map_or(Instant::NEVER, |since| since.after(timeout));
+        let resends = if self.pending.is_empty() {
+            Instant::NEVER
+        } else {
+            self.sent.after(resend_after)
+        };
+        times_out.min(resends)
+    }
+
+    /// Whether something pending has been on its way for longer than `resend_after`.
+    pub fn is_overdue(&self, now: Instant, resend_after: Duration) -> bool {
+        !self.pending.is_empty() && now >= self.sent.after(resend_after)
+    }
+
+    /// Answers what could not be decided since `timeout`: a batch without a number was surely not
+    /// done and is dropped; one with a number may have been, and is emptied under its own number,
+    /// so that what was given up is not sent again and nothing behind it is a gap.
+    pub fn time_out(
+        &mut self,
+        now: Instant,
+        timeout: Duration,
+        clients: &mut Clients,
+        effects: &mut Vec<Effect>,
+    ) {
+        while let Some(front) = self.waiting.front()
+            && now >= front.since.after(timeout)
+        {
+            let gathered = self.waiting.pop_front().expect("just seen");
+            self.waiting_bytes -= gathered.bytes();
+            let reply = not_done(timeout);
+            for origin in gathered
+                .origins
+                .iter()
+                .copied()
+                .chain(gathered.reads.origins())
+            {
+                clients.write_done(origin.client);
+                clients.answer(origin, reply.clone(), effects);
+            }
+        }
+        for pending in &mut self.pending {
+            if pending.is_given_up || now < pending.since.after(timeout) {
+                continue;
+            }
+            self.pending_bytes -= pending.bytes();
+            pending.give_up(timeout, clients, effects);
+            self.pending_bytes += pending.bytes();
+        }
+    }
+}
+
+impl Gathered {
+    fn bytes(&self) -> usize {
+        self.builder.bytes() + self.reads.bytes()
+    }
+}
+
+impl Pending {
+    fn bytes(&self) -> usize {
+        self.payload.len() + self.reads.bytes()
+    }
+
+    fn give_up(&mut self, timeout: Duration, clients: &mut Clients, effects: &mut Vec<Effect>) {
+        self.is_given_up = true;
+        let batch = Batch::decode(&self.payload).expect("the gateway built it");
+        self.payload = batch.emptied(Standing::GivenUp);
+        let reads = std::mem::take(&mut self.reads);
+        for origin in reads.origins() {
+            // A read has no effect, so it was surely not done.
+            clients.write_done(origin.client);
+            clients.answer(origin, not_done(timeout), effects);
+        }
+        for origin in std::mem::take(&mut self.origins) {
+            clients.write_done(origin.client);
+            clients.answer(origin, in_doubt(timeout), effects);
+        }
+    }
+}
+
+/// The command was surely not done.
+pub fn not_done(timeout: Duration) -> Reply {
+    let waited_ms = timeout.as_millis();
+    let text = format!(
+        "CLUSTERDOWN no leader could be reached within {waited_ms} ms; the command was not executed"
+    );
+    Reply::Error(text.into())
+}
+
+/// The command may have been done, or be done yet.
+fn in_doubt(timeout: Duration) -> Reply {
+    let waited_ms = timeout.as_millis();
+    let text = format!(
+        "INDOUBT no majority confirmed the command within {waited_ms} ms; it may or may not have \
+         been executed"
+    );
+    Reply::Error(text.into())
+}

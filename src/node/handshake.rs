@@ -1,0 +1,163 @@
+//! Who may connect as a peer.
+//!
+//! Design 1-architecture §4: a data directory has a random incarnation, recorded in the membership;
+//! a hello names it, the boot counter and a random number of the process. A server that lost its
+//! disk, or runs on an old copy of one, shows here. Called by the drivers for every hello.
+
+use super::node::Node;
+use crate::proto::hello::{Hello, Role};
+use crate::types::{Identity, Incarnation, Instant, ServerId};
+
+/// A hello that is in order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Verdict {
+    /// Who says hello.
+    pub peer: ServerId,
+    /// Its data directory.
+    pub incarnation: Incarnation,
+    /// A process that this directory has not met: to be recorded durably before the hello counts.
+    pub record: Option<Identity>,
+}
+
+/// Why a hello was refused. The number is its code on the wire.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum RefusalCode {
+    /// Another cluster, another receiver, no member: a mistake in somebody's configuration.
+    Misaddressed = 1,
+    /// The sender's id is a member's, on another data directory.
+    LostDisk = 2,
+    /// A later process of the sender's directory has been met: this one is an old copy of it.
+    OldCopy = 3,
+}
+
+/// A refused hello.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Refusal {
+    /// What kind of refusal.
+    pub code: RefusalCode,
+    /// For people.
+    pub text: String,
+}
+
+impl Node {
+    /// What this node says to `peer` first.
+    pub fn hello_to(&self, peer: ServerId) -> Hello {
+        let member = self.raft.membership().member(peer);
+        let identity = &self.identity;
+        Hello {
+            role: Role::Peer,
+            cluster: self.config.cluster.name.clone(),
+            sender: identity.server,
+            receiver: peer,
+            sender_incarnation: identity.incarnation,
+            receiver_incarnation: member.map_or(Incarnation::ZERO, |member| member.incarnation),
+            boot: identity.boot,
+            nonce: identity.nonce,
+        }
+    }
+
+    /// Decides about a peer's hello.
+    pub fn judge_hello(&mut self, now: Instant, hello: &Hello) -> Result<Verdict, Refusal> {
+        self.check_address(now, hello)?;
+        let (peer, incarnation) = (hello.sender, hello.sender_incarnation);
+        let member = self.raft.membership().member(peer);
+        if let Some(known) = member.map(|member| member.incarnation)
+            && known != incarnation
+        {
+            let text = format!(
+                "server {peer} is a member on data directory {known}, not on {incarnation}: it \
+                 lost its disk, or was given another one, and must be admitted again"
+            );
+            return Err(Refusal {
+                code: RefusalCode::LostDisk,
+                text,
+            });
+        }
+        let identity = Identity {
+            cluster: self.identity.cluster,
+            server: peer,
+            incarnation,
+            boot: hello.boot,
+            nonce: hello.nonce,
+        };
+        let known = self.known_peers.get(&peer).copied();
+        let known = known.filter(|known| known.incarnation == incarnation);
+        let is_old = known.is_some_and(|known| {
+            hello.boot < known.boot || (hello.boot == known.boot && hello.nonce != known.nonce)
+        });
+        if is_old {
+            let text = format!(
+                "server {peer} has run on a later state of data directory {incarnation} than boot \
+                 {}: this is an old copy of it, and must be admitted again",
+                hello.boot
+            );
+            return Err(Refusal {
+                code: RefusalCode::OldCopy,
+                text,
+            });
+        }
+        let record = (known != Some(identity)).then_some(identity);
+        self.known_peers.insert(peer, identity);
+        Ok(Verdict {
+            peer,
+            incarnation,
+            record,
+        })
+    }
+
+    /// Whether the hello is for this node, from someone it knows.
+    fn check_address(&mut self, now: Instant, hello: &Hello) -> Result<(), Refusal> {
+        let own = self.identity;
+        let misaddressed = |text: String| {
+            Err(Refusal {
+                code: RefusalCode::Misaddressed,
+                text,
+            })
+        };
+        if hello.role != Role::Peer {
+            return misaddressed("this is the peer port; clients connect elsewhere".to_owned());
+        }
+        if hello.cluster != self.config.cluster.name {
+            let name = &self.config.cluster.name;
+            return misaddressed(format!("this is cluster '{name}', not '{}'", hello.cluster));
+        }
+        if hello.receiver != own.server {
+            return misaddressed(format!(
+                "this is server {}, not {}",
+                own.server, hello.receiver
+            ));
+        }
+        let is_peer = self.peers().iter().any(|peer| peer.id == hello.sender);
+        if !is_peer {
+            return misaddressed(format!("server {} is not a member", hello.sender));
+        }
+        let expected = hello.receiver_incarnation;
+        if expected != Incarnation::ZERO && expected != own.incarnation {
+            let text = format!(
+                "server {} knows this server on data directory {expected}, not on {}",
+                hello.sender, own.incarnation
+            );
+            self.lost_disk(now, text.clone());
+            return misaddressed(text);
+        }
+        Ok(())
+    }
+
+    /// A peer refused this node's hello.
+    pub fn hello_refused(&mut self, now: Instant, code: u8, text: &str) {
+        if code == RefusalCode::LostDisk as u8 || code == RefusalCode::OldCopy as u8 {
+            self.lost_disk(now, text.to_owned());
+        }
+    }
+
+    /// Why this node takes part in nothing, if it doesn't.
+    pub fn recovering_reason(&self) -> Option<&str> {
+        self.recovering_reason.as_deref()
+    }
+
+    fn lost_disk(&mut self, now: Instant, reason: String) {
+        self.raft.lost_disk(now);
+        self.recovering_reason.get_or_insert(reason);
+    }
+}

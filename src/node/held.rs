@@ -1,0 +1,96 @@
+//! Reads that wait: for a read index, or for their place in a batch.
+//!
+//! A held read keeps its arguments, not a reply: it is evaluated when it is released, in one place
+//! for leader and follower, so that no reply ever has to be made anew. Called by `gateway.rs` and
+//! `reads.rs`.
+
+use super::Effect;
+use super::clients::{Clients, Origin};
+use crate::kv::command::{Command, Handler, ReadContext};
+use crate::proto::args::Args;
+use crate::proto::reply::Reply;
+
+/// Reads in arrival order, their arguments in one piece of memory.
+#[derive(Default, Debug)]
+pub struct HeldReads {
+    arena: Vec<u8>,
+    reads: Vec<HeldRead>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct HeldRead {
+    origin: Origin,
+    command: &'static Command,
+    count: u32,
+    start: usize,
+    end: usize,
+    /// How many commands of its batch come before it.
+    position: usize,
+}
+
+impl HeldReads {
+    /// Holds a read that comes behind `position` commands of its batch.
+    pub fn push(
+        &mut self,
+        origin: Origin,
+        command: &'static Command,
+        args: Args<'_>,
+        position: usize,
+    ) {
+        let start = self.arena.len();
+        self.arena.extend_from_slice(args.encoded());
+        let (end, count) = (self.arena.len(), args.len() as u32);
+        self.reads.push(HeldRead {
+            origin,
+            command,
+            count,
+            start,
+            end,
+            position,
+        });
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.reads.is_empty()
+    }
+
+    /// Bytes of arguments.
+    pub fn bytes(&self) -> usize {
+        self.arena.len()
+    }
+
+    /// Whose they are, in order.
+    pub fn origins(&self) -> impl Iterator<Item = Origin> {
+        self.reads.iter().map(|read| read.origin)
+    }
+
+    /// Evaluates and answers the reads from `next` on that come behind at most `position` commands.
+    /// Returns the place of the first one that is left.
+    pub fn release(
+        &self,
+        next: usize,
+        position: usize,
+        context: &ReadContext<'_>,
+        clients: &mut Clients,
+        effects: &mut Vec<Effect>,
+    ) -> usize {
+        let mut next = next;
+        while let Some(read) = self.reads.get(next)
+            && read.position <= position
+        {
+            let args = Args::new(read.count, &self.arena[read.start..read.end]);
+            clients.answer(read.origin, evaluate(read.command, context, args), effects);
+            next += 1;
+        }
+        next
+    }
+}
+
+/// Runs one read command.
+pub fn evaluate(command: &Command, context: &ReadContext<'_>, args: Args<'_>) -> Reply {
+    match command.handler {
+        Handler::Read { run, .. } => run(context, args).unwrap_or_else(|error| error.reply()),
+        _ => unreachable!("only reads are held"),
+    }
+}

@@ -1,0 +1,370 @@
+//! What a node tells of itself: INFO, ROLE and RAFT.
+//!
+//! Redis's INFO sections with the fields that tools read, and a section `raft` of our own. Called
+//! by `connection.rs`.
+
+use std::fmt::Write;
+
+use bytes::Bytes;
+
+use super::connection::REDIS_VERSION;
+use super::node::Node;
+use crate::proto::args::Args;
+use crate::proto::reply::Reply;
+use crate::raft::membership::Member;
+use crate::types::{Incarnation, Instant, LogIndex, ServerId};
+
+/// Sections in the order in which INFO shows them.
+const SECTIONS: [&str; 9] = [
+    "server",
+    "clients",
+    "memory",
+    "persistence",
+    "stats",
+    "replication",
+    "cpu",
+    "raft",
+    "keyspace",
+];
+
+impl Node {
+    /// `INFO [section ...]`
+    pub(super) fn info(&self, now: Instant, args: Args<'_>) -> Reply {
+        let asked = |section: &str| {
+            args.len() == 1
+                || args.iter().skip(1).any(|word| {
+                    let is_all = [&b"all"[..], b"default", b"everything"]
+                        .iter()
+                        .any(|all| word.eq_ignore_ascii_case(all));
+                    is_all || word.eq_ignore_ascii_case(section.as_bytes())
+                })
+        };
+        let mut text = String::new();
+        for section in SECTIONS.into_iter().filter(|section| asked(section)) {
+            if !text.is_empty() {
+                text.push_str("\r\n");
+            }
+            let title = section[..1].to_ascii_uppercase() + &section[1..];
+            let title = if section == "cpu" {
+                "CPU".to_owned()
+            } else {
+                title
+            };
+            let _ = write!(text, "# {title}\r\n{}", self.section(now, section));
+        }
+        Reply::Text(Bytes::from(text))
+    }
+
+    fn section(&self, now: Instant, section: &str) -> String {
+        let facts = &self.facts;
+        match section {
+            "server" => {
+                let uptime = now.since(self.started).as_secs();
+                lines(&[
+                    ("redis_version", REDIS_VERSION.to_owned()),
+                    ("raftkv_version", env!("CARGO_PKG_VERSION").to_owned()),
+                    ("redis_mode", "standalone".to_owned()),
+                    ("os", "Linux".to_owned()),
+                    ("arch_bits", "64".to_owned()),
+                    ("multiplexing_api", "epoll".to_owned()),
+                    ("process_id", facts.process_id.to_string()),
+                    ("run_id", self.run_id()),
+                    ("tcp_port", facts.client_port.to_string()),
+                    ("uptime_in_seconds", uptime.to_string()),
+                    ("uptime_in_days", (uptime / 86_400).to_string()),
+                ])
+            }
+            "clients" => lines(&[
+                ("connected_clients", self.clients.len().to_string()),
+                ("maxclients", self.config.limits.max_clients.to_string()),
+                ("blocked_clients", "0".to_owned()),
+            ]),
+            "memory" => {
+                let used = self.machine.store().used_bytes() as u64;
+                lines(&[
+                    ("used_memory", facts.resident_bytes.to_string()),
+                    ("used_memory_human", human(facts.resident_bytes)),
+                    ("used_memory_rss", facts.resident_bytes.to_string()),
+                    ("used_memory_rss_human", human(facts.resident_bytes)),
+                    ("used_memory_dataset", used.to_string()),
+                    ("maxmemory", self.config.limits.max_memory.to_string()),
+                    ("maxmemory_human", human(self.config.limits.max_memory)),
+                    ("maxmemory_policy", "noeviction".to_owned()),
+                ])
+            }
+            "persistence" => lines(&[
+                ("loading", "0".to_owned()),
+                ("aof_enabled", "1".to_owned()),
+                ("aof_rewrite_in_progress", "0".to_owned()),
+                ("rdb_bgsave_in_progress", "0".to_owned()),
+                ("rdb_changes_since_last_save", "0".to_owned()),
+            ]),
+            "stats" => lines(&[
+                (
+                    "total_connections_received",
+                    facts.connections_accepted.to_string(),
+                ),
+                (
+                    "total_commands_processed",
+                    self.counters.commands.to_string(),
+                ),
+                (
+                    "total_net_input_bytes",
+                    facts.client_input_bytes.to_string(),
+                ),
+                (
+                    "total_net_output_bytes",
+                    facts.client_output_bytes.to_string(),
+                ),
+                (
+                    "rejected_connections",
+                    facts.connections_refused.to_string(),
+                ),
+                ("evicted_keys", "0".to_owned()),
+                ("pubsub_channels", "0".to_owned()),
+            ]),
+            "replication" => self.replication_section(),
+            "cpu" => lines(&[
+                ("used_cpu_sys", seconds(facts.cpu_system_us)),
+                ("used_cpu_user", seconds(facts.cpu_user_us)),
+            ]),
+            "raft" => self.raft_lines(now),
+            _ => self.keyspace_section(),
+        }
+    }
+
+    fn replication_section(&self) -> String {
+        let leads = self.raft.is_leader();
+        let mut text = lines(&[("role", if leads { "master" } else { "slave" }.to_owned())]);
+        if leads {
+            let matches = self.raft.match_indexes();
+            text += &lines(&[("connected_slaves", matches.len().to_string())]);
+        } else {
+            let (host, port) = self.leader_client_address().unwrap_or_default();
+            let link = if self.raft.leader().is_some() {
+                "up"
+            } else {
+                "down"
+            };
+            text += &lines(&[
+                ("master_host", host),
+                ("master_port", port.to_string()),
+                ("master_link_status", link.to_owned()),
+            ]);
+        }
+        let offset = self.machine.last_applied().to_string();
+        text + &lines(&[
+            ("master_replid", self.run_id()),
+            ("master_repl_offset", offset),
+        ])
+    }
+
+    fn keyspace_section(&self) -> String {
+        let keys = self.machine.store().len();
+        if keys == 0 {
+            return String::new();
+        }
+        let expires = self.machine.store().expiring();
+        lines(&[("db0", format!("keys={keys},expires={expires},avg_ttl=0"))])
+    }
+
+    /// `INFO raft` and `RAFT INFO`.
+    pub(super) fn raft_lines(&self, now: Instant) -> String {
+        let status = self.status();
+        let voters = self
+            .raft
+            .membership()
+            .members()
+            .iter()
+            .filter(|member| member.voter);
+        lines(&[
+            ("raft_role", status.role.name().to_owned()),
+            ("raft_node_id", status.server.to_string()),
+            ("raft_cluster", self.config.cluster.name.clone()),
+            ("raft_term", status.current_term.to_string()),
+            (
+                "raft_leader_id",
+                status.leader.unwrap_or(ServerId::ZERO).to_string(),
+            ),
+            ("raft_voters", voters.count().to_string()),
+            ("raft_last_log_index", status.last_log_index.to_string()),
+            ("raft_durable_index", self.raft.durable_index().to_string()),
+            ("raft_commit_index", status.commit_index.to_string()),
+            ("raft_applied_index", status.last_applied.to_string()),
+            ("raft_incarnation", status.incarnation.to_string()),
+            ("raft_boot", self.identity.boot.to_string()),
+            ("raft_revision", self.machine.store().revision().to_string()),
+            ("raft_cluster_time_ms", self.estimate(now).to_string()),
+            ("raft_storage", self.facts.storage_engine.to_owned()),
+            (
+                "raft_misdirected_messages",
+                self.counters.misdirected.to_string(),
+            ),
+            (
+                "raft_malformed_batches",
+                self.counters.malformed.to_string(),
+            ),
+            ("raft_peer_rejects", self.facts.peer_rejects.to_string()),
+            (
+                "raft_recovering_reason",
+                self.recovering_reason().unwrap_or("-").to_owned(),
+            ),
+        ])
+    }
+
+    /// `RAFT NODES`: a line for each member.
+    pub(super) fn raft_nodes(&self) -> Reply {
+        let matches = self.raft.match_indexes();
+        let line = |member: &Member| {
+            let id = member.id;
+            let is_self = id == self.identity.server;
+            let role = match (self.raft.leader() == Some(id), member.voter) {
+                (true, _) => "leader",
+                (false, true) => "follower",
+                (false, false) => "learner",
+            };
+            // Only the leader knows how far the others are; anyone knows how far it is itself.
+            let own = is_self.then(|| self.raft.durable_index());
+            let match_index = own.or_else(|| matches.get(&id).copied());
+            let match_index = match_index
+                .as_ref()
+                .map_or("-".to_owned(), LogIndex::to_string);
+            let http = if member.http.is_empty() {
+                "-"
+            } else {
+                &member.http
+            };
+            format!(
+                "id={id} role={role} peer={} client={} http={http} match={match_index} link={}",
+                member.peer,
+                member.client,
+                if is_self || self.raft.has_link(id) {
+                    "up"
+                } else {
+                    "down"
+                },
+            )
+        };
+        let lines: Vec<String> = self.raft.membership().members().iter().map(line).collect();
+        Reply::Text(Bytes::from(lines.join("\r\n") + "\r\n"))
+    }
+
+    /// `RAFT HEALTH`: whether this node can serve a linearizable write now.
+    pub(super) fn raft_health(&self, now: Instant) -> Reply {
+        let refused = |text: String| Reply::Error(text.into());
+        if let Some(reason) = self.recovering_reason() {
+            return refused(format!(
+                "CLUSTERDOWN this node takes part in nothing: {reason}"
+            ));
+        }
+        let Some(leader) = self.raft.leader() else {
+            return refused("CLUSTERDOWN this node knows no leader".to_owned());
+        };
+        if !self.raft.is_in_touch(now) {
+            return refused(format!(
+                "CLUSTERDOWN no majority was heard of within an election timeout; server {leader} \
+                 led last"
+            ));
+        }
+        if self.raft.is_leader() && !self.raft.is_ready() {
+            let text = "CLUSTERDOWN this leader has not committed an entry of its term yet";
+            return refused(text.to_owned());
+        }
+        if self.gateway.id().is_none() {
+            return refused("CLUSTERDOWN this node has not applied its admission yet".to_owned());
+        }
+        if self.raft.growth_refusal().is_some() {
+            return refused("MISCONF the leader takes no command that grows the store".to_owned());
+        }
+        Reply::OK
+    }
+
+    /// `ROLE`, as Redis has it.
+    pub(super) fn role_reply(&self) -> Reply {
+        let offset = Reply::Integer(self.machine.last_applied().0 as i64);
+        if self.raft.is_leader() {
+            let matches = self.raft.match_indexes();
+            let replicas = matches.iter().filter_map(|(id, match_index)| {
+                let member = self.raft.membership().member(*id)?;
+                let (host, port) = split_address(&member.client);
+                let words = [host, port.to_string(), match_index.to_string()];
+                Some(Reply::Array(words.map(bulk).into()))
+            });
+            return Reply::Array(vec![
+                Reply::Word("master"),
+                offset,
+                Reply::Array(replicas.collect()),
+            ]);
+        }
+        let (host, port) = self.leader_client_address().unwrap_or_default();
+        let link = if self.raft.leader().is_some() {
+            "connected"
+        } else {
+            "connect"
+        };
+        Reply::Array(vec![
+            Reply::Word("slave"),
+            bulk(host),
+            Reply::Integer(port.into()),
+            Reply::Word(link),
+            offset,
+        ])
+    }
+
+    fn leader_client_address(&self) -> Option<(String, u16)> {
+        let member = self.raft.membership().member(self.raft.leader()?)?;
+        Some(split_address(&member.client))
+    }
+
+    /// Forty hexadecimal digits, as tools expect of a run id: the process's names.
+    fn run_id(&self) -> String {
+        let Incarnation(incarnation) = self.identity.incarnation;
+        let (boot, nonce) = (self.identity.boot.0, self.identity.nonce.0);
+        format!("{incarnation:016x}{:08x}{nonce:016x}", boot & 0xffff_ffff)
+    }
+}
+
+/// `name:value` lines.
+fn lines(fields: &[(&str, String)]) -> String {
+    fields
+        .iter()
+        .map(|(name, value)| format!("{name}:{value}\r\n"))
+        .collect()
+}
+
+fn bulk(text: String) -> Reply {
+    Reply::Bulk(Bytes::from(text))
+}
+
+/// Host and port of `host:port`; the configuration checked the form.
+fn split_address(address: &str) -> (String, u16) {
+    let (host, port) = address.rsplit_once(':').unwrap_or((address, "0"));
+    (
+        host.trim_matches(['[', ']']).to_owned(),
+        port.parse().unwrap_or(0),
+    )
+}
+
+fn seconds(microseconds: u64) -> String {
+    format!(
+        "{}.{:06}",
+        microseconds / 1_000_000,
+        microseconds % 1_000_000
+    )
+}
+
+/// Bytes as Redis shows them to people.
+fn human(bytes: u64) -> String {
+    let bytes = bytes as f64;
+    let units = [
+        ("G", 1024.0 * 1024.0 * 1024.0),
+        ("M", 1024.0 * 1024.0),
+        ("K", 1024.0),
+    ];
+    for (unit, size) in units {
+        if bytes >= size {
+            return format!("{:.2}{unit}", bytes / size);
+        }
+    }
+    format!("{bytes}B")
+}

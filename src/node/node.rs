@@ -1,0 +1,566 @@
+//! The node: [`Node::handle`] and the end of a turn.
+//!
+//! Called by the drivers. Control flow lives here; what each part does, in the file of that part:
+//! `pipeline` (requests come in), `gateway` and `reads` (they wait), `apply` (they take effect),
+//! `clients` (they are answered), `connection` and `info` (what a node answers by itself),
+//! `handshake` (who may connect).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::clients::Clients;
+use super::gateway::Gateway;
+use super::reads::Reads;
+use super::{Effect, Facts, Input, Peer, Role, Room, Status};
+use crate::config::Config;
+use crate::kv::command::{self, Command, ReadContext};
+use crate::kv::machine::StateMachine;
+use crate::proto::batch::{Batch, Standing};
+use crate::proto::entry::{EntryKind, Recovered};
+use crate::proto::message::{Envelope, GrowthRefusal, Message, Packet};
+use crate::raft::{Action, Founder, Raft, RoleName, Setup};
+use crate::types::{
+    ClientId, ClusterTime, Identity, Incarnation, Instant, LogIndex, ServerId, Term,
+};
+
+/// A batch or a read request that was not answered for so many election timeouts is sent again.
+const RESEND_ELECTION_TIMEOUTS: u32 = 2;
+
+/// How long a node that was asked to stop waits for what is undecided.
+const STOP_PATIENCE: Duration = Duration::from_millis(1500);
+
+/// Figures for `INFO`.
+#[derive(Default, Debug)]
+pub(super) struct Counters {
+    /// Commands taken from clients.
+    pub commands: u64,
+    /// Packets that were meant for someone else.
+    pub misdirected: u64,
+    /// Forwarded batches that make no sense.
+    pub malformed: u64,
+}
+
+/// What must never regress.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+struct Monotone {
+    term: Term,
+    voted_for: Option<ServerId>,
+    commit_index: LogIndex,
+    last_applied: LogIndex,
+}
+
+/// One node of the cluster.
+#[derive(Debug)]
+pub struct Node {
+    pub(super) config: Config,
+    pub(super) identity: Identity,
+    /// The newest process of every peer that this data directory has met.
+    pub(super) known_peers: BTreeMap<ServerId, Identity>,
+    pub(super) raft: Raft,
+    pub(super) machine: StateMachine,
+    pub(super) clients: Clients,
+    pub(super) gateway: Gateway,
+    pub(super) reads: Reads,
+    /// Clients whose parked commands may go on.
+    pub(super) unparked: Vec<ClientId>,
+    pub(super) parked_bytes: usize,
+    pub(super) facts: Facts,
+    pub(super) counters: Counters,
+    pub(super) started: Instant,
+    /// Why this node takes part in nothing.
+    pub(super) recovering_reason: Option<String>,
+    room: Room,
+    /// The term and leader that what is pending was sent to.
+    followed: (Term, Option<ServerId>),
+    stop_deadline: Option<Instant>,
+    /// The stop deadline has passed: everyone was answered, decided or not.
+    is_abandoned: bool,
+    actions: Vec<Action>,
+    monotone: Monotone,
+}
+
+impl Node {
+    /// A node that starts from what its data directory holds.
+    pub fn recover(config: &Config, recovered: Recovered, seed: u64, now: Instant) -> Node {
+        let founder = |node: &crate::config::NodeConfig| Founder {
+            id: node.id,
+            peer: node.peer.clone(),
+            client: node.client.clone(),
+            http: node.http.clone().unwrap_or_default(),
+        };
+        let identity = recovered.identity;
+        let setup = Setup {
+            id: identity.server,
+            incarnation: identity.incarnation,
+            config: config.raft.clone(),
+            founders: config.cluster.nodes.iter().map(founder).collect(),
+            hard_state: recovered.hard_state,
+            entries: recovered.entries,
+            seed,
+        };
+        let known = recovered.known_peers.into_iter();
+        Node {
+            config: config.clone(),
+            identity,
+            known_peers: known.map(|peer| (peer.server, peer)).collect(),
+            raft: Raft::new(setup, now),
+            machine: StateMachine::default(),
+            clients: Clients::default(),
+            gateway: Gateway::new(identity.boot),
+            reads: Reads::new(identity.boot),
+            unparked: Vec::new(),
+            parked_bytes: 0,
+            facts: Facts::default(),
+            counters: Counters::default(),
+            started: now,
+            recovering_reason: None,
+            room: Room::Ample,
+            followed: (Term::ZERO, None),
+            stop_deadline: None,
+            is_abandoned: false,
+            actions: Vec::new(),
+            monotone: Monotone::default(),
+        }
+    }
+
+    /// Handles one input. It cannot fail: decoders reject malformed input before it gets here, and
+    /// a disk error ends the process. What has to be done about it is appended to `effects`, most
+    /// of it at [`Input::EndOfTurn`].
+    pub fn handle(&mut self, now: Instant, input: Input, effects: &mut Vec<Effect>) {
+        match input {
+            Input::Tick { wall } => {
+                self.raft.tick(now, wall);
+                self.time_out(now, effects);
+            }
+            Input::PeerUp { peer, incarnation } => self.peer_up(now, peer, incarnation),
+            Input::PeerDown { peer } => self.raft.peer_down(now, peer),
+            Input::Receive { packet } => self.receive(now, packet),
+            Input::ClientArrived { client, info } => self.clients.arrive(now, client, info),
+            Input::Requests { batch } => self.take_requests(now, &batch, effects),
+            Input::ClientGone { client } => self.parked_bytes -= self.clients.leave(client),
+            Input::Persisted { through } => self.raft.persisted(now, through),
+            Input::LogRoom { room } => self.room = room,
+            Input::Observed { facts } => self.facts = facts,
+            Input::EndOfTurn => self.end_turn(now, effects),
+            Input::Stop => self.stop_deadline = Some(now.after(STOP_PATIENCE)),
+        }
+        self.check_monotone();
+    }
+
+    /// When the next [`Input::Tick`] and [`Input::EndOfTurn`] are wanted.
+    pub fn deadline(&self, now: Instant) -> Instant {
+        if !self.unparked.is_empty() || self.has_unapplied() {
+            return Instant::ZERO;
+        }
+        let timeout = self.config.client.request_timeout;
+        let resend_after = self.resend_after();
+        let undecided = self.gateway.deadline(timeout, resend_after);
+        let reads = self.reads.deadline(timeout, resend_after);
+        let stop = self
+            .stop_deadline
+            .filter(|_| !self.is_abandoned)
+            .unwrap_or(Instant::NEVER);
+        let expiry = self.expiry_deadline(now);
+        self.raft
+            .deadline()
+            .min(undecided)
+            .min(reads)
+            .min(stop)
+            .min(expiry)
+    }
+
+    /// Whether clients' sockets are to be read: not while the gateway's window is full, or the
+    /// process is about to end.
+    pub fn accepts_requests(&self) -> bool {
+        self.gateway.has_room()
+            && self.reads.has_room()
+            && self.parked_bytes < crate::limits::GATEWAY_WAITING_BYTES
+            && self.stop_deadline.is_none()
+    }
+
+    /// Whether a node that was asked to stop has handed over, and owes nobody an answer.
+    pub fn may_exit(&self) -> bool {
+        let has_successor = self.raft.membership().members().len() > 1;
+        let is_done = self.gateway.is_idle() && self.reads.is_idle();
+        let has_handed_over = !(self.raft.is_leader() && has_successor);
+        self.is_abandoned || (self.stop_deadline.is_some() && is_done && has_handed_over)
+    }
+
+    /// This node at a glance.
+    pub fn status(&self) -> Status {
+        let role = match self.raft.role() {
+            _ if self.raft.is_recovering() => Role::Recovering,
+            RoleName::Follower => Role::Follower,
+            RoleName::PreCandidate => Role::PreCandidate,
+            RoleName::Candidate => Role::Candidate,
+            RoleName::Leader => Role::Leader,
+        };
+        Status {
+            server: self.identity.server,
+            incarnation: self.identity.incarnation,
+            role,
+            current_term: self.raft.current_term(),
+            leader: self.raft.leader(),
+            commit_index: self.raft.commit_index(),
+            last_applied: self.machine.last_applied(),
+            last_log_index: self.raft.log().last_index(),
+        }
+    }
+
+    /// The servers that this node wants connections with.
+    pub fn peers(&self) -> Vec<Peer> {
+        let membership = self.raft.membership();
+        let all: Vec<(ServerId, &String)> = if membership.is_empty() {
+            self.config
+                .cluster
+                .nodes
+                .iter()
+                .map(|node| (node.id, &node.peer))
+                .collect()
+        } else {
+            membership
+                .members()
+                .iter()
+                .map(|member| (member.id, &member.peer))
+                .collect()
+        };
+        let others = all
+            .into_iter()
+            .filter(|(id, _)| *id != self.identity.server);
+        others
+            .map(|(id, address)| Peer {
+                id,
+                address: address.clone(),
+            })
+            .collect()
+    }
+
+    /// What consensus knows; for tests and checkers.
+    pub fn raft(&self) -> &Raft {
+        &self.raft
+    }
+
+    /// What the log has made; for tests and checkers.
+    pub fn machine(&self) -> &StateMachine {
+        &self.machine
+    }
+
+    /// The cluster clock as far as this node knows it, not behind the state machine's.
+    pub(super) fn estimate(&self, now: Instant) -> ClusterTime {
+        let clock = self.machine.store().clock();
+        self.raft
+            .cluster_time(now)
+            .map_or(clock, |estimate| estimate.max(clock))
+    }
+
+    fn resend_after(&self) -> Duration {
+        self.config.raft.election_timeout.1 * RESEND_ELECTION_TIMEOUTS
+    }
+
+    fn peer_up(&mut self, now: Instant, peer: ServerId, incarnation: Incarnation) {
+        self.raft.peer_up(now, peer, incarnation);
+        if self.raft.leader() == Some(peer) {
+            self.gateway.resend();
+            self.reads.start_over();
+        }
+    }
+
+    fn receive(&mut self, now: Instant, packet: Packet) {
+        let Packet { envelope, message } = packet;
+        if !self.is_for_us(envelope) {
+            self.counters.misdirected += 1;
+            return;
+        }
+        let from = envelope.from;
+        match message {
+            Message::Forward { batch } => self.receive_forward(now, from, batch),
+            Message::ReadIndex { id } if self.raft.is_leader() => self.reads.remote_asks(from, id),
+            Message::ReadIndex { .. } => {}
+            Message::ReadIndexResponse { id, index } => self.reads.answered(id, index),
+            message => self.raft.receive(now, from, message),
+        }
+    }
+
+    /// Mail for someone else: another cluster, another server, another data directory.
+    fn is_for_us(&self, envelope: Envelope) -> bool {
+        let identity = &self.identity;
+        envelope.cluster == identity.cluster
+            && envelope.to == identity.server
+            && envelope.to_incarnation == identity.incarnation
+            && envelope.from != identity.server
+            && self.raft.incarnation_of(envelope.from) == Some(envelope.from_incarnation)
+    }
+
+    /// A gateway's batch, to be appended if this node leads; if it doesn't, the gateway sends it
+    /// again to whoever does.
+    fn receive_forward(&mut self, now: Instant, from: ServerId, payload: Bytes) {
+        match Batch::decode(&payload) {
+            Some(batch) if batch.id.gateway.server == from => self.append_batch(now, payload),
+            _ => self.counters.malformed += 1,
+        }
+    }
+
+    /// Appends a batch if this node leads. One that grows the store while growth is refused is
+    /// appended emptied, with the refusal as its result.
+    fn append_batch(&mut self, now: Instant, payload: Bytes) {
+        if !self.raft.accepts_proposals() {
+            return;
+        }
+        let payload = match self.raft.growth_refusal() {
+            Some(refused) => without_growth(payload, refused),
+            None => payload,
+        };
+        self.raft.propose(now, EntryKind::Batch, payload);
+    }
+
+    /// A tick found something undecided for too long, or the process is about to end.
+    fn time_out(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        let resend_after = self.resend_after();
+        let is_stopping = self.stop_deadline.is_some_and(|deadline| now >= deadline);
+        let timeout = if is_stopping {
+            Duration::ZERO
+        } else {
+            self.config.client.request_timeout
+        };
+        self.gateway
+            .time_out(now, timeout, &mut self.clients, effects);
+        let unparked = self
+            .reads
+            .time_out(now, timeout, &mut self.clients, effects);
+        self.unparked.extend(unparked);
+        self.reads.ask_overdue_again(now, resend_after);
+        // What a leader has appended is in its log; there is nobody to send it to.
+        if self.gateway.is_overdue(now, resend_after) && !self.raft.is_leader() {
+            self.gateway.resend();
+        }
+        self.is_abandoned |= is_stopping;
+    }
+
+    /// The end of a turn: what is committed takes effect, what is confirmed is answered, and what
+    /// came in is sent.
+    fn end_turn(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        self.note_leadership();
+        self.apply_committed(now, effects);
+        self.release_reads(now, effects);
+        self.take_parked(now, effects);
+        self.gateway.end_turn();
+        self.reads.end_turn();
+        self.raft
+            .set_room(self.own_growth_refusal(), self.room == Room::Exhausted);
+        if self.stop_deadline.is_some() {
+            self.raft.hand_over(now);
+        }
+        self.send_batches(now, effects);
+        self.ask_for_reads(now, effects);
+        self.expire_keys(now);
+        self.flush_raft(now, effects);
+        // Where this node is its own majority, the round that was just begun is confirmed already.
+        self.release_reads(now, effects);
+    }
+
+    /// Under a new leader, or in a new term, everything pending is sent and asked again.
+    fn note_leadership(&mut self) {
+        let follows = (self.raft.current_term(), self.raft.leader());
+        if follows == self.followed {
+            return;
+        }
+        self.followed = follows;
+        self.gateway.resend();
+        self.reads.start_over();
+        self.reads.forget_remote();
+    }
+
+    fn release_reads(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        if self.raft.is_leader() {
+            let round = self.raft.confirmed_round();
+            self.reads.round_confirmed(round);
+            for (from, id, index) in self.reads.remote_confirmed(round) {
+                self.send(from, Message::ReadIndexResponse { id, index }, effects);
+            }
+        }
+        let context = ReadContext {
+            store: self.machine.store(),
+            now: self.estimate(now),
+        };
+        let last_applied = self.machine.last_applied();
+        let clients = &mut self.clients;
+        self.unparked
+            .extend(self.reads.release(last_applied, &context, clients, effects));
+    }
+
+    /// Where a batch can go now, if anywhere.
+    fn leader_in_reach(&self) -> Option<ServerId> {
+        let leader = self.raft.leader()?;
+        let is_in_reach = if leader == self.identity.server {
+            self.raft.accepts_proposals()
+        } else {
+            self.raft.has_link(leader)
+        };
+        is_in_reach.then_some(leader)
+    }
+
+    fn send_batches(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        let Some(leader) = self.leader_in_reach() else {
+            return;
+        };
+        for payload in self.gateway.take_resend(now) {
+            self.dispatch(now, leader, payload, effects);
+        }
+        while let Some(payload) = self.gateway.number_next(now) {
+            self.dispatch(now, leader, payload, effects);
+        }
+    }
+
+    fn dispatch(
+        &mut self,
+        now: Instant,
+        leader: ServerId,
+        payload: Bytes,
+        effects: &mut Vec<Effect>,
+    ) {
+        if leader == self.identity.server {
+            self.append_batch(now, payload);
+        } else {
+            self.send(leader, Message::Forward { batch: payload }, effects);
+        }
+    }
+
+    fn ask_for_reads(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        let Some(leader) = self.raft.leader() else {
+            return;
+        };
+        if leader != self.identity.server {
+            if self.reads.has_fresh() && self.raft.has_link(leader) {
+                let id = self.reads.ask(now);
+                self.send(leader, Message::ReadIndex { id }, effects);
+            }
+            return;
+        }
+        if (self.reads.has_fresh() || self.reads.has_early())
+            && let Some((round, index)) = self.raft.request_read()
+        {
+            self.reads.wait_for_round(round, index);
+            self.reads.remote_wait_for_round(round, index);
+        }
+    }
+
+    /// Whether this node has to let keys expire: it leads, and no entry is on its way that would
+    /// move the clock anyway.
+    fn is_timekeeper(&self) -> bool {
+        self.raft.is_ready() && self.raft.log().last_index() == self.machine.last_applied()
+    }
+
+    /// When the next key's deadline comes, for the timekeeper.
+    fn expiry_deadline(&self, now: Instant) -> Instant {
+        match self.machine.store().next_deadline() {
+            Some(deadline) if self.is_timekeeper() => now.after(self.raft.until(now, deadline)),
+            _ => Instant::NEVER,
+        }
+    }
+
+    /// The next key's deadline has come: the timekeeper appends an empty entry, whose time shows
+    /// it to every node.
+    fn expire_keys(&mut self, now: Instant) {
+        let Some(deadline) = self.machine.store().next_deadline() else {
+            return;
+        };
+        let is_due = self
+            .raft
+            .cluster_time(now)
+            .is_some_and(|time| time >= deadline);
+        if is_due && self.is_timekeeper() {
+            self.raft.propose(now, EntryKind::Empty, Bytes::new());
+        }
+    }
+
+    fn flush_raft(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        let mut actions = std::mem::take(&mut self.actions);
+        self.raft.flush(now, &mut actions);
+        for action in actions.drain(..) {
+            match action {
+                Action::Persist { seq, write } => effects.push(Effect::Persist { seq, write }),
+                Action::Send { to, message } => self.send(to, message, effects),
+            }
+        }
+        self.actions = actions;
+    }
+
+    fn send(&self, to: ServerId, message: Message, effects: &mut Vec<Effect>) {
+        assert_ne!(to, self.identity.server, "the node never sends to itself");
+        // A peer whose data directory nobody knows yet has never said hello: nothing reaches it.
+        let Some(to_incarnation) = self.raft.incarnation_of(to) else {
+            return;
+        };
+        let envelope = Envelope {
+            cluster: self.identity.cluster,
+            from: self.identity.server,
+            from_incarnation: self.identity.incarnation,
+            to,
+            to_incarnation,
+        };
+        effects.push(Effect::Send {
+            packet: Packet { envelope, message },
+        });
+    }
+
+    fn own_growth_refusal(&self) -> Option<GrowthRefusal> {
+        let quota = self.config.limits.max_memory;
+        if self.room != Room::Ample {
+            return Some(GrowthRefusal::Disk);
+        }
+        let is_over = quota > 0 && self.machine.store().used_bytes() as u64 >= quota;
+        is_over.then_some(GrowthRefusal::Memory)
+    }
+
+    /// The invariants `hard-state` and `monotone`, in release too.
+    fn check_monotone(&mut self) {
+        let before = self.monotone;
+        let after = Monotone {
+            term: self.raft.current_term(),
+            voted_for: self.raft.voted_for(),
+            commit_index: self.raft.commit_index(),
+            last_applied: self.machine.last_applied(),
+        };
+        assert!(after.term >= before.term, "hard-state: a term never falls");
+        assert!(
+            after.term > before.term
+                || before.voted_for.is_none()
+                || after.voted_for == before.voted_for,
+            "hard-state: one vote in a term"
+        );
+        assert!(
+            after.commit_index >= before.commit_index,
+            "monotone: commit never regresses"
+        );
+        assert!(
+            after.last_applied >= before.last_applied,
+            "monotone: applied never regresses"
+        );
+        assert!(
+            after.last_applied <= after.commit_index,
+            "monotone: applied <= commit"
+        );
+        self.monotone = after;
+    }
+}
+
+/// The batch as it may be appended while growth is refused.
+fn without_growth(payload: Bytes, refused: GrowthRefusal) -> Bytes {
+    let standing = match refused {
+        GrowthRefusal::Disk => Standing::RefusedDisk,
+        GrowthRefusal::Memory => Standing::RefusedMemory,
+    };
+    let Some(batch) = Batch::decode(&payload) else {
+        return payload;
+    };
+    let grows = batch
+        .commands()
+        .any(|command| command::by_code(command.code).is_none_or(Command::grows));
+    if grows {
+        batch.emptied(standing)
+    } else {
+        payload
+    }
+}

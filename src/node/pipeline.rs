@@ -1,0 +1,237 @@
+//! From a client's commands to the batch, the read group or an answer at once.
+//!
+//! Design 2-client-path §3, "a connection sees its commands in order": what a connection sends in
+//! one turn is a *run*. A run with a write goes into the batch as a whole, reads in their places;
+//! so does a read behind an unapplied write of its connection. A write behind a held read waits
+//! (is *parked*) until the read is released. Called by `node.rs`.
+
+use std::ops::Range;
+
+use super::clients::Origin;
+use super::held::evaluate;
+use super::node::Node;
+use super::requests::Request;
+use super::{Effect, Requests};
+use crate::kv::command::{self, Command, Handler, ReadContext};
+use crate::kv::connection::ReadMode;
+use crate::kv::error::CommandError;
+use crate::proto::args::Args;
+use crate::proto::message::GrowthRefusal;
+use crate::proto::reply::Reply;
+use crate::types::{ClientId, Instant};
+
+/// A request, looked up.
+enum Resolved<'a> {
+    Command(&'static Command, Args<'a>),
+    Wrong(CommandError),
+    Refused(&'a str),
+    Malformed(&'a str),
+}
+
+impl Node {
+    /// Takes all commands of a turn.
+    pub(super) fn take_requests(
+        &mut self,
+        now: Instant,
+        batch: &Requests,
+        effects: &mut Vec<Effect>,
+    ) {
+        let mut start = 0;
+        while let Some((client, _)) = batch.get(start) {
+            let mut end = start + 1;
+            while batch.get(end).is_some_and(|(other, _)| other == client) {
+                end += 1;
+            }
+            self.take_run(now, client, batch, start..end, effects);
+            start = end;
+        }
+    }
+
+    /// Takes what one connection sent in this turn.
+    fn take_run(
+        &mut self,
+        now: Instant,
+        id: ClientId,
+        batch: &Requests,
+        run: Range<usize>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(client) = self.clients.find(id) else {
+            return;
+        };
+        if client.closing {
+            return;
+        }
+        client.active = now;
+        let resolved: Vec<Resolved<'_>> = run
+            .clone()
+            .filter_map(|position| resolve(batch, position))
+            .collect();
+        let has_write = resolved
+            .iter()
+            .any(|request| matches!(request, Resolved::Command(command, _) if command.is_write()));
+        if !client.parked.is_empty() || (client.reading > 0 && has_write) {
+            let before = client.parked.bytes();
+            for position in run {
+                client.parked.push_from(batch, position);
+            }
+            self.parked_bytes += client.parked.bytes() - before;
+            return;
+        }
+        let in_batch = has_write || client.writing > 0;
+        for request in resolved {
+            self.take_request(now, id, request, in_batch, effects);
+        }
+    }
+
+    /// The held reads that a connection's commands waited for were released.
+    pub(super) fn take_parked(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        for id in std::mem::take(&mut self.unparked) {
+            let Some(client) = self.clients.find(id) else {
+                continue;
+            };
+            let parked = std::mem::take(&mut client.parked);
+            self.parked_bytes -= parked.bytes();
+            self.take_requests(now, &parked, effects);
+        }
+    }
+
+    fn take_request(
+        &mut self,
+        now: Instant,
+        id: ClientId,
+        request: Resolved<'_>,
+        in_batch: bool,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.counters.commands += 1;
+        match request {
+            Resolved::Command(command, args) => {
+                self.take_command(now, id, command, args, in_batch, effects);
+            }
+            Resolved::Wrong(error) => self.answer_now(id, error.reply(), effects),
+            Resolved::Refused(error) => {
+                self.answer_now(id, Reply::Error(error.to_owned().into()), effects);
+            }
+            Resolved::Malformed(error) => {
+                if !error.is_empty() {
+                    self.answer_now(id, Reply::Error(error.to_owned().into()), effects);
+                }
+                self.clients.close(id, effects);
+            }
+        }
+    }
+
+    fn take_command(
+        &mut self,
+        now: Instant,
+        id: ClientId,
+        command: &'static Command,
+        args: Args<'_>,
+        in_batch: bool,
+        effects: &mut Vec<Effect>,
+    ) {
+        let growth_refusal = self.raft.growth_refusal();
+        let Some(client) = self.clients.find(id) else {
+            return;
+        };
+        if client.closing {
+            return;
+        }
+        client.last_command = command.name;
+        let read_mode = client.read_mode;
+        let Some(origin) = self.clients.open_slot(id) else {
+            return;
+        };
+        match command.handler {
+            Handler::Write { .. } => match growth_refusal {
+                Some(refused) if command.grows() => {
+                    self.clients.answer(origin, refusal(refused), effects);
+                }
+                _ => {
+                    self.count_in_batch(id);
+                    self.gateway.push_write(now, origin, command, args);
+                }
+            },
+            Handler::Read { .. } if in_batch => {
+                self.count_in_batch(id);
+                self.gateway.push_read(now, origin, command, args);
+            }
+            Handler::Read { .. } => {
+                self.take_read(now, origin, command, args, read_mode, effects);
+            }
+            Handler::Connection { command, .. } => {
+                let reply = self.connection_command(now, id, command, args, effects);
+                self.clients.answer(origin, reply, effects);
+            }
+            Handler::Container => unreachable!("resolve returns no container"),
+        }
+    }
+
+    /// A read with nothing unapplied before it on its connection.
+    fn take_read(
+        &mut self,
+        now: Instant,
+        origin: Origin,
+        command: &'static Command,
+        args: Args<'_>,
+        read_mode: ReadMode,
+        effects: &mut Vec<Effect>,
+    ) {
+        let is_at_once = match read_mode {
+            ReadMode::Linearizable => false,
+            ReadMode::Lease => self.raft.has_lease(now) && !self.has_unapplied(),
+            ReadMode::Stale => true,
+        };
+        if is_at_once {
+            let context = ReadContext {
+                store: self.machine.store(),
+                now: self.estimate(now),
+            };
+            let reply = evaluate(command, &context, args);
+            self.clients.answer(origin, reply, effects);
+        } else {
+            if let Some(client) = self.clients.find(origin.client) {
+                client.reading += 1;
+            }
+            self.reads.push(now, origin, command, args);
+        }
+    }
+
+    fn count_in_batch(&mut self, id: ClientId) {
+        if let Some(client) = self.clients.find(id) {
+            client.writing += 1;
+        }
+    }
+
+    fn answer_now(&mut self, id: ClientId, reply: Reply, effects: &mut Vec<Effect>) {
+        let is_closing = self.clients.find(id).is_none_or(|client| client.closing);
+        if !is_closing && let Some(origin) = self.clients.open_slot(id) {
+            self.clients.answer(origin, reply, effects);
+        }
+    }
+}
+
+fn resolve(batch: &Requests, position: usize) -> Option<Resolved<'_>> {
+    let (_, request) = batch.get(position)?;
+    Some(match request {
+        Request::Command(args) => match command::resolve(args) {
+            Ok(command) => Resolved::Command(command, args),
+            Err(error) => Resolved::Wrong(error),
+        },
+        Request::Refused(error) => Resolved::Refused(error),
+        Request::Malformed(error) => Resolved::Malformed(error),
+    })
+}
+
+/// Growth is refused: nothing was done.
+pub(super) fn refusal(refused: GrowthRefusal) -> Reply {
+    Reply::Error(match refused {
+        GrowthRefusal::Disk => {
+            "MISCONF the leader's disk is full: only commands that don't grow the store are taken \
+             until there is space again"
+                .into()
+        }
+        GrowthRefusal::Memory => "OOM command not allowed when used memory > 'max_memory'.".into(),
+    })
+}

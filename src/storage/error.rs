@@ -1,0 +1,150 @@
+//! What can go wrong with a data directory, and who is at fault.
+//!
+//! Called by everything in `storage/`; main prints the error and exits with 1. None of these is
+//! ever retried: after a failed sync the kernel may have dropped the pages and would claim success.
+
+use std::path::{Path, PathBuf};
+use std::{fmt, io};
+
+/// An operation on a file that the operating system refused.
+#[derive(Debug)]
+pub struct DiskError {
+    /// The system call, or the operation as the storage names it.
+    pub operation: &'static str,
+    /// The file it was for.
+    pub file: PathBuf,
+    /// What the operating system said.
+    pub source: io::Error,
+}
+
+impl DiskError {
+    /// An error of `operation` on `file`.
+    pub fn new(operation: &'static str, file: &Path, source: io::Error) -> DiskError {
+        DiskError {
+            operation,
+            file: file.to_path_buf(),
+            source,
+        }
+    }
+
+    /// Whether the disk, or this user's share of it, is full.
+    pub fn is_full(&self) -> bool {
+        matches!(
+            self.source.kind(),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+        )
+    }
+}
+
+impl fmt::Display for DiskError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let file = self.file.display();
+        write!(f, "{} failed on {file}: {}", self.operation, self.source)
+    }
+}
+
+impl std::error::Error for DiskError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.source)
+    }
+}
+
+/// Why a data directory cannot be opened, or no longer be written. Every one is final.
+#[derive(Debug)]
+pub enum StorageError {
+    /// The operating system refused an operation.
+    Disk(DiskError),
+    /// The file is not what was written: it is never repaired, cut or skipped.
+    Corrupt {
+        /// Which file.
+        file: PathBuf,
+        /// The first byte of what is wrong.
+        offset: u64,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The file is sound, but not this node's: another cluster's, another server's, or of a newer
+    /// format.
+    Foreign {
+        /// Which file.
+        file: PathBuf,
+        /// Where it says so.
+        offset: u64,
+        /// What it says, and what was expected.
+        what: String,
+    },
+    /// Another process uses the data directory.
+    Locked {
+        /// The lock file.
+        file: PathBuf,
+        /// The process that wrote its number there, if any did.
+        pid: Option<u32>,
+    },
+    /// More than [`KNOWN_PEERS`](crate::limits::KNOWN_PEERS) peers.
+    TooManyPeers {
+        /// The meta file.
+        file: PathBuf,
+    },
+}
+
+impl StorageError {
+    pub(super) fn corrupt(file: &Path, offset: u64, what: impl fmt::Display) -> StorageError {
+        StorageError::Corrupt {
+            file: file.to_path_buf(),
+            offset,
+            what: what.to_string(),
+        }
+    }
+
+    pub(super) fn foreign(file: &Path, offset: u64, what: impl fmt::Display) -> StorageError {
+        StorageError::Foreign {
+            file: file.to_path_buf(),
+            offset,
+            what: what.to_string(),
+        }
+    }
+}
+
+impl From<DiskError> for StorageError {
+    fn from(error: DiskError) -> StorageError {
+        StorageError::Disk(error)
+    }
+}
+
+impl fmt::Display for StorageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StorageError::Disk(error) => error.fmt(f),
+            StorageError::Corrupt { file, offset, what } => {
+                write!(
+                    f,
+                    "{} is corrupt at offset {offset}: {what}",
+                    file.display()
+                )
+            }
+            StorageError::Foreign { file, offset, what } => {
+                let file = file.display();
+                write!(f, "{file} is not this node's, at offset {offset}: {what}")
+            }
+            StorageError::Locked { file, pid } => {
+                write!(f, "{} is held by ", file.display())?;
+                match pid {
+                    Some(pid) => write!(f, "process {pid}: the data directory is in use"),
+                    None => f.write_str("another process: the data directory is in use"),
+                }
+            }
+            StorageError::TooManyPeers { file } => {
+                write!(f, "{} has no room for another peer", file.display())
+            }
+        }
+    }
+}
+
+impl std::error::Error for StorageError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            StorageError::Disk(error) => Some(error),
+            _ => None,
+        }
+    }
+}

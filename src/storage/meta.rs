@@ -1,0 +1,181 @@
+//! The meta file: whose data directory this is, how often it was started, whom it has met.
+//!
+//! Text lines with a checksum, replaced atomically: temporary file, fdatasync, rename, fsync of the
+//! directory. Called when a directory is opened and when a peer is recorded. Never made anew while
+//! there is a log: a node that forgot its boots could be taken for another.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use super::disk::{Disk, FileKind, Open};
+use super::error::StorageError;
+use crate::limits;
+use crate::types::{Boot, ClusterId, Identity, Incarnation, Nonce, ServerId};
+
+/// The first line; a newer version's differs.
+const FORMAT: &str = "raftkv meta 1";
+
+/// The meta file's content.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Meta {
+    /// The digest of the cluster's name.
+    pub cluster: ClusterId,
+    /// The name itself, escaped so that it is one line.
+    pub cluster_name: String,
+    /// The server's id.
+    pub server: ServerId,
+    /// The directory's random number.
+    pub incarnation: Incarnation,
+    /// How often it was started. 0: its log was not yet made.
+    pub boot: Boot,
+    /// The newest process of each peer, by server.
+    pub peers: Vec<Identity>,
+}
+
+/// Where the file is.
+pub fn path(directory: &Path) -> PathBuf {
+    directory.join("meta")
+}
+
+impl Meta {
+    fn render(&self) -> String {
+        let mut text = format!(
+            "{FORMAT}\ncluster {:016x} {}\nserver {}\nincarnation {:016x}\nboot {}\n",
+            self.cluster.0, self.cluster_name, self.server, self.incarnation.0, self.boot
+        );
+        for peer in &self.peers {
+            let Identity {
+                server,
+                incarnation,
+                boot,
+                nonce,
+                ..
+            } = peer;
+            let line = format!(
+                "peer {server} {:016x} {boot} {:016x}\n",
+                incarnation.0, nonce.0
+            );
+            text.push_str(&line);
+        }
+        let sum = crc32fast::hash(text.as_bytes());
+        writeln!(text, "crc32 {sum:08x}").expect("writing to a string cannot fail");
+        text
+    }
+
+    /// Puts this in place of what was there, durably.
+    ///
+    /// # Errors
+    /// The disk's. Final: what is there now is not known.
+    pub fn replace(&self, disk: &mut dyn Disk, directory: &Path) -> Result<(), StorageError> {
+        let temporary = directory.join("meta.tmp");
+        let file = disk.open(&temporary, Open::New)?;
+        let written = disk
+            .write_at(file, 0, self.render().as_bytes())
+            .and_then(|()| disk.sync(file));
+        disk.close(file);
+        written?;
+        disk.rename(&temporary, &path(directory))?;
+        let names = disk.open(directory, Open::Directory)?;
+        let synced = disk.sync(names);
+        disk.close(names);
+        Ok(synced?)
+    }
+
+    /// Reads the file; `None` if there is none.
+    ///
+    /// # Errors
+    /// The disk's, or what is there is not a sound meta file of this version.
+    pub fn read(disk: &mut dyn Disk, directory: &Path) -> Result<Option<Meta>, StorageError> {
+        let path = path(directory);
+        match disk.kind(&path)? {
+            None => return Ok(None),
+            Some(FileKind::Regular) => {}
+            Some(_) => return Err(StorageError::corrupt(&path, 0, "not a regular file")),
+        }
+        let file = disk.open(&path, Open::Existing)?;
+        let mut bytes = vec![0; limits::META_BYTES + 1];
+        let read = disk.read_at(file, 0, &mut bytes);
+        disk.close(file);
+        bytes.truncate(read?);
+        parse(&path, &bytes).map(Some)
+    }
+
+    /// Takes note of a peer's process, unless one with a higher boot of the same directory is
+    /// known. True if that changed anything.
+    ///
+    /// # Errors
+    /// [`StorageError::TooManyPeers`].
+    pub fn note_peer(&mut self, directory: &Path, peer: Identity) -> Result<bool, StorageError> {
+        match self
+            .peers
+            .binary_search_by_key(&peer.server, |known| known.server)
+        {
+            Ok(at) => {
+                let known = &mut self.peers[at];
+                let older = known.incarnation == peer.incarnation && peer.boot < known.boot;
+                let changed = !older && *known != peer;
+                if changed {
+                    *known = peer;
+                }
+                Ok(changed)
+            }
+            Err(_) if self.peers.len() >= limits::KNOWN_PEERS => {
+                let file = path(directory);
+                Err(StorageError::TooManyPeers { file })
+            }
+            Err(at) => {
+                self.peers.insert(at, peer);
+                Ok(true)
+            }
+        }
+    }
+}
+
+fn parse(path: &Path, bytes: &[u8]) -> Result<Meta, StorageError> {
+    let corrupt = |offset: usize, what| StorageError::corrupt(path, offset as u64, what);
+    if bytes.len() > limits::META_BYTES {
+        return Err(corrupt(
+            limits::META_BYTES,
+            "longer than a meta file may be",
+        ));
+    }
+    let sum_line = "crc32 00000000\n".len();
+    let body = bytes.len().checked_sub(sum_line);
+    let body = body.ok_or_else(|| corrupt(bytes.len(), "cut short"))?;
+    let sum = format!("crc32 {:08x}\n", crc32fast::hash(&bytes[..body]));
+    if bytes[body..] != *sum.as_bytes() {
+        return Err(corrupt(body, "the checksum doesn't match"));
+    }
+    let text = std::str::from_utf8(&bytes[..body]).map_err(|_| corrupt(0, "not text"))?;
+    let mut lines = text.lines();
+    let first = lines.next().unwrap_or_default();
+    if first != FORMAT {
+        let what = format!("its format is {first:?}, this program's is {FORMAT:?}");
+        return Err(StorageError::foreign(path, 0, what));
+    }
+    parse_lines(&mut lines).ok_or_else(|| corrupt(0, "a line is not what this format has"))
+}
+
+fn parse_lines<'a>(lines: &mut impl Iterator<Item = &'a str>) -> Option<Meta> {
+    let hex = |text: &str| u64::from_str_radix(text, 16).ok();
+    let (cluster, name) = lines.next()?.strip_prefix("cluster ")?.split_once(' ')?;
+    let mut meta = Meta {
+        cluster: ClusterId(hex(cluster)?),
+        cluster_name: name.to_owned(),
+        server: ServerId(lines.next()?.strip_prefix("server ")?.parse().ok()?),
+        incarnation: Incarnation(hex(lines.next()?.strip_prefix("incarnation ")?)?),
+        boot: Boot(lines.next()?.strip_prefix("boot ")?.parse().ok()?),
+        peers: Vec::new(),
+    };
+    for line in lines {
+        let mut fields = line.strip_prefix("peer ")?.split(' ');
+        meta.peers.push(Identity {
+            cluster: meta.cluster,
+            server: ServerId(fields.next()?.parse().ok()?),
+            incarnation: Incarnation(hex(fields.next()?)?),
+            boot: Boot(fields.next()?.parse().ok()?),
+            nonce: Nonce(hex(fields.next()?)?),
+        });
+    }
+    Some(meta)
+}

@@ -1,0 +1,339 @@
+//! The real filesystem: blocking operations by std, submitted ones by one of two engines.
+//!
+//! Called by `storage/` through [`Disk`], which says what each method promises. The only file
+//! besides its two engines and the lock that touches std's files. Never decides what is written.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rand::TryRng;
+use rand::rngs::SysRng;
+use rustix::fs::{FallocateFlags, OFlags};
+use slab::Slab;
+
+use super::SyncMode;
+use super::buffer::BlockBuffer;
+use super::disk::{Disk, Done, FileId, FileKind, Open, Operation, Token};
+use super::error::DiskError;
+use super::thread::Helper;
+use super::uring::{Direct, Uring};
+
+/// The filesystem of the operating system.
+pub struct RealDisk {
+    files: Slab<OpenFile>,
+    engine: Engine,
+    why: String,
+}
+
+enum Engine {
+    Uring(Uring),
+    Thread(Helper),
+}
+
+struct OpenFile {
+    path: PathBuf,
+    file: Arc<File>,
+    directory: bool,
+    direct: Option<Direct>,
+}
+
+impl RealDisk {
+    /// Chooses the engine: io_uring if it passes a trial in `directory`, else the helper thread;
+    /// or the one that `mode` demands. The io_uring keeps `lock` open until the last write of this
+    /// process has ended, even if it is killed, so that no successor starts before.
+    ///
+    /// # Errors
+    /// The engine that was demanded cannot be had.
+    pub fn open(mode: SyncMode, directory: &Path, lock: &File) -> Result<RealDisk, DiskError> {
+        let thread = |why| {
+            Ok(RealDisk {
+                files: Slab::new(),
+                engine: Engine::Thread(Helper::start().map_err(|source| {
+                    DiskError::new("starting the disk thread", directory, source)
+                })?),
+                why,
+            })
+        };
+        if mode == SyncMode::Thread {
+            return thread("as configured".to_owned());
+        }
+        match RealDisk::try_uring(directory, lock) {
+            Ok(disk) => Ok(disk),
+            Err(error) if mode == SyncMode::Auto => thread(format!("io_uring: {error}")),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn try_uring(directory: &Path, lock: &File) -> Result<RealDisk, DiskError> {
+        let setup = |source| DiskError::new("io_uring setup", directory, source);
+        let engine = Engine::Uring(Uring::new(lock).map_err(setup)?);
+        let mut disk = RealDisk {
+            files: Slab::new(),
+            engine,
+            why: String::new(),
+        };
+        let path = directory.join("probe.tmp");
+        let tried = disk.try_write(&path);
+        // The trial's file holds nothing; a leftover is overwritten by the next trial.
+        let removed = disk.remove(&path);
+        match tried {
+            // A full disk is no fault of the engine: the write was carried out and refused.
+            Err(error) if !error.is_full() => return Err(error),
+            _ => removed?,
+        }
+        Ok(disk)
+    }
+
+    fn try_write(&mut self, path: &Path) -> Result<(), DiskError> {
+        let file = self.open(path, Open::NewSegment)?;
+        let direct = self.files[file.0].direct.as_ref();
+        self.why = match direct.is_some_and(Direct::is_direct) {
+            true => "direct synced writes".to_owned(),
+            false => "buffered writes with fdatasync, no direct access here".to_owned(),
+        };
+        let blocks = BlockBuffer::build(1, |out| out.push(0));
+        let offset = 0;
+        self.submit(
+            Token::Log,
+            Operation::WriteDurable {
+                file,
+                offset,
+                blocks,
+            },
+        )?;
+        let mut done = Vec::new();
+        while done.is_empty() {
+            self.wait()?;
+            self.reap(&mut done)?;
+        }
+        self.close(file);
+        done.swap_remove(0).result
+    }
+
+    /// The engine's name, and why it is this one.
+    pub fn engine(&self) -> (&'static str, String) {
+        let name = match self.engine {
+            Engine::Uring(_) => "uring",
+            Engine::Thread(_) => "thread",
+        };
+        (name, self.why.clone())
+    }
+
+    fn file(&self, file: FileId) -> &OpenFile {
+        &self.files[file.0]
+    }
+}
+
+/// Makes a directory with its parents, each durable in the one above it.
+///
+/// # Errors
+/// The operating system's.
+pub fn make_directory(path: &Path) -> Result<(), DiskError> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    let parent = parent.unwrap_or(Path::new("."));
+    make_directory(parent)?;
+    fs::create_dir(path).map_err(|source| DiskError::new("mkdir", path, source))?;
+    let synced = File::open(parent).and_then(|names| names.sync_all());
+    synced.map_err(|source| DiskError::new("fsync", parent, source))
+}
+
+fn open_options(how: Open) -> OpenOptions {
+    let mut options = OpenOptions::new();
+    // A pipe in place of a file must not block the start, nor a symbolic link lead elsewhere.
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    options.read(true).custom_flags(flags.bits() as i32);
+    match how {
+        Open::Directory => {}
+        Open::Existing | Open::Segment => {
+            options.write(true);
+        }
+        Open::New | Open::NewSegment => {
+            options.write(true).create(true).truncate(true);
+        }
+    }
+    options
+}
+
+fn kind_of(kind: fs::FileType) -> FileKind {
+    if kind.is_file() {
+        FileKind::Regular
+    } else if kind.is_dir() {
+        FileKind::Directory
+    } else {
+        FileKind::Other
+    }
+}
+
+impl Disk for RealDisk {
+    fn create_directory(&mut self, path: &Path) -> Result<(), DiskError> {
+        make_directory(path)
+    }
+
+    fn list(&mut self, path: &Path) -> Result<Vec<(String, FileKind)>, DiskError> {
+        let failed = |source| DiskError::new("reading the directory", path, source);
+        let mut names = Vec::new();
+        for entry in fs::read_dir(path).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            names.push((name, kind_of(entry.file_type().map_err(failed)?)));
+        }
+        Ok(names)
+    }
+
+    fn kind(&mut self, path: &Path) -> Result<Option<FileKind>, DiskError> {
+        match fs::symlink_metadata(path) {
+            Ok(metadata) => Ok(Some(kind_of(metadata.file_type()))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(DiskError::new("stat", path, error)),
+        }
+    }
+
+    fn open(&mut self, path: &Path, how: Open) -> Result<FileId, DiskError> {
+        let failed = |source| DiskError::new("open", path, source);
+        let file = open_options(how).open(path).map_err(failed)?;
+        let direct = match (&self.engine, how) {
+            (Engine::Uring(_), Open::Segment | Open::NewSegment) => {
+                Some(Direct::open(path).map_err(failed)?)
+            }
+            _ => None,
+        };
+        Ok(FileId(self.files.insert(OpenFile {
+            path: path.to_path_buf(),
+            file: Arc::new(file),
+            directory: how == Open::Directory,
+            direct,
+        })))
+    }
+
+    fn close(&mut self, file: FileId) {
+        self.files.remove(file.0);
+    }
+
+    fn length(&mut self, file: FileId) -> Result<u64, DiskError> {
+        let OpenFile { file, path, .. } = self.file(file);
+        let metadata = file.metadata();
+        Ok(metadata
+            .map_err(|source| DiskError::new("stat", path, source))?
+            .len())
+    }
+
+    fn read_at(&mut self, file: FileId, offset: u64, out: &mut [u8]) -> Result<usize, DiskError> {
+        let OpenFile { file, path, .. } = self.file(file);
+        let mut read = 0;
+        while read < out.len() {
+            match file.read_at(&mut out[read..], offset + read as u64) {
+                Ok(0) => break,
+                Ok(bytes) => read += bytes,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(DiskError::new("pread", path, error)),
+            }
+        }
+        Ok(read)
+    }
+
+    fn write_at(&mut self, file: FileId, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
+        let OpenFile { file, path, .. } = self.file(file);
+        let written = file.write_all_at(bytes, offset);
+        written.map_err(|source| DiskError::new("pwrite", path, source))
+    }
+
+    fn allocate(&mut self, file: FileId, length: u64) -> Result<bool, DiskError> {
+        let OpenFile { file, path, .. } = self.file(file);
+        match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, length) {
+            Ok(()) => Ok(true),
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
+                let set = file.set_len(length);
+                set.map_err(|source| DiskError::new("ftruncate", path, source))?;
+                Ok(false)
+            }
+            Err(errno) => Err(DiskError::new("fallocate", path, errno.into())),
+        }
+    }
+
+    fn sync(&mut self, file: FileId) -> Result<(), DiskError> {
+        let OpenFile {
+            file,
+            path,
+            directory,
+            ..
+        } = self.file(file);
+        if *directory {
+            file.sync_all()
+                .map_err(|source| DiskError::new("fsync", path, source))
+        } else {
+            file.sync_data()
+                .map_err(|source| DiskError::new("fdatasync", path, source))
+        }
+    }
+
+    fn rename(&mut self, from: &Path, to: &Path) -> Result<(), DiskError> {
+        fs::rename(from, to).map_err(|source| DiskError::new("rename", to, source))?;
+        // Errors of open files name the file as it is called now.
+        for (_, open) in &mut self.files {
+            if open.path == from {
+                open.path = to.to_path_buf();
+            }
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, path: &Path) -> Result<(), DiskError> {
+        fs::remove_file(path).map_err(|source| DiskError::new("unlink", path, source))
+    }
+
+    fn random(&mut self) -> Result<u64, DiskError> {
+        SysRng.try_next_u64().map_err(|error| {
+            DiskError::new(
+                "getrandom",
+                Path::new("/dev/urandom"),
+                io::Error::other(error),
+            )
+        })
+    }
+
+    fn submit(&mut self, token: Token, operation: Operation) -> Result<(), DiskError> {
+        let id = match &operation {
+            Operation::WriteDurable { file, .. }
+            | Operation::WriteZeros { file, .. }
+            | Operation::SyncDirectory { file } => *file,
+        };
+        let OpenFile {
+            path, file, direct, ..
+        } = &self.files[id.0];
+        match &mut self.engine {
+            Engine::Uring(uring) => uring.submit(token, operation, path, file, direct.as_ref()),
+            Engine::Thread(helper) => helper.submit(token, operation, path, file),
+        }
+    }
+
+    fn reap(&mut self, done: &mut Vec<Done>) -> Result<(), DiskError> {
+        match &mut self.engine {
+            Engine::Uring(uring) => uring.reap(done),
+            Engine::Thread(helper) => helper.reap(done),
+        }
+        Ok(())
+    }
+
+    fn wait(&mut self) -> Result<(), DiskError> {
+        match &mut self.engine {
+            Engine::Uring(uring) => uring.wait(),
+            Engine::Thread(helper) => helper.wait(),
+        }
+    }
+
+    fn completion_fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(match &self.engine {
+            Engine::Uring(uring) => uring.event.as_fd(),
+            Engine::Thread(helper) => helper.event.as_fd(),
+        })
+    }
+}
