@@ -87,11 +87,12 @@ fn redis_cli_stat_reads_our_figures() {
     let cluster = Cluster::start();
     cluster.client(0).must(&["SET", "a", "1"]);
     let mut child = command("redis-cli", &cluster, 0)
-        .args(["--stat", "-i", "0.05"])
+        .args(["--stat", "-i", "0.01"])
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    // It never ends by itself. Two lines of headings, then a line of figures each interval:
+    // It never ends by itself, and hands its lines to a pipe by the block: hence the short interval.
+    // Two lines of headings, then a line of figures each interval:
     // keys, memory, clients, blocked, requests (+difference), connections.
     let lines = BufReader::new(child.stdout.take().unwrap())
         .lines()

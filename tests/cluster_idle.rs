@@ -100,13 +100,13 @@ fn assert_writes_nothing(cluster: &Cluster, idle: Duration) {
     let began = Instant::now();
     // Time itself is what this test is about: the nodes are left alone for so long.
     std::thread::sleep(idle);
-    for position in 0..3 {
+    for (position, before) in before.into_iter().enumerate() {
         assert_eq!(
             account(cluster, position),
             last.1[position],
             "node {position} wrote"
         );
-        let share = (cpu(position) - before[position]) / began.elapsed().as_secs_f64();
+        let share = (cpu(position) - before) / began.elapsed().as_secs_f64();
         println!("node {position} used {:.2} % of a core", share * 100.0);
         // Over a few seconds the kernel's own ticks are too coarse to tell.
         if idle >= Duration::from_secs(30) {

@@ -6,14 +6,16 @@
 use std::process::ExitCode;
 
 use log::{info, warn};
+use rand::TryRng as _;
+use rand::rngs::SysRng;
 use rustix::process::set_parent_process_death_signal;
 use rustix::process::{Pid, Resource, Rlimit, Signal, getppid, getrlimit, setrlimit};
 
 use raftkv::config::{Config, SyncMode};
-use raftkv::event_loop::{Clock, Listeners, Server};
+use raftkv::event_loop::{Clock, Listeners, LoopError, Server};
 use raftkv::limits;
 use raftkv::node::Node;
-use raftkv::storage::{self, Options, Storage};
+use raftkv::storage::{self, Storage};
 
 use super::arguments::Arguments;
 use super::{FAULT, USAGE, configuration, fail, journal};
@@ -55,12 +57,10 @@ pub fn run(arguments: &Arguments) -> ExitCode {
     }
 }
 
-/// The ports are bound first: a second process on the same addresses ends before it has touched
-/// anything.
+/// Binds, so that nothing is touched where that fails; recovers; turns until the end.
 fn serve(config: &Config) -> Result<(), String> {
-    let say = |error: &dyn std::fmt::Display| error.to_string();
-    let listeners = Listeners::bind(config).map_err(|error| say(&error))?;
-    let options = Options {
+    let listeners = Listeners::bind(config).map_err(|error| loop_fault(config, &error))?;
+    let options = storage::Options {
         dir: config.data_dir.clone(),
         cluster: config.cluster.name.clone(),
         server: config.id,
@@ -71,13 +71,25 @@ fn serve(config: &Config) -> Result<(), String> {
         },
         segment_bytes: config.storage.segment_bytes,
     };
-    let (storage, recovered) = Storage::open(&options).map_err(|error| say(&error))?;
+    let opened = Storage::open(&options).map_err(|error| error.to_string())?;
+    let (storage, recovered) = opened;
+    let seed = SysRng.try_next_u64().map_err(|error| format!("no randomness: {error}"))?;
     let clock = Clock::start();
-    // The nonce is drawn from the system for each process: as good a seed as any other number.
-    let seed = recovered.identity.nonce.0;
     let node = Node::recover(config, recovered, seed, clock.now());
     let server = Server::new(config, clock, node, storage, listeners);
-    server.and_then(Server::run).map_err(|error| say(&error))
+    let ended = server.and_then(Server::run);
+    ended.map_err(|error| loop_fault(config, &error))
+}
+
+/// One line; an address that cannot be bound is named with the key that gives it.
+fn loop_fault(config: &Config, error: &LoopError) -> String {
+    let keys = [config.client_listen(), config.peer_listen()];
+    if let LoopError::Bind { address, .. } = error
+        && let Some((_, key)) = keys.iter().find(|(configured, _)| configured == address)
+    {
+        return format!("{key}: {error}");
+    }
+    error.to_string()
 }
 
 /// A failed assertion ends the process at once: whatever it would have done next would rest on a
