@@ -11,8 +11,11 @@ use std::time::{Duration, Instant};
 use common::Reply;
 use common::history::{self, Action, Operation};
 
-/// Times in milliseconds after some instant, and what the counter said.
-fn history(operations: &[(Action, u64, Option<(u64, i64)>)]) -> Vec<Operation> {
+/// What was done, when it was sent, when it was answered and with which number; times are in
+/// milliseconds after some instant.
+type Line = (Action, u64, Option<(u64, i64)>);
+
+fn history(operations: &[Line]) -> Vec<Operation> {
     let origin = Instant::now();
     let at = |millis: u64| origin + Duration::from_millis(millis);
     let reply = |action: Action, number: i64| match action {
@@ -28,7 +31,7 @@ fn history(operations: &[(Action, u64, Option<(u64, i64)>)]) -> Vec<Operation> {
     operations.collect()
 }
 
-fn is_refused(operations: &[(Action, u64, Option<(u64, i64)>)], last: i64) -> bool {
+fn is_refused(operations: &[Line], last: i64) -> bool {
     let history = history(operations);
     let last = BTreeMap::from([(0, last)]);
     panic::catch_unwind(|| history::assert_counters_linearizable(&history, &last)).is_err()
