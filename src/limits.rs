@@ -88,6 +88,55 @@ pub const READ_BUDGET_BYTES: usize = 256 * 1024;
 /// Connections accepted in one turn from one listener.
 pub const ACCEPTS: usize = 256;
 
+/// Bytes of commands that one turn of the loop gathers. At the bound the sockets that were not read
+/// are the first ones in the next turn.
+pub const TURN_BYTES: usize = 4 * 1024 * 1024;
+
+/// The loop reads sockets through one buffer of this size, whatever their number.
+pub const READ_SCRATCH_BYTES: usize = 64 * 1024;
+
+/// Emptied output buffers that are kept for the next connection, and the size of the largest kept.
+pub const SPARE_BUFFERS: usize = 64;
+/// See [`SPARE_BUFFERS`].
+pub const SPARE_BUFFER_BYTES: usize = 64 * 1024;
+
+/// Clients that one look for idle ones examines; looks are this far apart.
+pub const SWEEP_CLIENTS: usize = 1024;
+/// See [`SWEEP_CLIENTS`].
+pub const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
+
+/// A client counts as alive when a command of it is complete, or when this many bytes of one come
+/// at once. Bytes that drip in one by one are not life: they would hold a connection for ever.
+pub const CLIENT_PROGRESS_BYTES: usize = 1024;
+
+/// How long a closed client may take to read its last replies, and to close in its turn.
+pub const CLIENT_CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long accepting rests when the kernel has no memory or no descriptor for it.
+pub const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// Connections on the peer port, those without a hello included. Further ones are closed.
+pub const PEER_CONNECTIONS: usize = 128;
+
+/// How long a connection to a peer may take to be established.
+pub const DIAL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The pause before a peer is dialled again; it grows up to the maximum while that fails.
+pub const DIAL_RETRY_MIN: Duration = Duration::from_millis(50);
+/// See [`DIAL_RETRY_MIN`].
+pub const DIAL_RETRY_MAX: Duration = Duration::from_millis(250);
+
+/// A peer connection whose bytes are not acknowledged for so long is given up by the kernel, so
+/// that a healed network is met by a new connection and not by an old one's long retransmission
+/// pause.
+pub const PEER_SILENCE: Duration = Duration::from_secs(2);
+
+/// How long a clean stop may take before the process ends anyway.
+pub const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How often the process's own figures are taken, and a full disk is looked at again.
+pub const OBSERVE_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Peers of one cluster, learners included.
 pub const MEMBERS: usize = 31;
 
@@ -207,8 +256,11 @@ const _: () = assert!(COMMAND_BYTES + 64 * 1024 <= FRAME_BYTES);
 const _: () = assert!(CLIENT_PIPELINE_BYTES <= READ_BUDGET_BYTES);
 const _: () = assert!(CLIENT_OUTPUT_PAUSE_BYTES < CLIENT_OUTPUT_BYTES);
 const _: () = assert!(SEGMENT_BYTES_MIN <= SEGMENT_BYTES && SEGMENT_BYTES <= SEGMENT_BYTES_MAX);
+const _: () = assert!(2 * MEMBERS < PEER_CONNECTIONS);
+const _: () = assert!(READ_SCRATCH_BYTES <= READ_BUDGET_BYTES && READ_BUDGET_BYTES <= TURN_BYTES);
 const _: () = assert!(BATCH_BYTES + 1024 <= RECORD_BYTES);
-const _: () = assert!(FILL_SLICE_BYTES % 4096 == 0 && FILL_AT_OPEN_BYTES % 4096 == 0);
+const _: () =
+    assert!(FILL_SLICE_BYTES.is_multiple_of(4096) && FILL_AT_OPEN_BYTES.is_multiple_of(4096));
 const _: () = assert!(SEGMENT_PREPARE_BYTES < SEGMENT_BYTES && FILL_AHEAD_BYTES < SEGMENT_BYTES);
 const _: () = assert!(LOG_SCARCE_BYTES < SEGMENT_PREPARE_BYTES);
 const _: () =

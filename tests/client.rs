@@ -2,117 +2,19 @@
 //! sends a write twice.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::net::TcpListener;
 use std::thread;
 use std::time::Duration;
 
 use raftkv::client::{Client, ClientError, Connection, Doubt, LinkError, Options, Wire};
 use raftkv::limits;
-use raftkv::proto::frame::{
-    ClientTag, FrameDecoder, FrameKind, PREFACE, encode_client_reply, encode_frame,
-};
-use raftkv::proto::hello::{Hello, HelloRefused, Refusal, Role};
-use raftkv::proto::reply_decoder::{ReplyDecoder, Value};
+use raftkv::proto::frame::{FrameKind, PREFACE, encode_frame};
+use raftkv::proto::hello::{HelloRefused, Refusal};
+use raftkv::proto::reply_decoder::Value;
 
-/// What a scripted server does with a request.
-enum Act {
-    Reply(Vec<u8>),
-    /// Closes the connection without a reply.
-    Close,
-    /// Never answers.
-    Silence,
-}
+use scripted::{Act, Server};
 
-/// A server that answers each request, framed or plain, as `script` says of its words. What it
-/// was asked comes out of the channel, in order.
-struct Server {
-    endpoint: String,
-    asked: Receiver<String>,
-}
-
-impl Server {
-    fn start(script: impl Fn(&str) -> Act + Send + Clone + 'static) -> Server {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let endpoint = listener.local_addr().unwrap().to_string();
-        let (sender, asked) = channel();
-        thread::spawn(move || {
-            for stream in listener.incoming() {
-                let (script, sender) = (script.clone(), sender.clone());
-                thread::spawn(move || serve(stream.unwrap(), &script, &sender));
-            }
-        });
-        Server { endpoint, asked }
-    }
-
-    fn asked(&self) -> Vec<String> {
-        self.asked.try_iter().collect()
-    }
-}
-
-fn serve(mut stream: TcpStream, script: &impl Fn(&str) -> Act, asked: &Sender<String>) {
-    let mut buffer = vec![0; 1 << 16];
-    let mut first = [0];
-    if stream.peek(&mut first).unwrap_or(0) == 0 {
-        return;
-    }
-    let framed = first == [0];
-    let mut frames = FrameDecoder::new();
-    let mut commands = ReplyDecoder::new();
-    loop {
-        let Ok(count @ 1..) = stream.read(&mut buffer) else {
-            return;
-        };
-        let mut input = &buffer[..count];
-        if !framed {
-            while let Some(command) = commands.decode(&mut input).unwrap() {
-                match run(&command, script, asked) {
-                    Act::Reply(resp) => stream.write_all(&resp).unwrap(),
-                    Act::Close => return,
-                    Act::Silence => {}
-                }
-            }
-            continue;
-        }
-        while let Some(frame) = frames.decode(&mut input).unwrap() {
-            let mut out = Vec::new();
-            if frame.kind == FrameKind::Hello {
-                assert_eq!(Hello::decode(frame.payload).unwrap().role, Role::Client);
-                out.extend_from_slice(&PREFACE);
-                encode_frame(FrameKind::Hello, 0, &mut out, |out| {
-                    Hello::client().encode(out)
-                });
-                stream.write_all(&out).unwrap();
-                continue;
-            }
-            assert_eq!(frame.kind, FrameKind::ClientRequest);
-            let (tag, mut resp) = ClientTag::decode(frame.payload).unwrap();
-            let command = commands.decode(&mut resp).unwrap().unwrap();
-            match run(&command, script, asked) {
-                Act::Reply(resp) => encode_client_reply(tag, &resp, &mut out),
-                Act::Close => return,
-                Act::Silence => {}
-            }
-            stream.write_all(&out).unwrap();
-        }
-    }
-}
-
-fn run(command: &Value, script: &impl Fn(&str) -> Act, asked: &Sender<String>) -> Act {
-    let Value::Array(words) = command else {
-        panic!("not a command: {command:?}")
-    };
-    let words: Vec<_> = words
-        .iter()
-        .map(|word| match word {
-            Value::Bulk(bytes) => String::from_utf8_lossy(bytes).into_owned(),
-            other => panic!("not a bulk: {other:?}"),
-        })
-        .collect();
-    let line = words.join(" ");
-    let _ = asked.send(line.clone());
-    script(&line)
-}
+mod scripted;
 
 fn ok(_: &str) -> Act {
     Act::Reply(b"+OK\r\n".to_vec())

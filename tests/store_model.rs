@@ -237,3 +237,12 @@ fn advance_clock_never_brings_a_key_back() {
     assert_eq!(store.clock(), ClusterTime(6));
     assert!(!store.contains(b"a"));
 }
+
+#[test]
+fn advance_clock_to_the_end_of_time_spares_keys_without_a_deadline() {
+    let mut store = Store::new();
+    store.set(b"a", b"", None);
+    store.set(b"b", b"", Some(ClusterTime(i64::MAX as u64)));
+    store.advance_clock(ClusterTime(u64::MAX));
+    assert!(store.contains(b"a") && !store.contains(b"b"));
+}

@@ -2,6 +2,7 @@
 //! decodes like the whole. Called by the fuzz target and by the replay of its corpus in
 //! `cargo test`.
 
+use raftkv::limits;
 use raftkv::proto::frame::{
     ClientTag, FrameDecoder, FrameError, FrameKind, HEADER_BYTES, PREFACE, encode_frame,
 };
@@ -93,15 +94,14 @@ fn with_mended_checksums(stream: &[u8]) -> Vec<u8> {
         let Some((frame, behind)) = rest.split_at_mut_checked(HEADER_BYTES + length) else {
             break;
         };
-        let mut right = Vec::new();
-        // An unknown kind keeps its code; the checksum is only wrong where nobody looks at it.
-        if let (Some(kind), 1..) = (FrameKind::from_code(frame[8]), length) {
-            if length <= raftkv::limits::FRAME_BYTES {
-                encode_frame(kind, frame[9], &mut right, |out| {
-                    out.extend_from_slice(&frame[HEADER_BYTES..]);
-                });
-                frame[4..8].copy_from_slice(&right[4..8]);
-            }
+        // Where kind or length are refused, nobody looks at the checksum.
+        let kind = FrameKind::from_code(frame[8]);
+        if let Some(kind) = kind.filter(|_| (1..=limits::FRAME_BYTES).contains(&length)) {
+            let mut right = Vec::new();
+            encode_frame(kind, frame[9], &mut right, |out| {
+                out.extend_from_slice(&frame[HEADER_BYTES..]);
+            });
+            frame[4..8].copy_from_slice(&right[4..8]);
         }
         rest = behind;
     }

@@ -24,6 +24,14 @@ pub enum Wire {
     Text,
 }
 
+/// Whether `text` is of the form `host:port`.
+pub fn is_endpoint(text: &str) -> bool {
+    let Some((host, port)) = text.rsplit_once(':') else {
+        return false;
+    };
+    !host.is_empty() && port.parse().is_ok_and(|port: u16| port > 0)
+}
+
 /// Bytes asked of the socket at once.
 const READ_BYTES: usize = 64 * 1024;
 

@@ -23,7 +23,8 @@ pub struct Options {
     /// How long to wait for one reply. Longer than the server's own time-out, so that its verdict
     /// comes first.
     pub reply_timeout: Duration,
-    /// How long to go on trying what was surely not done.
+    /// How long to go on trying what was surely not done. Until a first node was reached, one
+    /// round over all endpoints is enough: more likely they are wrong than all down.
     pub retry_timeout: Duration,
 }
 
@@ -49,6 +50,8 @@ const PAUSE_LONGEST: Duration = Duration::from_millis(200);
 pub struct Client {
     options: Options,
     connection: Option<Connection>,
+    /// Whether any node was ever reached.
+    was_connected: bool,
     /// Which endpoint the connection leads to, or is tried next.
     current: usize,
 }
@@ -65,6 +68,7 @@ impl Client {
         Client {
             options,
             connection: None,
+            was_connected: false,
             current: 0,
         }
     }
@@ -255,12 +259,13 @@ impl Client {
                 match Connection::open(self.endpoint(), wire, connect_timeout) {
                     Ok(connection) => {
                         self.connection = Some(connection);
+                        self.was_connected = true;
                         return Ok(());
                     }
                     Err(error) => attempts.push((self.abandon(), error)),
                 }
             }
-            if Instant::now() + pause >= give_up {
+            if !self.was_connected || Instant::now() + pause >= give_up {
                 return Err(ClientError::Unreachable { attempts });
             }
             std::thread::sleep(pause);

@@ -180,7 +180,8 @@ impl Conditions {
         let Some(current) = current.map(signed) else {
             return !self.xx && !self.gt;
         };
-        !self.nx && !(self.gt && new <= current) && !(self.lt && new >= current)
+        let refused = self.nx || (self.gt && new <= current) || (self.lt && new >= current);
+        !refused
     }
 }
 

@@ -165,7 +165,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn matches_agrees_with_the_definition(pattern in "[ab*?^\\[\\]\\\\-]{0,8}", text in "[ab\\]-]{0,8}") {
+        fn matches_agrees_with_the_definition(
+            pattern in "[ab*?^\\[\\]\\\\-]{0,8}",
+            text in "[ab\\]-]{0,8}",
+        ) {
             let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
             prop_assert_eq!(matches(pattern, text), matches_slowly(pattern, text));
             if matches(pattern, text) {

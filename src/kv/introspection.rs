@@ -85,7 +85,7 @@ pub fn list(args: Args<'_>) -> Reply {
         if args.len() <= 2 {
             true
         } else if by.eq_ignore_ascii_case(b"aclcat") {
-            categories(row).any(|category| category[1..].as_bytes().eq_ignore_ascii_case(wanted))
+            categories(row).any(|category| category.as_bytes()[1..].eq_ignore_ascii_case(wanted))
         } else if by.eq_ignore_ascii_case(b"pattern") {
             glob::matches(wanted, row.name.as_bytes())
         } else {

@@ -61,9 +61,10 @@ impl Store {
         self.clock
     }
 
-    /// Moves the clock to `time`. It never goes back: a dead key would come to life again.
+    /// Moves the clock to `time`. It never goes back: a dead key would come to life again. Nor
+    /// does it reach [`NEVER`], whatever the log says: keys without a deadline would die.
     pub fn advance_clock(&mut self, time: ClusterTime) {
-        self.clock = self.clock.max(time);
+        self.clock = self.clock.max(time.min(NEVER.prev()));
     }
 
     /// The number of the last mutation, 0 before the first.

@@ -1,1 +1,257 @@
-//! loop
+//! The real server: one thread that owns all sockets, timers and files, and one [`Node`].
+//!
+//! Design page 1, §5. `main` binds the [`Listeners`], recovers the node and calls [`Server::run`];
+//! [`turn`] is what happens again and again from there on. Nothing here decides anything that the
+//! simulator would have to repeat: what a message or a command means is the node's.
+
+mod client;
+mod clients;
+mod clock;
+mod conversation;
+mod facts;
+mod listener;
+mod output;
+mod peer;
+mod peers;
+mod sockets;
+mod turn;
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::os::fd::AsRawFd;
+
+use mio::event::Source;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook_mio::v1_0::Signals;
+
+use self::clients::Clients;
+use self::peer::News;
+use self::peers::Peers;
+use self::turn::Turn;
+use crate::config::Config;
+use crate::limits;
+use crate::node::{Effect, Node, Requests, Role};
+use crate::proto::hello;
+use crate::storage::{Room, Storage, StorageError};
+use crate::types::{Instant, ServerId, Term};
+
+pub use self::clock::Clock;
+pub use self::listener::Listeners;
+
+const CLIENT_PORT: Token = Token(0);
+const PEER_PORT: Token = Token(1);
+const STORAGE: Token = Token(2);
+const SIGNALS: Token = Token(3);
+/// Peers' connections have the tokens from here on, a bounded number of them ...
+const FIRST_PEER: usize = 16;
+/// ... and clients' connections all the others.
+const FIRST_CLIENT: usize = FIRST_PEER + limits::PEER_CONNECTIONS + limits::MEMBERS;
+
+/// Readiness reports taken from the kernel at once; what is left is taken in the next turn.
+const EVENTS: usize = 1024;
+
+/// Why the loop ended, other than by being asked to.
+#[derive(Debug)]
+pub enum LoopError {
+    /// An address of the configuration cannot be listened on.
+    Bind {
+        /// The address as configured.
+        address: String,
+        /// What the kernel says.
+        error: io::Error,
+    },
+    /// The poll itself failed, or its set-up.
+    Poll(io::Error),
+    /// A write, a sync or the directory failed; nothing was acknowledged after it.
+    Storage(StorageError),
+    /// A second signal came while the first one's clean stop was under way.
+    Interrupted,
+}
+
+impl fmt::Display for LoopError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LoopError::Bind { address, error } => write!(f, "cannot listen on {address}: {error}"),
+            LoopError::Poll(error) => write!(f, "the poll loop failed: {error}"),
+            LoopError::Storage(error) => write!(f, "{error}"),
+            LoopError::Interrupted => write!(f, "ended by a second signal before a clean stop"),
+        }
+    }
+}
+
+impl Error for LoopError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            LoopError::Bind { error, .. } | LoopError::Poll(error) => Some(error),
+            LoopError::Storage(error) => Some(error),
+            LoopError::Interrupted => None,
+        }
+    }
+}
+
+impl From<StorageError> for LoopError {
+    fn from(error: StorageError) -> LoopError {
+        LoopError::Storage(error)
+    }
+}
+
+/// A node and everything around it.
+pub struct Server {
+    node: Node,
+    storage: Storage,
+    clock: Clock,
+    poll: Poll,
+    events: Events,
+    listeners: Listeners,
+    signals: Signals,
+    clients: Clients,
+    peers: Peers,
+    /// All sockets are read through it.
+    scratch: Vec<u8>,
+    /// What a peer's connection brought in one read.
+    news: Vec<News>,
+    /// This turn's commands.
+    requests: Requests,
+    /// What the node wants done, in order.
+    effects: Vec<Effect>,
+    /// The time of this turn.
+    now: Instant,
+    /// The storage has finished something.
+    storage_ready: bool,
+    /// The room that the node knows of.
+    room: Room,
+    observe_at: Instant,
+    /// A signal asked for the end, and by this instant it comes in any case.
+    stop: Option<Instant>,
+    /// What was last logged about who leads.
+    leadership: Leadership,
+}
+
+/// Who leads, as far as the log lines tell.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Leadership {
+    role: Role,
+    leader: Option<ServerId>,
+    term: Term,
+}
+
+impl Leadership {
+    fn of(node: &Node) -> Leadership {
+        let status = node.status();
+        Leadership {
+            role: status.role,
+            leader: status.leader,
+            term: status.current_term,
+        }
+    }
+
+    /// Whether this is worth a line after `other`: campaigns that come to nothing are not.
+    fn differs(self, other: Leadership) -> bool {
+        let settled = |role| matches!(role, Role::Leader | Role::Recovering);
+        self.leader != other.leader
+            || (self.role != other.role && (settled(self.role) || settled(other.role)))
+    }
+}
+
+impl Server {
+    /// Puts a recovered node and its files, whose clock is `clock`, into a loop of its own.
+    pub fn new(
+        config: &Config,
+        clock: Clock,
+        node: Node,
+        storage: Storage,
+        mut listeners: Listeners,
+    ) -> Result<Server, LoopError> {
+        let poll = Poll::new().map_err(LoopError::Poll)?;
+        let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(LoopError::Poll)?;
+        let registry = poll.registry();
+        listeners
+            .client
+            .register(registry, CLIENT_PORT)
+            .map_err(LoopError::Poll)?;
+        listeners
+            .peer
+            .register(registry, PEER_PORT)
+            .map_err(LoopError::Poll)?;
+        signals
+            .register(registry, SIGNALS, Interest::READABLE)
+            .map_err(LoopError::Poll)?;
+        SourceFd(&storage.completion_fd().as_raw_fd())
+            .register(registry, STORAGE, Interest::READABLE)
+            .map_err(LoopError::Poll)?;
+
+        let mut host = node.hello_to(ServerId::ZERO);
+        host.role = hello::Role::Client;
+        let now = clock.now();
+        let server = Server {
+            clients: Clients::new(config, host, FIRST_CLIENT),
+            peers: Peers::new(config.id, FIRST_PEER),
+            leadership: Leadership::of(&node),
+            node,
+            storage,
+            clock,
+            poll,
+            events: Events::with_capacity(EVENTS),
+            listeners,
+            signals,
+            scratch: vec![0; limits::READ_SCRATCH_BYTES],
+            news: Vec::new(),
+            requests: Requests::default(),
+            effects: Vec::new(),
+            now,
+            // Whatever happened before the registration is looked at in the first turn.
+            storage_ready: true,
+            room: Room::Ample,
+            observe_at: now,
+            stop: None,
+        };
+        server.log_start();
+        Ok(server)
+    }
+
+    /// Turns until a signal asks for the end and the node had its chance to leave well.
+    ///
+    /// # Errors
+    ///
+    /// A storage fault ends the loop at once, and nothing is acknowledged after it.
+    pub fn run(mut self) -> Result<(), LoopError> {
+        while self.turn()? == Turn::GoOn {}
+        self.storage.close()?;
+        log::info!("stopped");
+        Ok(())
+    }
+
+    fn log_start(&self) {
+        let status = self.node.status();
+        let (engine, reason) = self.storage.engine();
+        log::info!(
+            "server {} started: clients on {}, peers on {}, storage {engine} ({reason}), \
+             {} in term {}, log up to {}",
+            status.server,
+            self.listeners.client.address(),
+            self.listeners.peer.address(),
+            status.role.name(),
+            status.current_term,
+            status.last_log_index,
+        );
+    }
+
+    /// Says who leads if that has changed.
+    fn log_leadership(&mut self) {
+        let current = Leadership::of(&self.node);
+        if !current.differs(self.leadership) {
+            return;
+        }
+        let term = current.term;
+        match (current.role, current.leader) {
+            (Role::Leader, _) => log::info!("leads in term {term}"),
+            (Role::Recovering, _) => log::warn!("takes part in nothing: its disk is not known"),
+            (_, Some(leader)) => log::info!("follows server {leader} in term {term}"),
+            (_, None) => log::info!("knows no leader in term {term}"),
+        }
+        self.leadership = current;
+    }
+}

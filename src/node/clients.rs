@@ -207,11 +207,6 @@ impl Clients {
 }
 
 impl Client {
-    /// Whether every command was answered.
-    pub fn is_idle(&self) -> bool {
-        self.slots.is_empty()
-    }
-
     /// The protocol of the command just opened follows a change of the connection's: `HELLO` is
     /// answered in the version that it asks for.
     pub fn retag_last_slot(&mut self) {

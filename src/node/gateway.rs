@@ -225,24 +225,21 @@ impl Gateway {
         pending
     }
 
-    /// When [`time_out`](Gateway::time_out) or a resend is due.
-    pub fn deadline(&self, timeout: Duration, resend_after: Duration) -> Instant {
+    /// When [`time_out`](Gateway::time_out) is due.
+    pub fn deadline(&self, timeout: Duration) -> Instant {
         let undecided = self.pending.iter().find(|pending| !pending.is_given_up);
         let oldest_pending = undecided.map(|pending| pending.since);
         let oldest_waiting = self.waiting.front().map(|gathered| gathered.since);
         let oldest = [oldest_pending, oldest_waiting].into_iter().flatten().min();
-        let times_out = oldest.map_or(Instant::NEVER, |since| since.after(timeout));
-        let resends = if self.pending.is_empty() {
-            Instant::NEVER
-        } else {
-            self.sent.after(resend_after)
-        };
-        times_out.min(resends)
+        oldest.map_or(Instant::NEVER, |since| since.after(timeout))
     }
 
-    /// Whether something pending has been on its way for longer than `resend_after`.
-    pub fn is_overdue(&self, now: Instant, resend_after: Duration) -> bool {
-        !self.pending.is_empty() && now >= self.sent.after(resend_after)
+    /// When what is pending has been on its way for `resend_after`.
+    pub fn resend_deadline(&self, resend_after: Duration) -> Instant {
+        if self.pending.is_empty() || self.must_resend {
+            return Instant::NEVER;
+        }
+        self.sent.after(resend_after)
     }
 
     /// Answers what could not be decided since `timeout`: a batch without a number was surely not

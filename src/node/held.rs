@@ -50,11 +50,6 @@ impl HeldReads {
         });
     }
 
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.reads.is_empty()
-    }
-
     /// Bytes of arguments.
     pub fn bytes(&self) -> usize {
         self.arena.len()

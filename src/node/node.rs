@@ -156,19 +156,16 @@ impl Node {
         }
         let timeout = self.config.client.request_timeout;
         let resend_after = self.resend_after();
-        let undecided = self.gateway.deadline(timeout, resend_after);
+        let undecided = self.gateway.deadline(timeout);
+        let resend = self.resend_deadline();
         let reads = self.reads.deadline(timeout, resend_after);
         let stop = self
             .stop_deadline
             .filter(|_| !self.is_abandoned)
             .unwrap_or(Instant::NEVER);
         let expiry = self.expiry_deadline(now);
-        self.raft
-            .deadline()
-            .min(undecided)
-            .min(reads)
-            .min(stop)
-            .min(expiry)
+        let own = self.raft.deadline();
+        own.min(undecided).min(resend).min(reads).min(stop).min(expiry)
     }
 
     /// Whether clients' sockets are to be read: not while the gateway's window is full, or the
@@ -259,6 +256,15 @@ impl Node {
         self.config.raft.election_timeout.1 * RESEND_ELECTION_TIMEOUTS
     }
 
+    /// When pending batches are sent again. What a leader has appended is in its log; there is
+    /// nobody to send it to.
+    fn resend_deadline(&self) -> Instant {
+        if self.raft.is_leader() {
+            return Instant::NEVER;
+        }
+        self.gateway.resend_deadline(self.resend_after())
+    }
+
     fn peer_up(&mut self, now: Instant, peer: ServerId, incarnation: Incarnation) {
         self.raft.peer_up(now, peer, incarnation);
         if self.raft.leader() == Some(peer) {
@@ -331,8 +337,7 @@ impl Node {
             .time_out(now, timeout, &mut self.clients, effects);
         self.unparked.extend(unparked);
         self.reads.ask_overdue_again(now, resend_after);
-        // What a leader has appended is in its log; there is nobody to send it to.
-        if self.gateway.is_overdue(now, resend_after) && !self.raft.is_leader() {
+        if now >= self.resend_deadline() {
             self.gateway.resend();
         }
         self.is_abandoned |= is_stopping;

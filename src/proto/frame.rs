@@ -514,7 +514,11 @@ mod tests {
         #[test]
         fn decode_in_pieces_gives_what_was_encoded(
             frames in prop::collection::vec(
-                (prop::sample::select(&KINDS[..]), any::<u8>(), prop::collection::vec(any::<u8>(), 1..300)),
+                (
+                    prop::sample::select(&KINDS[..]),
+                    any::<u8>(),
+                    prop::collection::vec(any::<u8>(), 1..300),
+                ),
                 0..6,
             ),
             piece_bytes in 1_usize..400,

@@ -22,6 +22,11 @@ pub mod thread;
 pub mod uring;
 pub mod writer;
 
+#[cfg(test)]
+mod fault_tests;
+#[cfg(test)]
+mod memory;
+
 use std::fs::File;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};

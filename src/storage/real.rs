@@ -30,7 +30,7 @@ pub struct RealDisk {
 }
 
 enum Engine {
-    Uring(Uring),
+    Uring(Box<Uring>),
     Thread(Helper),
 }
 
@@ -70,7 +70,7 @@ impl RealDisk {
 
     fn try_uring(directory: &Path, lock: &File) -> Result<RealDisk, DiskError> {
         let setup = |source| DiskError::new("io_uring setup", directory, source);
-        let engine = Engine::Uring(Uring::new(lock).map_err(setup)?);
+        let engine = Engine::Uring(Box::new(Uring::new(lock).map_err(setup)?));
         let mut disk = RealDisk {
             files: Slab::new(),
             engine,
@@ -91,10 +91,7 @@ impl RealDisk {
     fn try_write(&mut self, path: &Path) -> Result<(), DiskError> {
         let file = self.open(path, Open::NewSegment)?;
         let direct = self.files[file.0].direct.as_ref();
-        self.why = match direct.is_some_and(Direct::is_direct) {
-            true => "direct synced writes".to_owned(),
-            false => "buffered writes with fdatasync, no direct access here".to_owned(),
-        };
+        self.why = direct.map(Direct::describe).unwrap_or_default().to_owned();
         let blocks = BlockBuffer::build(1, |out| out.push(0));
         let offset = 0;
         self.submit(

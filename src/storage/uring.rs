@@ -1,8 +1,9 @@
 //! io_uring: a synced write is submitted, the loop goes on, and an eventfd says when it has ended.
 //!
-//! Called by [`super::real`]. Where the filesystem has direct access a durable write is one
-//! `O_DIRECT|O_DSYNC` write; where it has not, a buffered write with a linked fdatasync. Never
-//! retries, and never polls the kernel from a thread: an idle node costs nothing.
+//! Called by [`super::real`]. Where the device writes through its cache a durable write is one
+//! `O_DIRECT|O_DSYNC` write; else a write, direct if the filesystem allows it, with a linked
+//! fdatasync: there the kernel would end a synced write in a work queue, which waits milliseconds
+//! for a busy processor. Never retries, and never polls: an idle node costs nothing.
 #![allow(
     unsafe_code,
     reason = "the kernel reads a submitted operation's memory after submit has returned; the \
@@ -72,16 +73,38 @@ impl Direct {
                 Err(error) => Err(error),
             }
         };
-        Ok(Direct {
-            synced: open(OFlags::DSYNC)?,
-            unsynced: open(OFlags::empty())?,
-        })
+        let unsynced = open(OFlags::empty())?;
+        let synced = match &unsynced {
+            Some(file) if writes_through(file) => open(OFlags::DSYNC)?,
+            _ => None,
+        };
+        Ok(Direct { synced, unsynced })
     }
 
-    /// Whether the filesystem has direct access.
-    pub fn is_direct(&self) -> bool {
-        self.synced.is_some()
+    /// How a write becomes durable here, for the start-up line.
+    pub fn describe(&self) -> &'static str {
+        match (&self.synced, &self.unsynced) {
+            (Some(_), _) => "direct synced writes",
+            (None, Some(_)) => "direct writes with fdatasync, as the device has no write-through",
+            (None, None) => "buffered writes with fdatasync, as there is no direct access",
+        }
     }
+}
+
+/// Whether the file's device has write-through writes (FUA). Where nothing says so, it has not.
+fn writes_through(file: &File) -> bool {
+    let Ok(stat) = rustix::fs::fstat(file) else {
+        return false;
+    };
+    let (major, minor) = (
+        rustix::fs::major(stat.st_dev),
+        rustix::fs::minor(stat.st_dev),
+    );
+    let device = format!("/sys/dev/block/{major}:{minor}");
+    // A partition has no queue of its own, but its disk above it has.
+    ["queue/fua", "../queue/fua"].iter().any(|queue| {
+        std::fs::read_to_string(format!("{device}/{queue}")).is_ok_and(|fua| fua.trim() == "1")
+    })
 }
 
 impl Uring {
@@ -137,10 +160,11 @@ impl Uring {
                     let write = write(synced.as_raw_fd(), bytes, offset);
                     self.push(&[write.user_data(user_data(slot, Part::Write))]);
                 } else {
-                    let write = write(file.as_raw_fd(), bytes, offset)
+                    let fd = unsynced.unwrap_or(file).as_raw_fd();
+                    let write = write(fd, bytes, offset)
                         .flags(squeue::Flags::IO_LINK)
                         .user_data(user_data(slot, Part::Write));
-                    let sync = opcode::Fsync::new(types::Fd(file.as_raw_fd()))
+                    let sync = opcode::Fsync::new(types::Fd(fd))
                         .flags(types::FsyncFlags::DATASYNC)
                         .build()
                         .user_data(user_data(slot, Part::Fdatasync));
@@ -250,5 +274,8 @@ impl Drop for Uring {
             }
             self.reap(&mut done);
         }
+        // The kernel ends a ring some time after its last user; the lock need not wait for that
+        // now. A failure only means that it does.
+        let _ = self.ring.submitter().unregister_files();
     }
 }

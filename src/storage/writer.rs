@@ -95,6 +95,10 @@ impl Writer {
             self.gathered_state = Some(state);
             bodies.push(Body::HardState(state));
         }
+        if bodies.is_empty() {
+            // Nothing to write still has its turn: it is durable when what came before it is.
+            bodies.push(Body::HardState(self.gathered_state.unwrap_or_default()));
+        }
         let bytes = bodies.iter().map(|body| body.encoded_len() as u64).sum();
         self.gathered_bytes += bytes;
         self.gathered.push_back(Gathered { seq, bodies, bytes });
@@ -119,14 +123,6 @@ impl Writer {
             self.gathered_bytes -= gathered.bytes;
             seq = gathered.seq;
             bodies.extend(gathered.bodies);
-        }
-        // An effect may hold nothing; it is durable when what came before it is.
-        if bodies.is_empty() {
-            bodies.extend(
-                self.written_state
-                    .or(Some(HardState::default()))
-                    .map(Body::HardState),
-            );
         }
         self.owed = !self.gathered.is_empty();
         self.write(disk, bodies, UnderWay::Log(seq))

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::net::TcpListener;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -18,6 +19,9 @@ use rustix::process::{Pid, Signal, kill_process};
 
 /// How many nodes a cluster has.
 pub const NODES: usize = 3;
+
+/// Where free ports are looked for.
+const PORTS: Range<u16> = 15_000..30_000;
 
 /// How long a node may take to answer a question about itself.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -215,11 +219,21 @@ impl Drop for Cluster {
     }
 }
 
-/// Ports that were free a moment ago.
+/// Ports that were free a moment ago. They lie below those that Linux gives to outgoing
+/// connections, so that a killed node's port is still free when it comes back.
 fn free_ports(count: usize) -> io::Result<Vec<u16>> {
-    let listeners: Vec<_> = (0..count)
-        .map(|_| TcpListener::bind("127.0.0.1:0"))
-        .collect::<io::Result<_>>()?;
+    let first = PORTS.start + (std::process::id() % u32::from(PORTS.end - PORTS.start)) as u16;
+    let mut listeners = Vec::new();
+    for port in (first..PORTS.end).chain(PORTS.start..first) {
+        match TcpListener::bind(("127.0.0.1", port)) {
+            Ok(listener) => listeners.push(listener),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+            Err(error) => return Err(error),
+        }
+        if listeners.len() == count {
+            break;
+        }
+    }
     listeners
         .iter()
         .map(|listener| Ok(listener.local_addr()?.port()))

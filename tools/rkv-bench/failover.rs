@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use raftkv::client::{Connection, Wire};
 use raftkv::proto::reply_decoder::Value;
+use rand::{RngExt, SeedableRng};
+use rand_xoshiro::Xoshiro256PlusPlus;
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -28,6 +30,9 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The longest that a cluster may take to be whole again.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The longest wait between the last of the writes before it and the kill, in microseconds.
+const KILL_DELAY_US: u64 = 20_000;
 
 /// Writes that must have gone through before the leader is killed.
 const WRITES_BEFORE: usize = 50;
@@ -133,8 +138,14 @@ fn run_round(
     let writer = thread::spawn(move || write_on(connection, before, &sender));
 
     let mut seen = Vec::new();
-    let taken_away = receive_until(&writes, &mut seen, |_, seen| seen.len() >= WRITES_BEFORE)
-        .then(|| take_away(cluster, leader, stop));
+    // Not always right behind a reply: a write may be anywhere on its way.
+    let mut rng = Xoshiro256PlusPlus::seed_from_u64(before as u64);
+    let delay = Duration::from_micros(rng.random_range(0..KILL_DELAY_US));
+    let taken_away =
+        receive_until(&writes, &mut seen, |_, seen| seen.len() >= WRITES_BEFORE).then(|| {
+            thread::sleep(delay);
+            take_away(cluster, leader, stop)
+        });
     let killed = match taken_away {
         Some(Ok(killed)) => Some(killed),
         Some(Err(error)) => return Err(error),

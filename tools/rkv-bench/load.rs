@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use raftkv::client::{Client, Options, Wire};
+use raftkv::client::{Client, Options, Wire, is_endpoint};
 use rand::SeedableRng;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use serde_json::json;
@@ -29,7 +29,7 @@ pub struct LoadArguments {
         value_name = "HOST:PORT,...",
         value_delimiter = ','
     )]
-    #[arg(default_value = "127.0.0.1:7101")]
+    #[arg(default_value = "127.0.0.1:7101", value_parser = parse_endpoint)]
     connect: Vec<String>,
 
     /// What to send
@@ -82,6 +82,13 @@ pub struct LoadArguments {
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
+}
+
+fn parse_endpoint(text: &str) -> Result<String, String> {
+    if is_endpoint(text) {
+        return Ok(text.to_owned());
+    }
+    Err("expected host:port, such as 127.0.0.1:7101".to_owned())
 }
 
 /// Runs a load and prints its result; tells whether there was no error.

@@ -17,9 +17,9 @@ use clap::{Parser, Subcommand};
 
 const LONG_ABOUT: &str = "\
 Measures a server that speaks Redis's protocol, by a closed loop: each connection sends a batch of
-commands (-P of them), waits for all replies, and sends the next. Latency is from the sending of the
-batch to the reply. While a closed loop waits, it sends nothing, so that a stall of the server counts
-once for each connection and not for all requests that it would have delayed.";
+commands (-P of them), waits for all replies, and sends the next. Latency is from the sending of
+the batch to the reply. While a closed loop waits, it sends nothing, so that a stall of the server
+counts once for each connection and not for all requests that it would have delayed.";
 
 const AFTER_HELP: &str = "\
 Examples:

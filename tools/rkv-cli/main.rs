@@ -1,13 +1,12 @@
 //! rkv-cli: commands from the command line, from a prompt or from a pipe; replies as redis-cli
 //! shows them.
 //!
-//! The way through its files: this one reads the arguments and runs commands, `words` parts a line
-//! into words, `render` shows replies, `prompt` is the interactive loop. Stands on
-//! `raftkv::client`, which decides what may be sent twice.
+//! The way through its files: this one reads the arguments and runs commands, `render` shows
+//! replies, `prompt` is the interactive loop. Stands on `raftkv::client`, which decides what may
+//! be sent twice.
 
 mod prompt;
 mod render;
-mod words;
 
 use std::ffi::OsString;
 use std::io::{self, BufRead, IsTerminal, Write};
@@ -16,7 +15,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use raftkv::client::{Client, Options, Wire};
+use raftkv::client::{Client, Options, Wire, is_endpoint};
+use raftkv::proto::args::Args;
+use raftkv::proto::inline::{UnbalancedQuotes, split_line};
 
 use render::Style;
 
@@ -45,7 +46,7 @@ reached, 2 for bad usage.";
 #[command(name = "rkv-cli", version, about = "A client for raftkv", long_about = LONG_ABOUT)]
 #[command(after_help = AFTER_HELP)]
 struct Arguments {
-    /// The nodes to try, in this order; the other members are found by asking one of them
+    /// The nodes to try, in this order; at a prompt and in a pipe the other members are found too
     #[arg(
         short,
         long = "connect",
@@ -77,21 +78,15 @@ struct Arguments {
     timeout: u64,
 
     /// The command and its arguments
-    #[arg(
-        trailing_var_arg = true,
-        allow_hyphen_values = true,
-        value_name = "COMMAND"
-    )]
+    #[arg(trailing_var_arg = true, value_name = "COMMAND")]
     command: Vec<OsString>,
 }
 
 fn parse_endpoint(text: &str) -> Result<String, String> {
-    match text.rsplit_once(':') {
-        Some((host, port)) if !host.is_empty() && port.parse().is_ok_and(|port: u16| port > 0) => {
-            Ok(text.to_owned())
-        }
-        _ => Err("expected host:port, such as 127.0.0.1:7101".to_owned()),
+    if is_endpoint(text) {
+        return Ok(text.to_owned());
     }
+    Err("expected host:port, such as 127.0.0.1:7101".to_owned())
 }
 
 /// How it went; the worst of all commands is the exit code.
@@ -134,10 +129,14 @@ impl Session {
 
     /// Runs one line of input.
     fn run_line(&mut self, line: &[u8]) -> io::Result<Outcome> {
-        match words::split(line) {
-            Some(args) if args.is_empty() => Ok(Outcome::Done),
-            Some(args) => self.run(&args),
-            None => {
+        let mut encoded = Vec::new();
+        match split_line(line, &mut encoded) {
+            Ok(0) => Ok(Outcome::Done),
+            Ok(count) => {
+                let args = Args::new(count, &encoded);
+                self.run(&args.iter().map(<[u8]>::to_vec).collect::<Vec<_>>())
+            }
+            Err(UnbalancedQuotes) => {
                 eprintln!("rkv-cli: unbalanced quotes in: {}", line.escape_ascii());
                 Ok(Outcome::BadUsage)
             }

@@ -259,7 +259,11 @@ mod tests {
             (bulk("b"), Value::Set(vec![Value::Boolean(true)])),
             (bulk("c"), Value::Set(vec![Value::Nil, Value::Nil])),
         ]);
-        let expected = "1# \"a\" => (double) 1.5\n2# \"b\" => 1~ (true)\n3# \"c\" => \n   1~ (nil)\n   2~ (nil)\n";
+        let expected = concat!(
+            "1# \"a\" => (double) 1.5\n",
+            "2# \"b\" => 1~ (true)\n",
+            "3# \"c\" => \n   1~ (nil)\n   2~ (nil)\n",
+        );
         assert_eq!(shown(&map, Style::Typed), expected);
         assert_eq!(
             shown(&Value::Map(Vec::new()), Style::Typed),

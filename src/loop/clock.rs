@@ -1,0 +1,52 @@
+//! The clocks of the machine as the crate's own numbers.
+//!
+//! Nothing else in the server reads a clock: the core is given [`Instant`]s and, with each tick, a
+//! [`WallClock`]. Called by `main` (recovery needs a first instant) and by the loop.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::types::{Instant, WallClock};
+
+/// The monotonic clock, counted from when this value was made. A copy counts from the same point.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    origin: std::time::Instant,
+}
+
+impl Clock {
+    /// A clock that begins now. One process makes one: instants of two clocks cannot be compared.
+    pub fn start() -> Clock {
+        Clock {
+            origin: std::time::Instant::now(),
+        }
+    }
+
+    /// Monotonic nanoseconds. Time that the machine slept or the process was stopped counts as far
+    /// as the kernel's monotonic clock counts it.
+    pub fn now(&self) -> Instant {
+        Instant(u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX - 1))
+    }
+
+    /// The wall clock; zero if it stands before 1970.
+    pub fn wall(&self) -> WallClock {
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        WallClock(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn now_never_goes_back_and_is_shared_by_copies() {
+        let clock = Clock::start();
+        let copy = clock;
+        let first = clock.now();
+        let second = copy.now();
+        assert!(first <= second);
+        assert!(second.since(first) < std::time::Duration::from_secs(60));
+    }
+}

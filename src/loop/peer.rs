@@ -1,0 +1,311 @@
+//! One connection on the peer port: being dialled, greeting, established.
+//!
+//! Design pages 1 §4 and 4 §5. It checks what can be checked without the node (frames, checksums,
+//! the order hello before messages, the sender's name); what a hello means is the node's to judge.
+//! Called by `peers`. A violation closes the connection and changes no state.
+
+use std::fmt;
+use std::io::{self, ErrorKind, Read};
+
+use bytes::Bytes;
+use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
+
+use super::output::{Flushed, Output, Spares};
+use crate::limits;
+use crate::proto::frame::{FrameDecoder, FrameError, FrameKind, PREFACE, encode_frame};
+use crate::proto::hello::{Hello, HelloError, HelloRefused};
+use crate::proto::message::Packet;
+use crate::proto::peer_message::{self, PeerError};
+use crate::types::{Instant, ServerId};
+
+/// How far a connection is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Stage {
+    /// We dialled; the kernels have not met yet.
+    Dialling,
+    /// The other side's hello is awaited.
+    Greeting,
+    /// Both hellos were accepted.
+    Established,
+}
+
+/// One connection between servers.
+#[derive(Debug)]
+pub(super) struct PeerConnection {
+    stream: TcpStream,
+    pub(super) stage: Stage,
+    /// Whom we dialled, or who said hello; unknown on an accepted connection before that.
+    pub(super) peer: Option<ServerId>,
+    /// Whether we dialled.
+    pub(super) dialled: bool,
+    /// When it is given up unless it is established by then.
+    pub(super) deadline: Instant,
+    frames: FrameDecoder,
+    /// The other side's hello has come; whether it is acceptable is not said by this.
+    greeted: bool,
+    output: Output,
+    /// The kernel may have bytes for us.
+    readable: bool,
+    /// The other side has closed; bytes before that may be unread.
+    read_closed: bool,
+    waits_writable: bool,
+    pub(super) in_ready: bool,
+    pub(super) in_dirty: bool,
+}
+
+/// What a peer said, in the order it came.
+#[derive(Debug)]
+pub(super) enum News {
+    /// Its first frame.
+    Hello(Hello),
+    /// It does not accept ours.
+    Refused(HelloRefused),
+    /// A message.
+    Packet(Packet),
+}
+
+/// Why a connection ends.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// The socket is dead.
+    Io(io::Error),
+    /// The other side closed it.
+    Closed,
+    /// The bytes are no frames.
+    Frame(FrameError),
+    /// The first frame cannot be read as what it says it is.
+    Hello(HelloError),
+    /// A peer's message cannot be read.
+    Message(PeerError),
+    /// A frame that has no place here, by its kind.
+    Misplaced(FrameKind),
+    /// A message in another server's name.
+    WrongSender(ServerId),
+    /// It was not established in time.
+    TimedOut,
+    /// It does not read what it is sent.
+    Overflow,
+    /// A newer connection of the same peer takes its place.
+    Replaced,
+    /// One of both sides did not accept the other's hello; it was said why.
+    NotAccepted,
+}
+
+impl Fault {
+    /// Whether the other side broke the protocol; such ends are counted.
+    pub(super) fn is_violation(&self) -> bool {
+        match self {
+            Fault::Frame(_)
+            | Fault::Hello(_)
+            | Fault::Message(_)
+            | Fault::Misplaced(_)
+            | Fault::WrongSender(_)
+            | Fault::NotAccepted => true,
+            Fault::Io(_) | Fault::Closed | Fault::TimedOut | Fault::Overflow | Fault::Replaced => {
+                false
+            }
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fault::Io(error) => write!(f, "{error}"),
+            Fault::Closed => write!(f, "the peer closed the connection"),
+            Fault::Frame(error) => write!(f, "{error}"),
+            Fault::Hello(error) => write!(f, "{error}"),
+            Fault::Message(error) => write!(f, "{error}"),
+            Fault::Misplaced(kind) => write!(f, "a {kind:?} frame out of its place"),
+            Fault::WrongSender(id) => write!(f, "a message in the name of server {id}"),
+            Fault::TimedOut => write!(f, "no connection or no hello in time"),
+            Fault::Overflow => write!(f, "the peer does not read what it is sent"),
+            Fault::Replaced => write!(f, "the peer connected anew"),
+            Fault::NotAccepted => write!(f, "the hello was not accepted"),
+        }
+    }
+}
+
+impl PeerConnection {
+    /// A connection that was dialled (`peer` is known) or accepted.
+    pub(super) fn new(stream: TcpStream, peer: Option<ServerId>, now: Instant) -> PeerConnection {
+        let dialled = peer.is_some();
+        let (stage, timeout) = match dialled {
+            true => (Stage::Dialling, limits::DIAL_TIMEOUT),
+            false => (Stage::Greeting, limits::HELLO_TIMEOUT),
+        };
+        PeerConnection {
+            stream,
+            stage,
+            peer,
+            dialled,
+            deadline: now.after(timeout),
+            frames: FrameDecoder::new(),
+            greeted: false,
+            output: Output::default(),
+            readable: true,
+            read_closed: false,
+            // A dialled socket is registered for both: being writable is how it says that it is
+            // connected.
+            waits_writable: dialled,
+            in_ready: false,
+            in_dirty: false,
+        }
+    }
+
+    pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        registry.register(&mut self.stream, token, interest(self.waits_writable))
+    }
+
+    pub(super) fn on_readable(&mut self, read_closed: bool) {
+        self.readable = true;
+        self.read_closed |= read_closed;
+    }
+
+    /// Whether reading it now would bring something.
+    pub(super) fn wants_read(&self) -> bool {
+        self.readable && self.stage != Stage::Dialling
+    }
+
+    /// Looks whether the dialled connection stands by now, and says hello if it does.
+    pub(super) fn finish_dialling(
+        &mut self,
+        hello: &Hello,
+        now: Instant,
+        spares: &mut Spares,
+    ) -> Result<(), Fault> {
+        assert_eq!(self.stage, Stage::Dialling);
+        if let Some(error) = self.stream.take_error().map_err(Fault::Io)? {
+            return Err(Fault::Io(error));
+        }
+        match self.stream.peer_addr() {
+            Ok(_) => {
+                self.stage = Stage::Greeting;
+                self.deadline = now.after(limits::HELLO_TIMEOUT);
+                self.say_hello(hello, spares);
+                Ok(())
+            }
+            Err(error) if error.kind() == ErrorKind::NotConnected => Ok(()),
+            Err(error) => Err(Fault::Io(error)),
+        }
+    }
+
+    /// Appends the preface and our hello: at once when we dialled, as the answer when we did not.
+    pub(super) fn say_hello(&mut self, hello: &Hello, spares: &mut Spares) {
+        let out = self.output.buffer(spares);
+        out.extend_from_slice(&PREFACE);
+        encode_frame(FrameKind::Hello, 0, out, |out| hello.encode(out));
+    }
+
+    /// Appends what the other side's hello lacked; the caller closes after a flush.
+    pub(super) fn say_refused(&mut self, refused: &HelloRefused, spares: &mut Spares) {
+        let out = self.output.buffer(spares);
+        if !self.dialled {
+            out.extend_from_slice(&PREFACE);
+        }
+        encode_frame(FrameKind::HelloRefused, 0, out, |out| refused.encode(out));
+    }
+
+    /// Appends one message.
+    pub(super) fn send(&mut self, packet: &Packet, spares: &mut Spares) -> Result<(), Fault> {
+        let out = self.output.buffer(spares);
+        encode_frame(FrameKind::Peer, 0, out, |out| {
+            peer_message::encode(packet, out)
+        });
+        match self.output.pending_bytes() > limits::PEER_OUTPUT_BYTES {
+            true => Err(Fault::Overflow),
+            false => Ok(()),
+        }
+    }
+
+    /// Reads once and appends what was said to `news`. Returns how many bytes came; zero when
+    /// there is nothing more to be read now.
+    pub(super) fn read(
+        &mut self,
+        scratch: &mut [u8],
+        news: &mut Vec<News>,
+    ) -> Result<usize, Fault> {
+        if !self.wants_read() {
+            return Ok(0);
+        }
+        match self.stream.read(scratch) {
+            Ok(0) => Err(Fault::Closed),
+            Ok(count) => {
+                // As in client.rs: a short read has emptied the stream, its end excepted.
+                self.readable = count == scratch.len() || self.read_closed;
+                self.receive(&scratch[..count], news)?;
+                Ok(count)
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                self.readable = false;
+                Ok(0)
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => Ok(0),
+            Err(error) => Err(Fault::Io(error)),
+        }
+    }
+
+    fn receive(&mut self, mut bytes: &[u8], news: &mut Vec<News>) -> Result<(), Fault> {
+        while let Some(frame) = self.frames.decode(&mut bytes).map_err(Fault::Frame)? {
+            match (frame.kind, self.greeted) {
+                (FrameKind::Hello, false) => {
+                    let hello = Hello::decode(frame.payload).map_err(Fault::Hello)?;
+                    self.greeted = true;
+                    news.push(News::Hello(hello));
+                }
+                (FrameKind::HelloRefused, _) => {
+                    let refused = HelloRefused::decode(frame.payload).map_err(Fault::Hello)?;
+                    news.push(News::Refused(refused));
+                }
+                (FrameKind::Peer, true) => {
+                    // The one copy: all entries of the message share it, in memory and on disk.
+                    let payload = Bytes::copy_from_slice(frame.payload);
+                    let packet = peer_message::decode(&payload).map_err(Fault::Message)?;
+                    news.push(News::Packet(packet));
+                }
+                (kind, _) => return Err(Fault::Misplaced(kind)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a flush would bring something about.
+    pub(super) fn wants_flush(&self) -> bool {
+        self.stage != Stage::Dialling && !self.waits_writable && self.output.pending_bytes() > 0
+    }
+
+    /// Writes once.
+    pub(super) fn flush(
+        &mut self,
+        registry: &Registry,
+        token: Token,
+        spares: &mut Spares,
+    ) -> Result<(), Fault> {
+        let mut written = 0;
+        let flushed = self
+            .output
+            .flush(&mut self.stream, spares, &mut written)
+            .map_err(Fault::Io)?;
+        let waits_writable = flushed == Flushed::Partly;
+        if waits_writable != self.waits_writable {
+            registry
+                .reregister(&mut self.stream, token, interest(waits_writable))
+                .map_err(Fault::Io)?;
+            self.waits_writable = waits_writable;
+        }
+        Ok(())
+    }
+
+    /// Gives its memory back before it is dropped.
+    pub(super) fn discard_output(&mut self, spares: &mut Spares) {
+        self.output.discard(spares);
+    }
+}
+
+fn interest(waits_writable: bool) -> Interest {
+    match waits_writable {
+        true => Interest::READABLE | Interest::WRITABLE,
+        false => Interest::READABLE,
+    }
+}

@@ -1,0 +1,460 @@
+//! The connections with the other servers: one for each pair, dialled by the smaller id.
+//!
+//! Design page 1, §4: a closed connection is a failure detector, so every end of an established one
+//! is told to the caller at once. Called by the turn. Never looks names up once the loop runs, but
+//! for a peer that is named for the first time; never logs a peer's absence twice.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{SocketAddr, ToSocketAddrs};
+
+use mio::event::Event;
+use mio::net::TcpStream;
+use mio::{Registry, Token};
+use slab::Slab;
+
+use super::output::Spares;
+use super::peer::{Fault, News, PeerConnection, Stage};
+use super::sockets;
+use crate::limits;
+use crate::node::Peer;
+use crate::proto::hello::{Hello, HelloRefused};
+use crate::proto::message::Packet;
+use crate::types::{Instant, ServerId};
+
+/// All connections with other servers.
+#[derive(Debug)]
+pub(super) struct Peers {
+    own: ServerId,
+    slots: Slab<PeerConnection>,
+    /// The token of slot 0.
+    first_token: usize,
+    /// The established connection of each peer.
+    established: BTreeMap<ServerId, usize>,
+    /// Those whom this node dials.
+    dials: BTreeMap<ServerId, Dial>,
+    /// Slots to be read, the longest waiting first.
+    ready: VecDeque<usize>,
+    /// Slots to be flushed at the turn's end.
+    dirty: Vec<usize>,
+    /// Peers whose connection ended while effects were carried out; to be told to the core.
+    lost: Vec<ServerId>,
+    /// Peers that did not accept our last hello: they come and go several times a second, which is
+    /// logged once.
+    unwelcoming: BTreeSet<ServerId>,
+    spares: Spares,
+    /// Connections that were closed for a violation since the start.
+    violations: u64,
+}
+
+/// A peer that this node dials.
+#[derive(Debug)]
+struct Dial {
+    name: String,
+    /// Nothing if the name could not be looked up.
+    address: Option<SocketAddr>,
+    /// The attempt under way, or the connection that came of it.
+    slot: Option<usize>,
+    retry_at: Instant,
+    /// Attempts that failed since the last success.
+    failures: u32,
+    /// Whether the failure was logged; once for each absence.
+    complained: bool,
+}
+
+impl Peers {
+    pub(super) fn new(own: ServerId, first_token: usize) -> Peers {
+        Peers {
+            own,
+            slots: Slab::new(),
+            first_token,
+            established: BTreeMap::new(),
+            dials: BTreeMap::new(),
+            ready: VecDeque::new(),
+            dirty: Vec::new(),
+            lost: Vec::new(),
+            unwelcoming: BTreeSet::new(),
+            spares: Spares::default(),
+            violations: 0,
+        }
+    }
+
+    /// Takes over whom the node wants connections with. A peer that is new or has moved is looked
+    /// up by name, which may block: that happens at the start and when the membership changes.
+    pub(super) fn update(&mut self, peers: &[Peer]) {
+        let own = self.own;
+        let dialled = |peer: &&Peer| own < peer.id;
+        self.dials
+            .retain(|id, _| peers.iter().filter(dialled).any(|peer| peer.id == *id));
+        for peer in peers.iter().filter(dialled) {
+            let known = self.dials.get(&peer.id);
+            if known.is_some_and(|dial| dial.name == peer.address) {
+                continue;
+            }
+            let slot = known.and_then(|dial| dial.slot);
+            let address = look_up(&peer.address);
+            if address.is_none() {
+                log::error!(
+                    "peer {} cannot be dialled: no address for {}",
+                    peer.id,
+                    peer.address
+                );
+            }
+            let dial = Dial {
+                name: peer.address.clone(),
+                address,
+                slot,
+                retry_at: Instant::ZERO,
+                failures: 0,
+                complained: false,
+            };
+            self.dials.insert(peer.id, dial);
+        }
+    }
+
+    /// Dials whoever is missing and due, and gives up what has taken too long.
+    pub(super) fn keep_up(&mut self, registry: &Registry, now: Instant) {
+        let overdue: Vec<usize> = self
+            .slots
+            .iter()
+            .filter(|(_, connection)| connection.deadline <= now)
+            .map(|(slot, _)| slot)
+            .collect();
+        for slot in overdue {
+            let peer = self.close(slot, Fault::TimedOut, now);
+            assert_eq!(peer, None, "an established connection has no deadline");
+        }
+        let due: Vec<(ServerId, SocketAddr)> = self
+            .dials
+            .iter()
+            .filter(|(_, dial)| dial.slot.is_none() && dial.retry_at <= now)
+            .filter_map(|(id, dial)| Some((*id, dial.address?)))
+            .collect();
+        for (id, address) in due {
+            self.dial(id, address, registry, now);
+        }
+    }
+
+    fn dial(&mut self, id: ServerId, address: SocketAddr, registry: &Registry, now: Instant) {
+        let slot = self.slots.vacant_key();
+        let token = Token(self.first_token + slot);
+        let connection = TcpStream::connect(address).and_then(|stream| {
+            sockets::tune_peer(&stream);
+            let mut connection = PeerConnection::new(stream, Some(id), now);
+            connection.register(registry, token)?;
+            Ok(connection)
+        });
+        match connection {
+            Ok(connection) => {
+                self.slots.insert(connection);
+                self.dials
+                    .get_mut(&id)
+                    .expect("the caller found it there")
+                    .slot = Some(slot);
+            }
+            Err(error) => self.dial_failed(id, &Fault::Io(error), now),
+        }
+    }
+
+    /// Plans the next attempt: soon at first, more seldom while it goes on failing.
+    fn dial_failed(&mut self, id: ServerId, fault: &Fault, now: Instant) {
+        let Some(dial) = self.dials.get_mut(&id) else {
+            return;
+        };
+        let pause = limits::DIAL_RETRY_MIN * (1 << dial.failures.min(8));
+        let pause = pause.min(limits::DIAL_RETRY_MAX);
+        // The clock's last digits are chance enough to keep two servers from calling in step.
+        let jitter = pause * (now.0 % 256) as u32 / 1024;
+        dial.slot = None;
+        dial.failures = dial.failures.saturating_add(1);
+        dial.retry_at = now.after(pause + jitter);
+        if !dial.complained {
+            dial.complained = true;
+            log::info!(
+                "peer {id} at {} cannot be reached: {fault}; trying on",
+                dial.name
+            );
+        }
+    }
+
+    /// When [`keep_up`](Peers::keep_up) wants to be called.
+    pub(super) fn deadline(&self) -> Instant {
+        let dials = self.dials.values().filter(|dial| dial.slot.is_none());
+        let dials = dials
+            .filter(|dial| dial.address.is_some())
+            .map(|dial| dial.retry_at);
+        let connections = self.slots.iter().map(|(_, connection)| connection.deadline);
+        dials.chain(connections).min().unwrap_or(Instant::NEVER)
+    }
+
+    /// Takes an accepted connection in; who it is, its hello will say.
+    pub(super) fn admit(&mut self, stream: TcpStream, registry: &Registry, now: Instant) {
+        if self.slots.len() >= limits::PEER_CONNECTIONS {
+            self.violations += 1;
+            return;
+        }
+        sockets::tune_peer(&stream);
+        let slot = self.slots.vacant_key();
+        let mut connection = PeerConnection::new(stream, None, now);
+        if connection
+            .register(registry, Token(self.first_token + slot))
+            .is_ok()
+        {
+            self.slots.insert(connection);
+            self.settle(slot);
+        }
+    }
+
+    /// What the poll says of the connection in a slot. `hello` is what would be said to a peer.
+    pub(super) fn on_event(
+        &mut self,
+        slot: usize,
+        event: &Event,
+        hello: impl FnOnce(ServerId) -> Hello,
+        now: Instant,
+    ) {
+        let Some(connection) = self.slots.get_mut(slot) else {
+            return;
+        };
+        if event.is_readable() || event.is_read_closed() || event.is_error() {
+            connection.on_readable(event.is_read_closed() || event.is_error());
+        }
+        if connection.stage == Stage::Dialling {
+            let peer = connection.peer.expect("a dialled peer is known");
+            let hello = hello(peer);
+            if let Err(fault) = connection.finish_dialling(&hello, now, &mut self.spares) {
+                let peer = self.close(slot, fault, now);
+                assert_eq!(peer, None, "it was not established yet");
+                return;
+            }
+        }
+        if event.is_writable() && connection.stage != Stage::Dialling && !connection.in_dirty {
+            connection.in_dirty = true;
+            self.dirty.push(slot);
+        }
+        self.settle(slot);
+    }
+
+    /// The connections that may have bytes, each once.
+    pub(super) fn take_ready(&mut self) -> VecDeque<usize> {
+        for slot in &self.ready {
+            if let Some(connection) = self.slots.get_mut(*slot) {
+                connection.in_ready = false;
+            }
+        }
+        std::mem::take(&mut self.ready)
+    }
+
+    /// Whether a connection has bytes that could be read now.
+    pub(super) fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// Reads a connection once: see [`PeerConnection::read`]. Nothing if it is gone. Who is done
+    /// with reading calls [`settle`](Peers::settle).
+    pub(super) fn read(
+        &mut self,
+        slot: usize,
+        scratch: &mut [u8],
+        news: &mut Vec<News>,
+    ) -> Result<usize, Fault> {
+        match self.slots.get_mut(slot) {
+            Some(connection) => connection.read(scratch, news),
+            None => Ok(0),
+        }
+    }
+
+    /// Whom the connection in a slot is with, as far as known.
+    pub(super) fn peer(&self, slot: usize) -> Option<ServerId> {
+        self.slots.get(slot)?.peer
+    }
+
+    /// Whom the connection in a slot is established with.
+    pub(super) fn established_peer(&self, slot: usize) -> Option<ServerId> {
+        let connection = self.slots.get(slot)?;
+        connection
+            .peer
+            .filter(|_| connection.stage == Stage::Established)
+    }
+
+    /// Whether a hello of `sender` fits the way the connection came about: we reached whom we
+    /// dialled, and whoever dialled us has the smaller id.
+    pub(super) fn may_greet(&self, slot: usize, sender: ServerId) -> bool {
+        let Some(connection) = self.slots.get(slot) else {
+            return false;
+        };
+        match connection.peer {
+            Some(dialled) => dialled == sender,
+            None => sender < self.own,
+        }
+    }
+
+    /// The hello in this slot was accepted: from here on it is the connection with `peer`. An
+    /// accepted connection is answered with `hello`. Returns the peer if an older connection of it
+    /// ended by this.
+    pub(super) fn establish(
+        &mut self,
+        slot: usize,
+        peer: ServerId,
+        hello: &Hello,
+        now: Instant,
+    ) -> Option<ServerId> {
+        let older = self.established.get(&peer).copied();
+        let replaced = older.and_then(|older| self.close(older, Fault::Replaced, now));
+
+        let connection = &mut self.slots[slot];
+        assert_eq!(connection.stage, Stage::Greeting);
+        connection.stage = Stage::Established;
+        connection.deadline = Instant::NEVER;
+        connection.peer = Some(peer);
+        if !connection.dialled {
+            connection.say_hello(hello, &mut self.spares);
+        }
+        self.established.insert(peer, slot);
+        if let Some(dial) = self.dials.get_mut(&peer) {
+            dial.failures = 0;
+            dial.complained = false;
+        }
+        log::log!(self.news_level(peer), "peer {peer} is connected");
+        self.settle(slot);
+        replaced
+    }
+
+    /// Tells the other side why its hello is not accepted, and closes.
+    pub(super) fn refuse(
+        &mut self,
+        slot: usize,
+        refused: &HelloRefused,
+        registry: &Registry,
+        now: Instant,
+    ) {
+        let token = Token(self.first_token + slot);
+        if let Some(connection) = self.slots.get_mut(slot) {
+            connection.say_refused(refused, &mut self.spares);
+            // Written at once, as the connection ends here; so few bytes always fit.
+            let _ = connection.flush(registry, token, &mut self.spares);
+        }
+        let peer = self.close(slot, Fault::NotAccepted, now);
+        assert_eq!(
+            peer, None,
+            "a hello is judged before a connection is established"
+        );
+    }
+
+    /// Appends a message for the peer that its envelope names; without a connection it is dropped.
+    pub(super) fn send(&mut self, packet: &Packet, now: Instant) {
+        let Some(slot) = self.established.get(&packet.envelope.to).copied() else {
+            return;
+        };
+        match self.slots[slot].send(packet, &mut self.spares) {
+            Ok(()) => self.settle(slot),
+            Err(fault) => {
+                let lost = self.close(slot, fault, now);
+                self.lost.extend(lost);
+            }
+        }
+    }
+
+    /// Writes once to each connection that has something to be written.
+    pub(super) fn flush(&mut self, registry: &Registry, now: Instant) {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for slot in dirty.drain(..) {
+            let Some(connection) = self.slots.get_mut(slot) else {
+                continue;
+            };
+            connection.in_dirty = false;
+            let token = Token(self.first_token + slot);
+            if let Err(fault) = connection.flush(registry, token, &mut self.spares) {
+                let lost = self.close(slot, fault, now);
+                self.lost.extend(lost);
+            }
+        }
+        self.dirty = dirty;
+    }
+
+    /// Peers whose connection ended since the last call, other than by [`close`](Peers::close).
+    pub(super) fn take_lost(&mut self) -> Vec<ServerId> {
+        std::mem::take(&mut self.lost)
+    }
+
+    /// Whether the core has yet to be told of a lost connection.
+    pub(super) fn has_lost(&self) -> bool {
+        !self.lost.is_empty()
+    }
+
+    /// Ends a connection. Returns the peer if it was established: its core wants to know at once.
+    pub(super) fn close(&mut self, slot: usize, fault: Fault, now: Instant) -> Option<ServerId> {
+        let mut connection = self.slots.try_remove(slot)?;
+        connection.discard_output(&mut self.spares);
+        self.violations += u64::from(fault.is_violation());
+        let was_established = connection.stage == Stage::Established;
+        match connection.peer {
+            Some(peer) if was_established => {
+                self.established.remove(&peer);
+                if !matches!(fault, Fault::NotAccepted) {
+                    self.unwelcoming.remove(&peer);
+                }
+                log::log!(
+                    self.news_level(peer),
+                    "peer {peer} is disconnected: {fault}"
+                );
+                if matches!(fault, Fault::NotAccepted) {
+                    self.unwelcoming.insert(peer);
+                }
+            }
+            _ if !connection.dialled => {
+                log::debug!("a connection on the peer port is closed: {fault}");
+            }
+            _ => {}
+        }
+        if let (Some(peer), true) = (connection.peer, connection.dialled) {
+            if was_established && let Some(dial) = self.dials.get_mut(&peer) {
+                // It was just logged that the peer is gone.
+                dial.complained = true;
+            }
+            self.dial_failed(peer, &fault, now);
+        }
+        connection.peer.filter(|_| was_established)
+    }
+
+    /// Connections that were closed for a violation since the start.
+    pub(super) fn violations(&self) -> u64 {
+        self.violations
+    }
+
+    fn news_level(&self, peer: ServerId) -> log::Level {
+        match self.unwelcoming.contains(&peer) {
+            true => log::Level::Debug,
+            false => log::Level::Info,
+        }
+    }
+
+    /// Puts a connection into the lists that its state asks for.
+    pub(super) fn settle(&mut self, slot: usize) {
+        let Some(connection) = self.slots.get_mut(slot) else {
+            return;
+        };
+        if connection.wants_read() && !connection.in_ready {
+            connection.in_ready = true;
+            self.ready.push_back(slot);
+        }
+        if connection.wants_flush() && !connection.in_dirty {
+            connection.in_dirty = true;
+            self.dirty.push(slot);
+        }
+    }
+}
+
+/// The first address of a name.
+fn look_up(name: &str) -> Option<SocketAddr> {
+    match name.to_socket_addrs() {
+        Ok(mut addresses) => addresses.next(),
+        Err(error) => {
+            log::error!("{name}: {error}");
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "peers_tests.rs"]
+mod tests;

@@ -1,0 +1,395 @@
+//! One turn of the loop, in the order of design page 1, §5.
+//!
+//! [`Server::turn`] is the plot; each step is a function below it, in the same order. Called by
+//! [`Server::run`]. Never waits for anything but the poll.
+
+use std::io::ErrorKind;
+use std::time::Duration;
+
+use super::peer::Fault;
+use super::{
+    CLIENT_PORT, FIRST_CLIENT, FIRST_PEER, LoopError, News, PEER_PORT, SIGNALS, STORAGE, Server,
+    facts,
+};
+use crate::limits;
+use crate::node::{self, Effect, Facts, Input, RefusalCode};
+use crate::proto::hello::{Hello, HelloRefused, Refusal};
+use crate::storage::Room;
+use crate::types::Instant;
+
+/// How the loop goes on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Turn {
+    /// With another turn.
+    GoOn,
+    /// It was asked to end, and everything is done or the time for it is over.
+    Ended,
+}
+
+impl Server {
+    /// One turn.
+    pub(super) fn turn(&mut self) -> Result<Turn, LoopError> {
+        self.wait()?;
+        self.hear_signals()?;
+        self.accept();
+        self.read_peers()?;
+        self.read_clients();
+        self.complete_writes()?;
+        self.tick();
+        self.hand_over_requests();
+        self.carry_out();
+        self.before_sleep()?;
+        self.log_leadership();
+        Ok(self.verdict())
+    }
+
+    /// Step 1: until something happens or is due. What happened is noted, not yet acted upon.
+    fn wait(&mut self) -> Result<(), LoopError> {
+        let timeout = self.timeout();
+        match self.poll.poll(&mut self.events, timeout) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => self.events.clear(),
+            Err(error) => return Err(LoopError::Poll(error)),
+        }
+        self.now = self.clock.now();
+        for event in &self.events {
+            match event.token() {
+                CLIENT_PORT => self.listeners.client.on_event(),
+                PEER_PORT => self.listeners.peer.on_event(),
+                STORAGE => self.storage_ready = true,
+                // They are asked in any case.
+                SIGNALS => {}
+                token if token.0 >= FIRST_CLIENT => {
+                    self.clients.on_event(token.0 - FIRST_CLIENT, event);
+                }
+                token => {
+                    let slot = token.0 - FIRST_PEER;
+                    let node = &self.node;
+                    self.peers
+                        .on_event(slot, event, |peer| node.hello_to(peer), self.now);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing is waited for while there is something left to do.
+    fn timeout(&self) -> Option<Duration> {
+        let clients_wait = self.clients.has_ready() && self.node.accepts_requests();
+        let unfinished = self.peers.has_ready()
+            || self.peers.has_lost()
+            || self.clients.has_gone()
+            || clients_wait;
+        if unfinished {
+            return Some(Duration::ZERO);
+        }
+        let now = self.clock.now();
+        let deadlines = [
+            self.node.deadline(now),
+            self.peers.deadline(),
+            self.clients.deadline(),
+            self.listeners.client.deadline(),
+            self.listeners.peer.deadline(),
+            self.observe_at,
+            self.stop.unwrap_or(Instant::NEVER),
+        ];
+        let next = deadlines.into_iter().min().expect("the list is not empty");
+        Some(next.since(now))
+    }
+
+    /// The first signal asks the node to leave well and closes the client port; a second one ends
+    /// the process.
+    fn hear_signals(&mut self) -> Result<(), LoopError> {
+        let signals = self.signals.pending().count();
+        if signals == 0 {
+            return Ok(());
+        }
+        if signals > 1 || self.stop.is_some() {
+            return Err(LoopError::Interrupted);
+        }
+        log::info!("asked to stop");
+        self.stop = Some(self.now.after(limits::STOP_TIMEOUT));
+        self.listeners.client.close();
+        self.handle(Input::Stop);
+        Ok(())
+    }
+
+    fn accept(&mut self) {
+        let Server {
+            listeners,
+            clients,
+            peers,
+            node,
+            effects,
+            poll,
+            now,
+            ..
+        } = self;
+        let registry = poll.registry();
+        listeners
+            .peer
+            .accept(*now, |stream, _| peers.admit(stream, registry, *now));
+        listeners.client.accept(*now, |stream, address| {
+            if let Some((client, info)) = clients.admit(stream, address, registry, *now) {
+                node.handle(*now, Input::ClientArrived { client, info }, effects);
+            }
+        });
+    }
+
+    /// Step 2, peers: each message is the node's as it comes. An end of a connection is news that
+    /// cannot wait: the election after a leader's death begins here.
+    fn read_peers(&mut self) -> Result<(), LoopError> {
+        for peer in self.peers.take_lost() {
+            self.handle(Input::PeerDown { peer });
+        }
+        for slot in self.peers.take_ready() {
+            let mut budget = limits::READ_BUDGET_BYTES;
+            while budget > 0 {
+                let read = self.peers.read(slot, &mut self.scratch, &mut self.news);
+                // What came before a fault was said all the same.
+                self.hear_peer(slot)?;
+                match read {
+                    Ok(0) => break,
+                    Ok(count) => budget = budget.saturating_sub(count),
+                    Err(fault) => {
+                        self.end_peer(slot, fault);
+                        break;
+                    }
+                }
+            }
+            self.peers.settle(slot);
+        }
+        Ok(())
+    }
+
+    fn hear_peer(&mut self, slot: usize) -> Result<(), LoopError> {
+        let mut news = std::mem::take(&mut self.news);
+        for item in news.drain(..) {
+            match item {
+                News::Hello(hello) => self.greet_peer(slot, &hello)?,
+                News::Refused(refused) => {
+                    if let Some(peer) = self.peers.peer(slot) {
+                        log::debug!("peer {peer} does not accept our hello: {}", refused.text);
+                        let code = code_of(refused.code);
+                        self.node.hello_refused(self.now, code as u8, &refused.text);
+                    }
+                    self.end_peer(slot, Fault::NotAccepted);
+                }
+                News::Packet(packet) => match self.peers.established_peer(slot) {
+                    Some(peer) if peer == packet.envelope.from => {
+                        self.handle(Input::Receive { packet });
+                    }
+                    Some(_) => self.end_peer(slot, Fault::WrongSender(packet.envelope.from)),
+                    // The connection was ended by something it said before.
+                    None => {}
+                },
+            }
+        }
+        // The emptied list keeps its memory.
+        self.news = news;
+        Ok(())
+    }
+
+    /// A hello is accepted once the node says so and what it asks to be remembered is durable.
+    fn greet_peer(&mut self, slot: usize, hello: &Hello) -> Result<(), LoopError> {
+        if !self.peers.may_greet(slot, hello.sender) {
+            let text = format!("server {} is not expected on this connection", hello.sender);
+            return self.refuse_peer(slot, Refusal::Sender, text);
+        }
+        let verdict = match self.node.judge_hello(self.now, hello) {
+            Ok(verdict) => verdict,
+            Err(refusal) => {
+                let code = code_on_wire(refusal.code);
+                return self.refuse_peer(slot, code, refusal.text);
+            }
+        };
+        if let Some(identity) = verdict.record {
+            self.storage.record_peer(identity)?;
+        }
+        let answer = self.node.hello_to(verdict.peer);
+        if let Some(peer) = self.peers.establish(slot, verdict.peer, &answer, self.now) {
+            self.handle(Input::PeerDown { peer });
+        }
+        self.handle(Input::PeerUp {
+            peer: verdict.peer,
+            incarnation: verdict.incarnation,
+        });
+        Ok(())
+    }
+
+    fn refuse_peer(&mut self, slot: usize, code: Refusal, text: String) -> Result<(), LoopError> {
+        log::debug!("refused the hello of a server: {text}");
+        let refused = HelloRefused { code, text };
+        self.peers
+            .refuse(slot, &refused, self.poll.registry(), self.now);
+        Ok(())
+    }
+
+    fn end_peer(&mut self, slot: usize, fault: Fault) {
+        if let Some(peer) = self.peers.close(slot, fault, self.now) {
+            self.handle(Input::PeerDown { peer });
+        }
+    }
+
+    /// Step 2, clients: their commands are gathered. While the node's window is full they stay in
+    /// the sockets, and TCP does the rest.
+    fn read_clients(&mut self) {
+        if self.node.accepts_requests() {
+            self.clients
+                .read_queries(self.now, &mut self.scratch, &mut self.requests);
+        }
+    }
+
+    /// Step 3: what has become durable, and whether there is room for more.
+    fn complete_writes(&mut self) -> Result<(), LoopError> {
+        if !std::mem::take(&mut self.storage_ready) {
+            return Ok(());
+        }
+        while let Some(through) = self.storage.complete()? {
+            self.handle(Input::Persisted { through });
+        }
+        Ok(())
+    }
+
+    /// Step 4: time. It is read again, after everything that waited in the sockets was heard, so
+    /// that our own pause is never taken for a dead leader.
+    fn tick(&mut self) {
+        self.now = self.clock.now();
+        if self.observe_at <= self.now {
+            self.observe();
+        }
+        self.peers.keep_up(self.poll.registry(), self.now);
+        self.clients.sweep(self.now);
+        self.note_room();
+        if self.node.deadline(self.now) <= self.now {
+            let wall = self.clock.wall();
+            self.handle(Input::Tick { wall });
+        }
+    }
+
+    fn observe(&mut self) {
+        self.observe_at = self.now.after(limits::OBSERVE_INTERVAL);
+        self.peers.update(&self.node.peers());
+        if self.room != Room::Ample {
+            // It may answer in this call or with a later completion.
+            self.storage.retry_room();
+            self.storage_ready = true;
+        }
+        let (cpu_user_us, cpu_system_us) = facts::processor_times_us();
+        let figures = self.clients.figures();
+        let facts = Facts {
+            storage_engine: self.storage.engine().0,
+            resident_bytes: facts::resident_bytes(),
+            process_id: std::process::id(),
+            client_port: self.listeners.client.address().port(),
+            cpu_user_us,
+            cpu_system_us,
+            connections_accepted: figures.accepted,
+            connections_refused: figures.refused,
+            client_input_bytes: figures.input_bytes,
+            client_output_bytes: figures.output_bytes,
+            peer_rejects: self.peers.violations() + figures.violations,
+        };
+        self.handle(Input::Observed { facts });
+    }
+
+    fn note_room(&mut self) {
+        let room = self.storage.room();
+        if room == self.room {
+            return;
+        }
+        log::warn!("room for the log: {room:?}");
+        self.room = room;
+        let room = match room {
+            Room::Ample => node::Room::Ample,
+            Room::Scarce => node::Room::Scarce,
+            Room::Exhausted => node::Room::Exhausted,
+        };
+        self.handle(Input::LogRoom { room });
+    }
+
+    /// Step 5: all commands of this turn in one piece, then the news of connections that ended
+    /// (after their last commands, so that the node never meets a command of a forgotten client).
+    /// Behind them the node says what it wants done.
+    fn hand_over_requests(&mut self) {
+        if !self.requests.is_empty() {
+            let batch = std::mem::take(&mut self.requests);
+            self.handle(Input::Requests { batch });
+        }
+        let Server {
+            clients,
+            node,
+            effects,
+            now,
+            ..
+        } = self;
+        clients.forget_gone(|client| node.handle(*now, Input::ClientGone { client }, effects));
+        self.handle(Input::EndOfTurn);
+    }
+
+    /// Step 6: the effects, in list order, none of them conditional.
+    fn carry_out(&mut self) {
+        for effect in self.effects.drain(..) {
+            match effect {
+                Effect::Persist { seq, write } => self.storage.append(seq, &write),
+                Effect::Send { packet } => self.peers.send(&packet, self.now),
+                Effect::Reply {
+                    client,
+                    protocol,
+                    reply,
+                } => {
+                    self.clients.reply(client, protocol, &reply);
+                }
+                Effect::Close { client } => self.clients.close(client, self.now),
+            }
+        }
+    }
+
+    /// Step 7: one disk write is submitted, and every socket that has something is flushed once.
+    fn before_sleep(&mut self) -> Result<(), LoopError> {
+        self.storage.submit()?;
+        let registry = self.poll.registry();
+        self.peers.flush(registry, self.now);
+        self.clients.flush(self.now, registry);
+        Ok(())
+    }
+
+    /// Whether this was the last turn.
+    fn verdict(&self) -> Turn {
+        let Some(latest) = self.stop else {
+            return Turn::GoOn;
+        };
+        let left_well = self.node.may_exit() && self.clients.all_flushed();
+        match left_well || latest <= self.now {
+            true => Turn::Ended,
+            false => Turn::GoOn,
+        }
+    }
+
+    fn handle(&mut self, input: Input) {
+        self.node.handle(self.now, input, &mut self.effects);
+    }
+}
+
+/// The node's reasons are fewer than those that a hello can be refused for on the wire.
+fn code_on_wire(code: RefusalCode) -> Refusal {
+    match code {
+        RefusalCode::Misaddressed => Refusal::Receiver,
+        RefusalCode::LostDisk | RefusalCode::OldCopy => Refusal::SenderIncarnation,
+    }
+}
+
+/// What a refusal by a peer means to the node.
+fn code_of(code: Refusal) -> RefusalCode {
+    match code {
+        Refusal::SenderIncarnation => RefusalCode::LostDisk,
+        Refusal::Unknown
+        | Refusal::Malformed
+        | Refusal::Version
+        | Refusal::Cluster
+        | Refusal::Receiver
+        | Refusal::ReceiverIncarnation
+        | Refusal::Sender
+        | Refusal::Role => RefusalCode::Misaddressed,
+    }
+}

@@ -1,0 +1,272 @@
+//! A disk in memory for the storage's own tests: every byte can be looked at, flipped and torn.
+//!
+//! Called by the tests beside it. Submitted operations take effect when the test lets them end, in
+//! the order that it chooses; blocking ones are durable at once.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use super::buffer::ZEROS;
+use super::disk::{Disk, Done, FileId, FileKind, Open, Operation, Token};
+use super::error::DiskError;
+
+/// The files by their paths.
+pub type Image = BTreeMap<PathBuf, Vec<u8>>;
+
+/// What the test and the storage share.
+#[derive(Default)]
+pub struct State {
+    pub files: Image,
+    open: Vec<Option<PathBuf>>,
+    pub under_way: Vec<(Token, Operation)>,
+    done: Vec<Done>,
+    /// Whether submitted operations end at once.
+    pub prompt: bool,
+    /// Bytes that all files may have together.
+    pub capacity: Option<usize>,
+    /// How many writes and syncs still succeed.
+    pub good_writes: Option<usize>,
+    /// Everything that was submitted since.
+    pub submitted: Vec<Token>,
+    random: u64,
+}
+
+/// A handle on the shared state.
+#[derive(Clone, Default)]
+pub struct MemoryDisk(pub Rc<RefCell<State>>);
+
+impl MemoryDisk {
+    pub fn new(files: Image) -> MemoryDisk {
+        let disk = MemoryDisk::default();
+        disk.0.borrow_mut().files = files;
+        disk.0.borrow_mut().prompt = true;
+        disk
+    }
+
+    pub fn image(&self) -> Image {
+        self.0.borrow().files.clone()
+    }
+
+    /// A crash: what was submitted and has not ended never happens.
+    pub fn forget_under_way(&self) {
+        let mut state = self.0.borrow_mut();
+        state.under_way.clear();
+        state.done.clear();
+    }
+
+    /// Lets one operation that is under way end.
+    pub fn finish(&self, at: usize) {
+        self.0.borrow_mut().finish(at);
+    }
+}
+
+impl State {
+    fn path(&self, file: FileId) -> PathBuf {
+        self.open[file.0].clone().expect("the file is open")
+    }
+
+    fn error<T>(&self, what: &'static str, path: &Path, errno: i32) -> Result<T, DiskError> {
+        let source = io::Error::from_raw_os_error(errno);
+        Err(DiskError::new(what, path, source))
+    }
+
+    fn count_write(&mut self, what: &'static str, path: &Path) -> Result<(), DiskError> {
+        match &mut self.good_writes {
+            Some(0) => self.error(what, path, 5),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn write(&mut self, path: &Path, offset: u64, bytes: &[u8]) {
+        let Some(content) = self.files.get_mut(path) else {
+            return;
+        };
+        let end = offset as usize + bytes.len();
+        if content.len() < end {
+            content.resize(end, 0);
+        }
+        content[offset as usize..end].copy_from_slice(bytes);
+    }
+
+    fn finish(&mut self, at: usize) {
+        let (token, operation) = self.under_way.remove(at);
+        let result = match &operation {
+            Operation::WriteDurable {
+                file,
+                offset,
+                blocks,
+            } => {
+                let path = self.path(*file);
+                let counted = self.count_write("write", &path);
+                if counted.is_ok() {
+                    self.write(&path, *offset, blocks.blocks());
+                }
+                counted
+            }
+            Operation::WriteZeros {
+                file,
+                offset,
+                length,
+            } => {
+                if let Some(path) = self.open[file.0].clone() {
+                    self.write(&path, *offset, ZEROS.first(*length));
+                }
+                Ok(())
+            }
+            Operation::SyncDirectory { file } => {
+                let path = self.path(*file);
+                self.count_write("fsync", &path)
+            }
+        };
+        self.done.push(Done { token, result });
+    }
+}
+
+impl Disk for MemoryDisk {
+    fn create_directory(&mut self, _: &Path) -> Result<(), DiskError> {
+        Ok(())
+    }
+
+    fn list(&mut self, path: &Path) -> Result<Vec<(String, FileKind)>, DiskError> {
+        let state = self.0.borrow();
+        let inside = state
+            .files
+            .keys()
+            .filter(|file| file.parent() == Some(path));
+        let name = |file: &PathBuf| file.file_name().unwrap().to_string_lossy().into_owned();
+        Ok(inside.map(|file| (name(file), FileKind::Regular)).collect())
+    }
+
+    fn kind(&mut self, path: &Path) -> Result<Option<FileKind>, DiskError> {
+        let state = self.0.borrow();
+        if state.files.contains_key(path) {
+            return Ok(Some(FileKind::Regular));
+        }
+        let inside = state.files.keys().any(|file| file.starts_with(path));
+        Ok(inside.then_some(FileKind::Directory))
+    }
+
+    fn open(&mut self, path: &Path, how: Open) -> Result<FileId, DiskError> {
+        let mut state = self.0.borrow_mut();
+        match how {
+            Open::New | Open::NewSegment => {
+                state.files.insert(path.to_path_buf(), Vec::new());
+            }
+            Open::Existing | Open::Segment if !state.files.contains_key(path) => {
+                return state.error("open", path, 2);
+            }
+            Open::Existing | Open::Segment | Open::Directory => {}
+        }
+        state.open.push(Some(path.to_path_buf()));
+        Ok(FileId(state.open.len() - 1))
+    }
+
+    fn close(&mut self, file: FileId) {
+        let mut state = self.0.borrow_mut();
+        assert!(state.open[file.0].take().is_some(), "a file is closed once");
+    }
+
+    fn length(&mut self, file: FileId) -> Result<u64, DiskError> {
+        let state = self.0.borrow();
+        Ok(state.files[&state.path(file)].len() as u64)
+    }
+
+    fn read_at(&mut self, file: FileId, offset: u64, out: &mut [u8]) -> Result<usize, DiskError> {
+        let state = self.0.borrow();
+        let content = &state.files[&state.path(file)];
+        let from = content.len().min(offset as usize);
+        let length = out.len().min(content.len() - from);
+        out[..length].copy_from_slice(&content[from..from + length]);
+        Ok(length)
+    }
+
+    fn write_at(&mut self, file: FileId, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
+        let mut state = self.0.borrow_mut();
+        let path = state.path(file);
+        state.count_write("pwrite", &path)?;
+        state.write(&path, offset, bytes);
+        Ok(())
+    }
+
+    fn allocate(&mut self, file: FileId, length: u64) -> Result<bool, DiskError> {
+        let mut state = self.0.borrow_mut();
+        let path = state.path(file);
+        let others = state.files.iter().filter(|(other, _)| **other != path);
+        let used: usize = others.map(|(_, content)| content.len()).sum();
+        if state
+            .capacity
+            .is_some_and(|all| used + length as usize > all)
+        {
+            return state.error("fallocate", &path, 28);
+        }
+        let content = state.files.get_mut(&path).unwrap();
+        let length = content.len().max(length as usize);
+        content.resize(length, 0);
+        Ok(true)
+    }
+
+    fn sync(&mut self, file: FileId) -> Result<(), DiskError> {
+        let mut state = self.0.borrow_mut();
+        let path = state.path(file);
+        state.count_write("fdatasync", &path)
+    }
+
+    fn rename(&mut self, from: &Path, to: &Path) -> Result<(), DiskError> {
+        let mut state = self.0.borrow_mut();
+        let content = state.files.remove(from).unwrap();
+        state.files.insert(to.to_path_buf(), content);
+        for open in state.open.iter_mut().flatten() {
+            if open == from {
+                *open = to.to_path_buf();
+            }
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, path: &Path) -> Result<(), DiskError> {
+        self.0.borrow_mut().files.remove(path).unwrap();
+        Ok(())
+    }
+
+    fn random(&mut self) -> Result<u64, DiskError> {
+        let mut state = self.0.borrow_mut();
+        state.random += 1;
+        Ok(state.random.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+    }
+
+    fn submit(&mut self, token: Token, operation: Operation) -> Result<(), DiskError> {
+        let mut state = self.0.borrow_mut();
+        assert!(state.under_way.iter().all(|(other, _)| *other != token));
+        state.submitted.push(token);
+        state.under_way.push((token, operation));
+        if state.prompt {
+            state.finish(0);
+        }
+        Ok(())
+    }
+
+    fn reap(&mut self, done: &mut Vec<Done>) -> Result<(), DiskError> {
+        done.append(&mut self.0.borrow_mut().done);
+        Ok(())
+    }
+
+    fn wait(&mut self) -> Result<(), DiskError> {
+        let mut state = self.0.borrow_mut();
+        if state.done.is_empty() {
+            state.finish(0);
+        }
+        Ok(())
+    }
+
+    fn completion_fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+}

@@ -1,0 +1,208 @@
+//! Bad files in a data directory, on a real filesystem: each is refused by name, or harmless.
+
+mod storage_support;
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use raftkv::storage::{Storage, StorageError, SyncMode};
+use raftkv::types::{Boot, Identity, Incarnation, Nonce, ServerId};
+use storage_support::*;
+
+const FIRST: &str = "log/0000000000000001.wal";
+const SECOND: &str = "log/0000000000000002.wal";
+
+/// A directory with at least three segments and 20 entries.
+fn directory(sync: SyncMode) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut storage, _) = open(&options(dir.path(), sync, 64 * 1024));
+    for seq in 1..=20 {
+        persist(&mut storage, seq, &entries(vec![entry(seq, 1, &[1; 8000])])).unwrap();
+    }
+    dir
+}
+
+fn refused(dir: &Path, file: &str) -> StorageError {
+    let error = Storage::open(&options(dir, SyncMode::Thread, 64 * 1024)).err();
+    let error = error.unwrap_or_else(|| panic!("{file} was taken as it is"));
+    let named = match &error {
+        StorageError::Corrupt { file, .. } | StorageError::Foreign { file, .. } => file.clone(),
+        StorageError::Disk(error) => error.file.clone(),
+        other => panic!("{other}"),
+    };
+    assert_eq!(named, dir.join(file), "{error}");
+    error
+}
+
+#[test]
+fn open_refuses_what_is_no_regular_file() {
+    for file in ["meta", FIRST, SECOND] {
+        let dir = directory(SyncMode::Thread);
+        let path = dir.path().join(file);
+        let aside = dir.path().join("aside");
+        fs::rename(&path, &aside).unwrap();
+        symlink(&aside, &path).unwrap();
+        assert!(refused(dir.path(), file).to_string().contains("regular"));
+        fs::remove_file(&path).unwrap();
+        let pipe = std::process::Command::new("mkfifo").arg(&path).status();
+        assert!(pipe.unwrap().success());
+        assert!(refused(dir.path(), file).to_string().contains("regular"));
+        fs::remove_file(&path).unwrap();
+        fs::rename(&aside, &path).unwrap();
+        assert_eq!(
+            open(&options(dir.path(), SyncMode::Thread, 65536))
+                .1
+                .entries
+                .len(),
+            20
+        );
+    }
+}
+
+#[test]
+fn open_refuses_missing_files() {
+    for file in ["meta", FIRST, SECOND] {
+        let dir = directory(SyncMode::Uring);
+        fs::remove_file(dir.path().join(file)).unwrap();
+        assert!(refused(dir.path(), file).to_string().contains("missing"));
+        // Nothing was made in its place.
+        assert!(!dir.path().join(file).exists());
+    }
+    let dir = directory(SyncMode::Uring);
+    fs::remove_dir_all(dir.path().join("log")).unwrap();
+    assert!(refused(dir.path(), FIRST).to_string().contains("missing"));
+}
+
+#[test]
+fn open_refuses_a_segment_of_another_directory() {
+    let (dir, other) = (directory(SyncMode::Thread), directory(SyncMode::Thread));
+    fs::copy(other.path().join(SECOND), dir.path().join(SECOND)).unwrap();
+    assert!(
+        refused(dir.path(), SECOND)
+            .to_string()
+            .contains("incarnation")
+    );
+    fs::copy(dir.path().join(FIRST), dir.path().join(SECOND)).unwrap();
+    assert!(
+        refused(dir.path(), SECOND)
+            .to_string()
+            .contains("another's name")
+    );
+}
+
+#[test]
+fn open_removes_temporary_files_and_leaves_others_alone() {
+    let dir = directory(SyncMode::Thread);
+    fs::write(dir.path().join("meta.tmp"), "half").unwrap();
+    fs::write(dir.path().join("log/0000000000000009.tmp"), "half").unwrap();
+    fs::write(dir.path().join("log/notes.txt"), "mine").unwrap();
+    let (_storage, recovered) = open(&options(dir.path(), SyncMode::Thread, 65536));
+    assert_eq!(recovered.entries.len(), 20);
+    assert!(!dir.path().join("meta.tmp").exists());
+    assert!(!dir.path().join("log/0000000000000009.tmp").exists());
+    assert!(dir.path().join("log/notes.txt").exists());
+}
+
+#[test]
+fn open_goes_on_with_the_other_engine() {
+    let dir = tempfile::tempdir().unwrap();
+    for life in 1..=6 {
+        let sync = BOTH[life as usize % 2];
+        let (mut storage, recovered) = open(&options(dir.path(), sync, 65536));
+        assert_eq!(recovered.entries.len() as u64, life - 1);
+        assert_eq!(
+            storage.engine().0,
+            if sync == SyncMode::Uring {
+                "uring"
+            } else {
+                "thread"
+            }
+        );
+        persist(&mut storage, 1, &entries(vec![entry(life, 1, b"x")])).unwrap();
+    }
+}
+
+#[test]
+fn record_peer_is_there_after_a_reopening() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = options(dir.path(), SyncMode::Auto, 65536);
+    let (mut storage, recovered) = open(&options);
+    let peer = Identity {
+        server: ServerId(3),
+        incarnation: Incarnation(u64::MAX),
+        boot: Boot(12),
+        nonce: Nonce(0xabc),
+        ..recovered.identity
+    };
+    storage.record_peer(peer).unwrap();
+    drop(storage);
+    let (storage, second) = open(&options);
+    assert_eq!(second.known_peers, [peer]);
+    assert_ne!(second.identity.nonce, recovered.identity.nonce);
+    storage.close().unwrap();
+}
+
+#[test]
+fn a_full_filesystem_is_survived() {
+    let dir = tempfile::tempdir().unwrap();
+    let size = ["-t", "tmpfs", "-o", "size=1m", "tmpfs"];
+    let mounted = std::process::Command::new("mount")
+        .args(size)
+        .arg(dir.path())
+        .output();
+    if !mounted.is_ok_and(|output| output.status.success()) {
+        println!("skipped: mounting a small filesystem needs root");
+        return;
+    }
+    struct Mounted<'a>(&'a Path);
+    impl Drop for Mounted<'_> {
+        fn drop(&mut self) {
+            let _ = std::process::Command::new("umount")
+                .arg("-l")
+                .arg(self.0)
+                .status();
+        }
+    }
+    let mount = Mounted(dir.path());
+    for sync in BOTH {
+        // 1. Entries are written until there is no more room.
+        let data = mount.0.join(format!("{sync:?}"));
+        let options = options(&data, sync, 64 * 1024);
+        let (mut storage, _) = open(&options);
+        let mut seq = 0;
+        while storage.room() == raftkv::storage::Room::Ample {
+            seq += 1;
+            persist(&mut storage, seq, &entries(vec![entry(seq, 1, &[9; 5000])])).unwrap();
+            assert!(seq < 300);
+        }
+        assert!(seq > 100, "{seq} entries of 5000 bytes filled a megabyte");
+        // 2. A crash and a start on the full disk lose nothing.
+        drop(storage);
+        let (mut storage, recovered) = open(&options);
+        assert_eq!(recovered.entries.len() as u64, seq);
+        // 3. With space back, room is ample by itself.
+        let limit = ["-o", "remount,size=2m"];
+        let more = std::process::Command::new("mount")
+            .args(limit)
+            .arg(mount.0)
+            .status();
+        assert!(more.unwrap().success());
+        storage.retry_room();
+        persist(
+            &mut storage,
+            1,
+            &entries(vec![entry(seq + 1, 1, &[9; 90_000])]),
+        )
+        .unwrap();
+        assert_eq!(storage.room(), raftkv::storage::Room::Ample);
+        storage.close().unwrap();
+        fs::remove_dir_all(&data).unwrap();
+        let limit = ["-o", "remount,size=1m"];
+        let less = std::process::Command::new("mount")
+            .args(limit)
+            .arg(mount.0)
+            .status();
+        assert!(less.unwrap().success());
+    }
+}
