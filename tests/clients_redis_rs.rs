@@ -3,7 +3,7 @@
 mod common;
 
 use common::Cluster;
-use redis::{Commands as _, ErrorKind, RedisResult, ServerErrorKind};
+use redis::{Commands as _, ErrorKind, RedisResult, ServerErrorKind, SetExpiry, SetOptions};
 
 #[test]
 fn redis_rs_works_on_every_node() {
@@ -35,7 +35,8 @@ fn session(connection: &mut redis::Connection, name: &str) {
         .unwrap();
     let values: Vec<Option<String>> = connection.mget(&[key("b"), key("none"), key("c")]).unwrap();
     assert_eq!(values, [Some("b".to_owned()), None, Some("c".to_owned())]);
-    let () = connection.set_ex(key("t"), "x", 100).unwrap();
+    let expiry = SetOptions::default().with_expiration(SetExpiry::EX(100));
+    let () = connection.set_options(key("t"), "x", expiry).unwrap();
     let ttl: i64 = connection.ttl(key("t")).unwrap();
     assert!((98..=100).contains(&ttl), "{ttl}");
     assert_eq!(

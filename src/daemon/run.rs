@@ -73,7 +73,9 @@ fn serve(config: &Config) -> Result<(), String> {
     };
     let opened = Storage::open(&options).map_err(|error| error.to_string())?;
     let (storage, recovered) = opened;
-    let seed = SysRng.try_next_u64().map_err(|error| format!("no randomness: {error}"))?;
+    let seed = SysRng
+        .try_next_u64()
+        .map_err(|error| format!("no randomness: {error}"))?;
     let clock = Clock::start();
     let node = Node::recover(config, recovered, seed, clock.now());
     let server = Server::new(config, clock, node, storage, listeners);
