@@ -51,13 +51,7 @@ fn apply(store: &mut Store, code: u16, words: &[Vec<u8>]) -> Option<Reply> {
     let before = store.revision();
     let result = match command.handler {
         Handler::Write { apply, .. } => apply(&mut WriteContext { store }, args),
-        Handler::Read { run, .. } => run(
-            &ReadContext {
-                store,
-                now: store.clock(),
-            },
-            args,
-        ),
+        Handler::Read { run, .. } => run(&ReadContext { store, now: store.clock() }, args),
         Handler::Connection { .. } | Handler::Container => unreachable!("these have no code"),
     };
     if result.is_err() {

@@ -53,12 +53,7 @@ fn rows_agree_with_their_handlers() {
         assert!(!row.grows() || row.is_write(), "{}", row.name);
         assert_eq!(row.name, row.name.to_ascii_lowercase());
         assert!(!row.summary.is_empty(), "{}", row.name);
-        assert_eq!(
-            row.keys.first == 0,
-            row.keys.access.is_empty(),
-            "{}",
-            row.name
-        );
+        assert_eq!(row.keys.first == 0, row.keys.access.is_empty(), "{}", row.name);
         assert!(row.takes(row.arity.unsigned_abs() as usize), "{}", row.name);
         assert!(!row.takes(0), "{}", row.name);
     }
@@ -76,14 +71,8 @@ fn resolve_refuses_a_key_over_its_limit_wherever_it_stands() {
         resolve(Args::new(words.len() as u32, &bytes)).map(|row| row.name)
     };
     assert_eq!(resolved(&[b"GET", &long]), Err(CommandError::KeyTooLong));
-    assert_eq!(
-        resolved(&[b"DEL", b"a", &long]),
-        Err(CommandError::KeyTooLong)
-    );
-    assert_eq!(
-        resolved(&[b"MSET", b"a", b"1", &long, b"2"]),
-        Err(CommandError::KeyTooLong)
-    );
+    assert_eq!(resolved(&[b"DEL", b"a", &long]), Err(CommandError::KeyTooLong));
+    assert_eq!(resolved(&[b"MSET", b"a", b"1", &long, b"2"]), Err(CommandError::KeyTooLong));
     assert_eq!(resolved(&[b"MSET", b"a", &long, b"b", b"2"]), Ok("mset"));
     assert_eq!(resolved(&[b"SET", longest, &long]), Ok("set"));
 }

@@ -42,56 +42,25 @@ fn counters_that_lose_repeat_or_reorder_are_refused() {
     use Action::{Increment, Read};
     let (inc, get) = (Increment(0), Read(0));
     // Two at once may come in either order, and a read beside them may see either.
-    assert!(!is_refused(
-        &[(inc, 0, Some((9, 2))), (inc, 1, Some((8, 1)))],
-        2
-    ));
-    assert!(!is_refused(
-        &[(inc, 0, Some((9, 1))), (get, 1, Some((8, 0)))],
-        1
-    ));
-    assert!(!is_refused(
-        &[(inc, 0, Some((9, 1))), (get, 1, Some((8, 1)))],
-        1
-    ));
+    assert!(!is_refused(&[(inc, 0, Some((9, 2))), (inc, 1, Some((8, 1)))], 2));
+    assert!(!is_refused(&[(inc, 0, Some((9, 1))), (get, 1, Some((8, 0)))], 1));
+    assert!(!is_refused(&[(inc, 0, Some((9, 1))), (get, 1, Some((8, 1)))], 1));
     // Unanswered: done or not.
     assert!(!is_refused(&[(inc, 0, None), (inc, 1, Some((2, 1)))], 1));
     assert!(!is_refused(&[(inc, 0, None), (inc, 1, Some((2, 2)))], 2));
 
     // One is lost; one was done twice; two got one number.
-    assert!(is_refused(
-        &[(inc, 0, Some((1, 1))), (inc, 2, Some((3, 2)))],
-        1
-    ));
-    assert!(is_refused(
-        &[(inc, 0, Some((1, 1))), (inc, 2, Some((3, 2)))],
-        3
-    ));
-    assert!(is_refused(
-        &[(inc, 0, Some((1, 1))), (inc, 0, Some((1, 1)))],
-        2
-    ));
+    assert!(is_refused(&[(inc, 0, Some((1, 1))), (inc, 2, Some((3, 2)))], 1));
+    assert!(is_refused(&[(inc, 0, Some((1, 1))), (inc, 2, Some((3, 2)))], 3));
+    assert!(is_refused(&[(inc, 0, Some((1, 1))), (inc, 0, Some((1, 1)))], 2));
     assert!(is_refused(&[(inc, 0, None), (inc, 1, Some((2, 3)))], 3));
     // A later one got the smaller number.
-    assert!(is_refused(
-        &[(inc, 0, Some((1, 2))), (inc, 2, Some((3, 1)))],
-        2
-    ));
+    assert!(is_refused(&[(inc, 0, Some((1, 2))), (inc, 2, Some((3, 1)))], 2));
     // A read that is stale; one that is ahead of time; two reads that go backwards.
+    assert!(is_refused(&[(inc, 0, Some((1, 1))), (get, 2, Some((3, 0)))], 1));
+    assert!(is_refused(&[(get, 0, Some((1, 1))), (inc, 2, Some((3, 1)))], 1));
     assert!(is_refused(
-        &[(inc, 0, Some((1, 1))), (get, 2, Some((3, 0)))],
-        1
-    ));
-    assert!(is_refused(
-        &[(get, 0, Some((1, 1))), (inc, 2, Some((3, 1)))],
-        1
-    ));
-    assert!(is_refused(
-        &[
-            (inc, 0, Some((9, 1))),
-            (get, 1, Some((2, 1))),
-            (get, 3, Some((4, 0)))
-        ],
+        &[(inc, 0, Some((9, 1))), (get, 1, Some((2, 1))), (get, 3, Some((4, 0)))],
         1
     ));
 }

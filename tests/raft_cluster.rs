@@ -19,9 +19,7 @@ fn bulk(text: &str) -> Reply {
 
 fn founded(count: u64, seed: u64) -> (Cluster, ServerId) {
     let mut cluster = Cluster::new(count, seed);
-    cluster.run_until(Duration::from_secs(2), "the first leader", |c| {
-        c.leader().is_some()
-    });
+    cluster.run_until(Duration::from_secs(2), "the first leader", |c| c.leader().is_some());
     let leader = cluster.leader().expect("just seen");
     cluster.converge(Duration::from_secs(2));
     (cluster, leader)
@@ -34,11 +32,7 @@ fn every_node_serves_writes_and_reads() {
         let key = format!("key{id}");
         assert_eq!(cluster.call(id, &format!("SET {key} 1")), Reply::OK);
         for other in cluster.ids() {
-            assert_eq!(
-                cluster.call(other, &format!("GET {key}")),
-                bulk("1"),
-                "{other}"
-            );
+            assert_eq!(cluster.call(other, &format!("GET {key}")), bulk("1"), "{other}");
         }
     }
 }
@@ -55,9 +49,7 @@ fn a_pipeline_that_mixes_reads_and_writes_keeps_its_order_on_every_node() {
     let (mut cluster, _) = founded(3, 3);
     for id in cluster.ids() {
         let client = cluster.connect(id);
-        let lines = [
-            "SET x 1", "GET x", "INCR x", "GET x", "PING", "DEL x", "GET x",
-        ];
+        let lines = ["SET x 1", "GET x", "INCR x", "GET x", "PING", "DEL x", "GET x"];
         cluster.send(id, client, &lines);
         cluster.run_for(Duration::from_millis(200));
         let expected = [
@@ -77,11 +69,7 @@ fn a_pipeline_that_mixes_reads_and_writes_keeps_its_order_on_every_node() {
 fn killing_the_leader_costs_clients_of_the_others_nothing_but_a_moment() {
     for seed in 0..20 {
         let (mut cluster, leader) = founded(3, seed);
-        let follower = cluster
-            .ids()
-            .into_iter()
-            .find(|id| *id != leader)
-            .expect("three nodes");
+        let follower = cluster.ids().into_iter().find(|id| *id != leader).expect("three nodes");
         let client = cluster.connect(follower);
         // 1. Fifty writes are on their way.
         cluster.send(follower, client, &["INCR n"; 50]);
@@ -94,10 +82,7 @@ fn killing_the_leader_costs_clients_of_the_others_nothing_but_a_moment() {
         while replies.len() < 51 {
             cluster.step();
             replies.extend(cluster.replies(follower, client));
-            assert!(
-                cluster.now.since(killed_at) < Duration::from_secs(1),
-                "seed {seed}"
-            );
+            assert!(cluster.now.since(killed_at) < Duration::from_secs(1), "seed {seed}");
         }
         // 3. Each was done once, in order.
         let expected: Vec<Reply> = (1..=51).map(Reply::Integer).collect();
@@ -110,11 +95,7 @@ fn failing_over_takes_some_ten_milliseconds() {
     let mut waits = Vec::new();
     for seed in 0..100 {
         let (mut cluster, leader) = founded(3, seed);
-        let survivor = cluster
-            .ids()
-            .into_iter()
-            .find(|id| *id != leader)
-            .expect("three nodes");
+        let survivor = cluster.ids().into_iter().find(|id| *id != leader).expect("three nodes");
         let killed_at = cluster.now;
         cluster.kill(leader);
         assert_eq!(cluster.call(survivor, "INCR n"), Reply::Integer(1));
@@ -122,16 +103,8 @@ fn failing_over_takes_some_ten_milliseconds() {
     }
     waits.sort();
     // Virtual time: the figure depends on the seeds alone.
-    assert!(
-        waits[50] < Duration::from_millis(30),
-        "median {:?}",
-        waits[50]
-    );
-    assert!(
-        waits[99] < Duration::from_millis(400),
-        "longest {:?}",
-        waits[99]
-    );
+    assert!(waits[50] < Duration::from_millis(30), "median {:?}", waits[50]);
+    assert!(waits[99] < Duration::from_millis(400), "longest {:?}", waits[99]);
 }
 
 #[test]
@@ -139,11 +112,8 @@ fn a_silent_partition_of_the_leader_ends_with_another_one_and_no_stale_read() {
     for seed in 0..20 {
         let (mut cluster, old_leader) = founded(3, seed);
         assert_eq!(cluster.call(old_leader, "SET x old"), Reply::OK);
-        let others: Vec<ServerId> = cluster
-            .ids()
-            .into_iter()
-            .filter(|id| *id != old_leader)
-            .collect();
+        let others: Vec<ServerId> =
+            cluster.ids().into_iter().filter(|id| *id != old_leader).collect();
         for other in &others {
             cluster.cut(old_leader, *other);
         }
@@ -155,11 +125,7 @@ fn a_silent_partition_of_the_leader_ends_with_another_one_and_no_stale_read() {
             c.leader().is_some_and(|leader| leader != old_leader)
         });
         assert_eq!(cluster.call(others[0], "SET x new"), Reply::OK);
-        assert_eq!(
-            cluster.replies(old_leader, reader),
-            [],
-            "seed {seed}: no majority, no read"
-        );
+        assert_eq!(cluster.replies(old_leader, reader), [], "seed {seed}: no majority, no read");
         // 3. Healed, the read sees what was acknowledged meanwhile, or was given up.
         cluster.heal();
         cluster.run_for(Duration::from_secs(6));
@@ -174,11 +140,7 @@ fn a_silent_partition_of_the_leader_ends_with_another_one_and_no_stale_read() {
 fn a_wiped_server_votes_for_nobody_and_says_why() {
     let (mut cluster, leader) = founded(3, 7);
     assert_eq!(cluster.call(leader, "SET x 1"), Reply::OK);
-    let others: Vec<ServerId> = cluster
-        .ids()
-        .into_iter()
-        .filter(|id| *id != leader)
-        .collect();
+    let others: Vec<ServerId> = cluster.ids().into_iter().filter(|id| *id != leader).collect();
     // 1. One disk is lost: its server is told so, and stays out.
     cluster.kill(others[0]);
     cluster.wipe(others[0]);
@@ -186,11 +148,7 @@ fn a_wiped_server_votes_for_nobody_and_says_why() {
     cluster.run_for(Duration::from_secs(2));
     let wiped = cluster.node(others[0]).expect("it runs");
     assert_eq!(wiped.status().role, Role::Recovering);
-    assert!(
-        wiped
-            .recovering_reason()
-            .is_some_and(|reason| reason.contains("data directory"))
-    );
+    assert!(wiped.recovering_reason().is_some_and(|reason| reason.contains("data directory")));
     // 2. Without it there is no majority once the leader dies: nobody is elected.
     cluster.kill(leader);
     cluster.run_for(Duration::from_secs(5));
@@ -226,9 +184,7 @@ fn keys_expire_by_the_cluster_clock_also_without_traffic() {
     let (mut cluster, leader) = founded(3, 9);
     assert_eq!(cluster.call(leader, "SET x 1 PX 500"), Reply::OK);
     cluster.run_for(Duration::from_millis(400));
-    let Reply::Integer(left_ms) = cluster.call(leader, "PTTL x") else {
-        panic!("no integer")
-    };
+    let Reply::Integer(left_ms) = cluster.call(leader, "PTTL x") else { panic!("no integer") };
     assert!((50..=110).contains(&left_ms), "{left_ms}");
     cluster.run_for(Duration::from_millis(200));
     for id in cluster.ids() {
@@ -238,20 +194,13 @@ fn keys_expire_by_the_cluster_clock_also_without_traffic() {
     // An idle cluster writes nothing: with no deadline left, the log stays as it is.
     let before = cluster.node(leader).expect("alive").status().last_log_index;
     cluster.run_for(MINUTE);
-    assert_eq!(
-        cluster.node(leader).expect("alive").status().last_log_index,
-        before
-    );
+    assert_eq!(cluster.node(leader).expect("alive").status().last_log_index, before);
 }
 
 #[test]
 fn a_majority_gone_is_clusterdown_or_indoubt_and_never_anything_else() {
     let (mut cluster, leader) = founded(3, 10);
-    let others: Vec<ServerId> = cluster
-        .ids()
-        .into_iter()
-        .filter(|id| *id != leader)
-        .collect();
+    let others: Vec<ServerId> = cluster.ids().into_iter().filter(|id| *id != leader).collect();
     for other in &others {
         cluster.kill(*other);
     }
@@ -267,27 +216,15 @@ fn a_majority_gone_is_clusterdown_or_indoubt_and_never_anything_else() {
         [Reply::Error(text)] => text.split(' ').next().unwrap_or_default().to_owned(),
         other => format!("{other:?}"),
     };
-    assert_eq!(
-        code(cluster.replies(leader, client)),
-        "INDOUBT",
-        "it was numbered and appended"
-    );
+    assert_eq!(code(cluster.replies(leader, client)), "INDOUBT", "it was numbered and appended");
     assert_eq!(code(cluster.replies(leader, reader)), "CLUSTERDOWN");
-    assert_eq!(
-        code(cluster.replies(leader, late)),
-        "CLUSTERDOWN",
-        "nobody led all the while"
-    );
+    assert_eq!(code(cluster.replies(leader, late)), "CLUSTERDOWN", "nobody led all the while");
 }
 
 #[test]
 fn a_clean_stop_hands_leadership_over() {
     let (mut cluster, leader) = founded(3, 11);
-    let other = cluster
-        .ids()
-        .into_iter()
-        .find(|id| *id != leader)
-        .expect("three nodes");
+    let other = cluster.ids().into_iter().find(|id| *id != leader).expect("three nodes");
     let client = cluster.connect(other);
     cluster.send(other, client, &["INCR n"; 20]);
     let stopped_at = cluster.now;
@@ -295,10 +232,7 @@ fn a_clean_stop_hands_leadership_over() {
     cluster.run_until(Duration::from_secs(1), "the leader may exit", |c| {
         c.node(leader).is_some_and(|node| node.may_exit())
     });
-    assert!(
-        cluster.now.since(stopped_at) < Duration::from_millis(20),
-        "no election timeout"
-    );
+    assert!(cluster.now.since(stopped_at) < Duration::from_millis(20), "no election timeout");
     cluster.kill(leader);
     cluster.run_for(Duration::from_millis(300));
     let expected: Vec<Reply> = (1..=20).map(Reply::Integer).collect();
@@ -397,10 +331,7 @@ fn collect(
                 let doubt = in_doubt.get(&id).copied().unwrap_or(0);
                 let before = told.get(&id).copied().unwrap_or(0);
                 let expected = before + 1..=before + 1 + doubt;
-                assert!(
-                    expected.contains(&value),
-                    "exactly-once: {value} after {before}"
-                );
+                assert!(expected.contains(&value), "exactly-once: {value} after {before}");
                 *in_doubt.entry(id).or_default() -= value - before - 1;
                 told.insert(id, value);
                 *told.entry(ServerId(id.0 + 100)).or_default() -= 1;

@@ -50,13 +50,7 @@ fn open_refuses_what_is_no_regular_file() {
         assert!(refused(dir.path(), file).to_string().contains("regular"));
         fs::remove_file(&path).unwrap();
         fs::rename(&aside, &path).unwrap();
-        assert_eq!(
-            open(&options(dir.path(), SyncMode::Thread, 65536))
-                .1
-                .entries
-                .len(),
-            20
-        );
+        assert_eq!(open(&options(dir.path(), SyncMode::Thread, 65536)).1.entries.len(), 20);
     }
 }
 
@@ -78,17 +72,9 @@ fn open_refuses_missing_files() {
 fn open_refuses_a_segment_of_another_directory() {
     let (dir, other) = (directory(SyncMode::Thread), directory(SyncMode::Thread));
     fs::copy(other.path().join(SECOND), dir.path().join(SECOND)).unwrap();
-    assert!(
-        refused(dir.path(), SECOND)
-            .to_string()
-            .contains("incarnation")
-    );
+    assert!(refused(dir.path(), SECOND).to_string().contains("incarnation"));
     fs::copy(dir.path().join(FIRST), dir.path().join(SECOND)).unwrap();
-    assert!(
-        refused(dir.path(), SECOND)
-            .to_string()
-            .contains("another's name")
-    );
+    assert!(refused(dir.path(), SECOND).to_string().contains("another's name"));
 }
 
 #[test]
@@ -111,14 +97,7 @@ fn open_goes_on_with_the_other_engine() {
         let sync = BOTH[life as usize % 2];
         let (mut storage, recovered) = open(&options(dir.path(), sync, 65536));
         assert_eq!(recovered.entries.len() as u64, life - 1);
-        assert_eq!(
-            storage.engine().0,
-            if sync == SyncMode::Uring {
-                "uring"
-            } else {
-                "thread"
-            }
-        );
+        assert_eq!(storage.engine().0, if sync == SyncMode::Uring { "uring" } else { "thread" });
         persist(&mut storage, 1, &entries(vec![entry(life, 1, b"x")])).unwrap();
     }
 }
@@ -147,10 +126,7 @@ fn record_peer_is_there_after_a_reopening() {
 fn a_full_filesystem_is_survived() {
     let dir = tempfile::tempdir().unwrap();
     let size = ["-t", "tmpfs", "-o", "size=1m", "tmpfs"];
-    let mounted = std::process::Command::new("mount")
-        .args(size)
-        .arg(dir.path())
-        .output();
+    let mounted = std::process::Command::new("mount").args(size).arg(dir.path()).output();
     if !mounted.is_ok_and(|output| output.status.success()) {
         println!("skipped: mounting a small filesystem needs root");
         return;
@@ -158,10 +134,7 @@ fn a_full_filesystem_is_survived() {
     struct Mounted<'a>(&'a Path);
     impl Drop for Mounted<'_> {
         fn drop(&mut self) {
-            let _ = std::process::Command::new("umount")
-                .arg("-l")
-                .arg(self.0)
-                .status();
+            let _ = std::process::Command::new("umount").arg("-l").arg(self.0).status();
         }
     }
     let mount = Mounted(dir.path());
@@ -183,26 +156,15 @@ fn a_full_filesystem_is_survived() {
         assert_eq!(recovered.entries.len() as u64, seq);
         // 3. With space back, room is ample by itself.
         let limit = ["-o", "remount,size=2m"];
-        let more = std::process::Command::new("mount")
-            .args(limit)
-            .arg(mount.0)
-            .status();
+        let more = std::process::Command::new("mount").args(limit).arg(mount.0).status();
         assert!(more.unwrap().success());
         storage.retry_room();
-        persist(
-            &mut storage,
-            1,
-            &entries(vec![entry(seq + 1, 1, &[9; 90_000])]),
-        )
-        .unwrap();
+        persist(&mut storage, 1, &entries(vec![entry(seq + 1, 1, &[9; 90_000])])).unwrap();
         assert_eq!(storage.room(), raftkv::storage::Room::Ample);
         storage.close().unwrap();
         fs::remove_dir_all(&data).unwrap();
         let limit = ["-o", "remount,size=1m"];
-        let less = std::process::Command::new("mount")
-            .args(limit)
-            .arg(mount.0)
-            .status();
+        let less = std::process::Command::new("mount").args(limit).arg(mount.0).status();
         assert!(less.unwrap().success());
     }
 }

@@ -20,11 +20,7 @@ fn writer_process() {
         let (mut storage, recovered) = raftkv::storage::Storage::open(&options)?;
         let first = recovered.entries.len() as u64 + 1;
         for index in first..first + 40 {
-            persist(
-                &mut storage,
-                index,
-                &entries(vec![entry(index, 1, &[1; 4000])]),
-            )?;
+            persist(&mut storage, index, &entries(vec![entry(index, 1, &[1; 4000])]))?;
             println!("\nacknowledged {index}");
         }
         Ok(())
@@ -37,11 +33,7 @@ fn writer_process() {
 
 #[test]
 fn sync_error_is_final_and_named() {
-    if !Command::new("strace")
-        .arg("-V")
-        .output()
-        .is_ok_and(|out| out.status.success())
-    {
+    if !Command::new("strace").arg("-V").output().is_ok_and(|out| out.status.success()) {
         println!("skipped: strace is not installed");
         return;
     }
@@ -66,26 +58,14 @@ fn sync_error_is_final_and_named() {
         // 1. It stopped, and said which operation failed on which file, and why.
         let error = said.lines().find_map(|line| line.strip_prefix("error: "));
         let error = error.unwrap_or_else(|| panic!("{said}"));
-        assert!(
-            error.contains("sync failed on ") && error.contains("os error 5"),
-            "{error}"
-        );
+        assert!(error.contains("sync failed on ") && error.contains("os error 5"), "{error}");
         errors += 1;
         // 2. It never tried again: the injected call was the last sync.
         let last = traced.lines().rfind(|line| line.contains("sync("));
-        assert!(
-            last.is_some_and(|line| line.contains("INJECTED")),
-            "{traced}"
-        );
+        assert!(last.is_some_and(|line| line.contains("INJECTED")), "{traced}");
         // 3. At least one sync was counted for each acknowledgement.
-        let new = said
-            .lines()
-            .filter(|line| line.starts_with("acknowledged "))
-            .count();
-        let syncs = traced
-            .lines()
-            .filter(|line| line.contains("fdatasync("))
-            .count();
+        let new = said.lines().filter(|line| line.starts_with("acknowledged ")).count();
+        let syncs = traced.lines().filter(|line| line.contains("fdatasync(")).count();
         assert!(syncs >= new, "{syncs} syncs, {new} acknowledgements");
         let last = said.lines().rfind(|line| line.starts_with("acknowledged "));
         if let Some(last) = last {

@@ -39,10 +39,7 @@ fn cli(server: &Server, args: &[&str], input: &str) -> Output {
 }
 
 fn shown(output: &Output) -> (Option<i32>, String) {
-    (
-        output.status.code(),
-        String::from_utf8_lossy(&output.stdout).into_owned(),
-    )
+    (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 #[test]
@@ -50,25 +47,13 @@ fn one_shot_shows_replies_and_exits_by_them() {
     let server = Server::start(script);
     let run = |args: &[&str]| shown(&cli(&server, args, ""));
     assert_eq!(run(&["SET", "a", "-1"]), (Some(0), "OK\n".to_owned()));
-    assert_eq!(
-        run(&["--text", "SET", "a", "-1"]),
-        (Some(0), "OK\n".to_owned())
-    );
+    assert_eq!(run(&["--text", "SET", "a", "-1"]), (Some(0), "OK\n".to_owned()));
     assert_eq!(run(&["GET", "none"]), (Some(0), "\n".to_owned()));
-    assert_eq!(
-        run(&["--no-raw", "GET", "none"]),
-        (Some(0), "(nil)\n".to_owned())
-    );
+    assert_eq!(run(&["--no-raw", "GET", "none"]), (Some(0), "(nil)\n".to_owned()));
     let typed = "\"x \\\"y\\\"\\n\\xff\"\n".to_owned();
     assert_eq!(run(&["--no-raw", "GET", "a"]), (Some(0), typed));
-    assert_eq!(
-        run(&["--json", "MGET", "a", "b"]),
-        (Some(0), "[1,null]\n".to_owned())
-    );
-    assert_eq!(
-        run(&["NOPE"]),
-        (Some(1), "ERR unknown command\n".to_owned())
-    );
+    assert_eq!(run(&["--json", "MGET", "a", "b"]), (Some(0), "[1,null]\n".to_owned()));
+    assert_eq!(run(&["NOPE"]), (Some(1), "ERR unknown command\n".to_owned()));
     assert_eq!(
         run(&["--json", "NOPE"]),
         (Some(1), "{\"error\":\"ERR unknown command\"}\n".to_owned())
@@ -90,16 +75,8 @@ fn one_shot_reports_a_maybe_as_such() {
 #[test]
 fn bad_usage_exits_2_and_asks_nobody() {
     let server = Server::start(script);
-    assert_eq!(
-        cli(&server, &["--bogus", "GET", "a"], "").status.code(),
-        Some(2)
-    );
-    assert_eq!(
-        cli(&server, &["-c", "nowhere", "GET", "a"], "")
-            .status
-            .code(),
-        Some(2)
-    );
+    assert_eq!(cli(&server, &["--bogus", "GET", "a"], "").status.code(), Some(2));
+    assert_eq!(cli(&server, &["-c", "nowhere", "GET", "a"], "").status.code(), Some(2));
     assert!(server.asked().is_empty());
 }
 
@@ -108,47 +85,24 @@ fn pipe_runs_one_command_a_line_and_exits_by_the_worst() {
     let server = Server::start(script);
     let output = cli(&server, &[], "SET b \"two words\"\r\n\n  GET none\n");
     assert_eq!(shown(&output), (Some(0), "OK\n\n".to_owned()));
-    assert_eq!(
-        server.asked(),
-        ["RAFT NODES", "SET b two words", "GET none"]
-    );
+    assert_eq!(server.asked(), ["RAFT NODES", "SET b two words", "GET none"]);
 
     let output = cli(&server, &[], "NOPE\nMGET a b\n");
-    assert_eq!(
-        shown(&output),
-        (Some(1), "ERR unknown command\n1\n\n".to_owned())
-    );
+    assert_eq!(shown(&output), (Some(1), "ERR unknown command\n1\n\n".to_owned()));
 
     let output = cli(&server, &[], "GET \"a\nNOPE\n");
-    assert_eq!(
-        shown(&output),
-        (Some(2), "ERR unknown command\n".to_owned())
-    );
+    assert_eq!(shown(&output), (Some(2), "ERR unknown command\n".to_owned()));
     assert!(String::from_utf8_lossy(&output.stderr).contains("unbalanced quotes"));
 }
 
 /// Runs 20 measured requests of `workload`; returns the exit code and the result.
 fn bench(endpoint: &str, workload: &str) -> (Option<i32>, serde_json::Value) {
     let output = Command::new(env!("CARGO_BIN_EXE_rkv-bench"))
-        .args([
-            "-c",
-            endpoint,
-            "-w",
-            workload,
-            "-n",
-            "20",
-            "--clients",
-            "3",
-            "-P",
-            "4",
-        ])
+        .args(["-c", endpoint, "-w", workload, "-n", "20", "--clients", "3", "-P", "4"])
         .args(["--warm-up", "0", "--json"])
         .output()
         .unwrap();
-    (
-        output.status.code(),
-        serde_json::from_slice(&output.stdout).unwrap(),
-    )
+    (output.status.code(), serde_json::from_slice(&output.stdout).unwrap())
 }
 
 #[test]
@@ -160,10 +114,7 @@ fn bench_sends_just_what_it_counts() {
     assert_eq!(result["errors"], serde_json::json!({}));
     let asked = server.asked();
     assert_eq!(asked.len(), 20);
-    assert!(
-        asked.iter().all(|line| line.starts_with("SET bench:")),
-        "{asked:?}"
-    );
+    assert!(asked.iter().all(|line| line.starts_with("SET bench:")), "{asked:?}");
 }
 
 #[test]
@@ -185,10 +136,5 @@ fn bench_counts_what_waited_on_a_lost_connection() {
     let lost: u64 = errors.values().filter_map(serde_json::Value::as_u64).sum();
     assert_eq!(lost, 20, "{errors:?}");
     // A server that closes with requests unread resets the connection.
-    assert!(
-        errors
-            .keys()
-            .all(|word| word == "closed" || word == "reset"),
-        "{errors:?}"
-    );
+    assert!(errors.keys().all(|word| word == "closed" || word == "reset"), "{errors:?}");
 }

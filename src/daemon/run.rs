@@ -37,11 +37,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         return fail(FAULT, "the parent has ended already");
     }
     allow_clients(config.limits.max_clients);
-    info!(
-        "raftkvd {} begins, process {}",
-        env!("CARGO_PKG_VERSION"),
-        std::process::id()
-    );
+    info!("raftkvd {} begins, process {}", env!("CARGO_PKG_VERSION"), std::process::id());
     match serve(&config) {
         Ok(()) => {
             info!("ended");
@@ -73,9 +69,7 @@ fn serve(config: &Config) -> Result<(), String> {
     };
     let opened = Storage::open(&options).map_err(|error| error.to_string())?;
     let (storage, recovered) = opened;
-    let seed = SysRng
-        .try_next_u64()
-        .map_err(|error| format!("no randomness: {error}"))?;
+    let seed = SysRng.try_next_u64().map_err(|error| format!("no randomness: {error}"))?;
     let clock = Clock::start();
     let node = Node::recover(config, recovered, seed, clock.now());
     let server = Server::new(config, clock, node, storage, listeners);
@@ -121,13 +115,8 @@ fn allow_clients(max_clients: usize) {
     if current.current.is_none_or(|allowed| allowed >= needed) {
         return;
     }
-    let raised = current
-        .maximum
-        .map_or(needed, |maximum| maximum.min(needed));
-    let wanted = Rlimit {
-        current: Some(raised),
-        maximum: current.maximum,
-    };
+    let raised = current.maximum.map_or(needed, |maximum| maximum.min(needed));
+    let wanted = Rlimit { current: Some(raised), maximum: current.maximum };
     if raised < needed || setrlimit(Resource::Nofile, wanted).is_err() {
         warn!(
             "limits.max_clients is {max_clients}, but the system allows this process {raised} open \

@@ -165,9 +165,7 @@ impl Client {
         let commands = inbox.requests.len();
         let awaited_hello = self.conversation.awaits_hello();
         let pending = self.output.pending_bytes();
-        let flow = self
-            .conversation
-            .receive(bytes, inbox, self.output.buffer(&mut shared.spares));
+        let flow = self.conversation.receive(bytes, inbox, self.output.buffer(&mut shared.spares));
         if self.output.pending_bytes() == 0 {
             self.output.discard(&mut shared.spares);
         }
@@ -199,13 +197,9 @@ impl Client {
             return;
         }
         let output = self.output.buffer(&mut shared.spares);
-        self.conversation
-            .answer(protocol, reply, output, &mut shared.encoded);
+        self.conversation.answer(protocol, reply, output, &mut shared.encoded);
         if self.output.pending_bytes() > limits::CLIENT_OUTPUT_BYTES {
-            log::info!(
-                "client {} is cut off: it does not read its replies",
-                self.id.generation
-            );
+            log::info!("client {} is cut off: it does not read its replies", self.id.generation);
             self.output.discard(&mut shared.spares);
             self.phase = Phase::Gone;
         }
@@ -235,11 +229,8 @@ impl Client {
         if self.phase >= Phase::Lingering {
             return;
         }
-        let flushed = self.output.flush(
-            &mut self.stream,
-            &mut shared.spares,
-            &mut shared.output_bytes,
-        );
+        let flushed =
+            self.output.flush(&mut self.stream, &mut shared.spares, &mut shared.output_bytes);
         let waits_writable = match flushed {
             Ok(flushed) => flushed == Flushed::Partly,
             Err(_) => {
@@ -252,10 +243,7 @@ impl Client {
                 true => Interest::READABLE | Interest::WRITABLE,
                 false => Interest::READABLE,
             };
-            if registry
-                .reregister(&mut self.stream, token, interest)
-                .is_err()
-            {
+            if registry.reregister(&mut self.stream, token, interest).is_err() {
                 self.phase = Phase::Gone;
                 return;
             }

@@ -103,9 +103,7 @@ impl Clients {
         sockets::tune_client(&stream);
         let slot = self.slots.vacant_key();
         let token = Token(self.first_token + slot);
-        registry
-            .register(&mut stream, token, Interest::READABLE)
-            .ok()?;
+        registry.register(&mut stream, token, Interest::READABLE).ok()?;
 
         self.accepted += 1;
         let id = ClientId {
@@ -115,14 +113,7 @@ impl Clients {
         let inserted = self.slots.insert(Client::new(id, stream, now));
         assert_eq!(inserted, slot);
         self.settle(id);
-        Some((
-            id,
-            ClientInfo {
-                id: self.accepted,
-                address,
-                local_address,
-            },
-        ))
+        Some((id, ClientInfo { id: self.accepted, address, local_address }))
     }
 
     /// What the poll says of the connection in a slot.
@@ -172,11 +163,7 @@ impl Clients {
                 continue;
             };
             client.in_ready = false;
-            let mut inbox = Inbox {
-                client: id,
-                requests: &mut *requests,
-                host: &self.host,
-            };
+            let mut inbox = Inbox { client: id, requests: &mut *requests, host: &self.host };
             client.read_query(now, scratch, &mut inbox, &mut self.shared);
             self.settle(id);
         }
@@ -210,10 +197,7 @@ impl Clients {
             client.flush(now, registry, token, &mut self.shared);
             self.settle(id);
         }
-        assert!(
-            self.dirty.is_empty(),
-            "a flush leaves nothing that another one could write"
-        );
+        assert!(self.dirty.is_empty(), "a flush leaves nothing that another one could write");
         // The emptied list keeps its memory for the next turn.
         self.dirty = dirty;
     }
@@ -222,10 +206,7 @@ impl Clients {
     pub(super) fn forget_gone(&mut self, mut tell: impl FnMut(ClientId)) {
         for id in self.gone.drain(..) {
             let client = self.slots.remove(id.slot as usize);
-            assert_eq!(
-                client.id, id,
-                "a slot is given away only after its user was forgotten"
-            );
+            assert_eq!(client.id, id, "a slot is given away only after its user was forgotten");
             tell(id);
         }
     }
@@ -236,10 +217,7 @@ impl Clients {
             return;
         }
         self.sweep_at = now.after(limits::SWEEP_INTERVAL);
-        let end = self
-            .slots
-            .capacity()
-            .min(self.sweep_from + limits::SWEEP_CLIENTS);
+        let end = self.slots.capacity().min(self.sweep_from + limits::SWEEP_CLIENTS);
         for slot in self.sweep_from..end {
             let Some(client) = self.slots.get_mut(slot) else {
                 continue;
@@ -255,11 +233,7 @@ impl Clients {
 
     /// When [`sweep`](Clients::sweep) wants to be called.
     pub(super) fn deadline(&self) -> Instant {
-        if self.slots.is_empty() {
-            Instant::NEVER
-        } else {
-            self.sweep_at
-        }
+        if self.slots.is_empty() { Instant::NEVER } else { self.sweep_at }
     }
 
     /// What `INFO` shows.
@@ -303,9 +277,7 @@ impl Clients {
 
 /// The connection of that name, unless its slot is empty or has another user by now.
 fn lookup(slots: &mut Slab<Client>, id: ClientId) -> Option<&mut Client> {
-    slots
-        .get_mut(id.slot as usize)
-        .filter(|client| client.id == id)
+    slots.get_mut(id.slot as usize).filter(|client| client.id == id)
 }
 
 #[cfg(test)]

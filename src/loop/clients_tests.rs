@@ -28,21 +28,12 @@ impl Bench {
         let config = Config {
             id: ServerId(1),
             data_dir: "unused".into(),
-            cluster: config::ClusterConfig {
-                name: "main".to_owned(),
-                nodes: Vec::new(),
-            },
+            cluster: config::ClusterConfig { name: "main".to_owned(), nodes: Vec::new() },
             listen: config::ListenConfig::default(),
             raft: config::RaftConfig::default(),
-            client: config::ClientConfig {
-                idle_timeout,
-                ..Default::default()
-            },
+            client: config::ClientConfig { idle_timeout, ..Default::default() },
             storage: config::StorageConfig::default(),
-            limits: config::LimitsConfig {
-                max_clients,
-                ..Default::default()
-            },
+            limits: config::LimitsConfig { max_clients, ..Default::default() },
             log: config::LogConfig::default(),
         };
         Bench {
@@ -58,15 +49,11 @@ impl Bench {
     /// A client's own end, and its name here unless it was refused.
     fn connect(&mut self) -> (std::net::TcpStream, Option<ClientId>) {
         let outer = std::net::TcpStream::connect(self.listener.local_addr().unwrap()).unwrap();
-        outer
-            .set_read_timeout(Some(Duration::from_secs(10)))
-            .unwrap();
+        outer.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         let (inner, address) = self.listener.accept().unwrap();
         inner.set_nonblocking(true).unwrap();
         let stream = TcpStream::from_std(inner);
-        let admitted = self
-            .clients
-            .admit(stream, address, self.poll.registry(), self.now);
+        let admitted = self.clients.admit(stream, address, self.poll.registry(), self.now);
         (outer, admitted.map(|(id, _)| id))
     }
 
@@ -74,14 +61,11 @@ impl Bench {
     fn commands(&mut self, count: usize) -> Requests {
         let mut requests = Requests::default();
         for _ in 0..100 {
-            self.poll
-                .poll(&mut self.events, Some(Duration::from_millis(2)))
-                .unwrap();
+            self.poll.poll(&mut self.events, Some(Duration::from_millis(2))).unwrap();
             for event in &self.events {
                 self.clients.on_event(event.token().0 - FIRST_TOKEN, event);
             }
-            self.clients
-                .read_queries(self.now, &mut self.scratch, &mut requests);
+            self.clients.read_queries(self.now, &mut self.scratch, &mut requests);
             if count > 0 && requests.len() >= count {
                 break;
             }
@@ -147,10 +131,7 @@ fn one_client_too_many_is_told_so_and_a_free_place_is_given_again() {
     let (_third, next) = bench.connect();
     let (id, next) = (id.unwrap(), next.unwrap());
     assert_eq!(next.slot, id.slot);
-    assert!(
-        next.generation > id.generation,
-        "two users of a slot are told apart"
-    );
+    assert!(next.generation > id.generation, "two users of a slot are told apart");
 }
 
 #[test]

@@ -16,9 +16,7 @@ pub struct Clock {
 impl Clock {
     /// A clock that begins now. One process makes one: instants of two clocks cannot be compared.
     pub fn start() -> Clock {
-        Clock {
-            origin: std::time::Instant::now(),
-        }
+        Clock { origin: std::time::Instant::now() }
     }
 
     /// Monotonic nanoseconds. Time that the machine slept or the process was stopped counts as far
@@ -29,9 +27,7 @@ impl Clock {
 
     /// The wall clock; zero if it stands before 1970.
     pub fn wall(&self) -> WallClock {
-        let since = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         WallClock(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
     }
 }

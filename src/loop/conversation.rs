@@ -107,10 +107,7 @@ impl Conversation {
             reply.encode(protocol, output);
             return;
         };
-        let tag = framed
-            .tags
-            .pop_front()
-            .expect("each framed request left its tag");
+        let tag = framed.tags.pop_front().expect("each framed request left its tag");
         scratch.clear();
         reply.encode(protocol, scratch);
         encode_client_reply(tag, scratch, output);
@@ -141,9 +138,7 @@ impl Conversation {
                     continue;
                 }
                 Decoded::Refused(refusal) => {
-                    inbox
-                        .requests
-                        .push_refused(inbox.client, error_text(&refusal.reply()));
+                    inbox.requests.push_refused(inbox.client, error_text(&refusal.reply()));
                     self.awaited += 1;
                     continue;
                 }
@@ -159,9 +154,7 @@ impl Conversation {
 
 /// The line of an error reply, as the core is given it.
 fn error_text(reply: &Reply) -> &str {
-    let Reply::Error(text) = reply else {
-        unreachable!("decoders refuse with errors")
-    };
+    let Reply::Error(text) = reply else { unreachable!("decoders refuse with errors") };
     text
 }
 
@@ -214,9 +207,7 @@ fn take_one_command(bytes: &[u8], commands: &mut RequestDecoder, inbox: &mut Inb
             return true;
         }
         Decoded::Refused(refusal) if whole => {
-            inbox
-                .requests
-                .push_refused(inbox.client, error_text(&refusal.reply()));
+            inbox.requests.push_refused(inbox.client, error_text(&refusal.reply()));
             return true;
         }
         _ => {}
@@ -237,13 +228,8 @@ fn greet(frame: &Frame<'_>, host: &Hello, output: &mut Vec<u8>) -> bool {
             true
         }
         Err((code, text)) => {
-            let refused = HelloRefused {
-                code,
-                text: text.to_owned(),
-            };
-            encode_frame(FrameKind::HelloRefused, 0, output, |out| {
-                refused.encode(out)
-            });
+            let refused = HelloRefused { code, text: text.to_owned() };
+            encode_frame(FrameKind::HelloRefused, 0, output, |out| refused.encode(out));
             false
         }
     }
@@ -254,16 +240,10 @@ fn judge(frame: &Frame<'_>, host: &Hello) -> Result<(), (Refusal, &'static str)>
         return Err((Refusal::Malformed, "the first frame is a hello"));
     }
     let Ok(hello) = Hello::decode(frame.payload) else {
-        return Err((
-            Refusal::Malformed,
-            "the hello cannot be read; is its version another one?",
-        ));
+        return Err((Refusal::Malformed, "the hello cannot be read; is its version another one?"));
     };
     if hello.role != Role::Client {
-        return Err((
-            Refusal::Role,
-            "this is the client port; peers have one of their own",
-        ));
+        return Err((Refusal::Role, "this is the client port; peers have one of their own"));
     }
     if !hello.cluster.is_empty() && hello.cluster != host.cluster {
         return Err((Refusal::Cluster, "this server belongs to another cluster"));
@@ -280,37 +260,23 @@ mod tests {
     use crate::node::Request;
     use crate::types::{RequestSeq, SessionId};
 
-    const CLIENT: ClientId = ClientId {
-        slot: 3,
-        generation: 9,
-    };
+    const CLIENT: ClientId = ClientId { slot: 3, generation: 9 };
     const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 
     fn host() -> Hello {
-        Hello {
-            cluster: "main".to_owned(),
-            sender: ServerId(1),
-            ..Hello::client()
-        }
+        Hello { cluster: "main".to_owned(), sender: ServerId(1), ..Hello::client() }
     }
 
     /// Feeds `bytes` as one read; what came out is the flow, the requests and the output.
     fn feed(conversation: &mut Conversation, bytes: &[u8]) -> (Flow, Requests, Vec<u8>) {
         let (mut requests, mut output, host) = (Requests::default(), Vec::new(), host());
-        let mut inbox = Inbox {
-            client: CLIENT,
-            requests: &mut requests,
-            host: &host,
-        };
+        let mut inbox = Inbox { client: CLIENT, requests: &mut requests, host: &host };
         let flow = conversation.receive(bytes, &mut inbox, &mut output);
         (flow, requests, output)
     }
 
     fn tag(sequence: u64) -> ClientTag {
-        ClientTag {
-            session: SessionId(7),
-            sequence: RequestSeq(sequence),
-        }
+        ClientTag { session: SessionId(7), sequence: RequestSeq(sequence) }
     }
 
     fn request(sequence: u64, command: &[u8]) -> Vec<u8> {
@@ -332,10 +298,7 @@ mod tests {
         let mut conversation = Conversation::default();
         let (flow, requests, output) = feed(&mut conversation, &hello(&Hello::client()));
         assert_eq!((flow, requests.len()), (Flow::Open, 0));
-        assert!(
-            output.starts_with(&PREFACE),
-            "the server greets in its turn"
-        );
+        assert!(output.starts_with(&PREFACE), "the server greets in its turn");
         conversation
     }
 
@@ -349,17 +312,12 @@ mod tests {
             assert_eq!(flow, Flow::Open);
             for position in 0..requests.len() {
                 let (client, request) = requests.get(position).unwrap();
-                let Request::Command(args) = request else {
-                    panic!("{request:?}")
-                };
+                let Request::Command(args) = request else { panic!("{request:?}") };
                 assert_eq!(client, CLIENT);
                 commands.push(args.iter().map(<[u8]>::to_vec).collect::<Vec<_>>());
             }
         }
-        assert_eq!(
-            commands,
-            [vec![&b"PING"[..]], vec![b"GET", b"key"], vec![b"PING"]]
-        );
+        assert_eq!(commands, [vec![&b"PING"[..]], vec![b"GET", b"key"], vec![b"PING"]]);
         assert_eq!(conversation.awaited(), 3);
     }
 
@@ -369,10 +327,8 @@ mod tests {
         let (flow, requests, _) = feed(&mut conversation, b"PING\r\n*1\r\n:4\r\nPING\r\n");
         assert_eq!(flow, Flow::Ended);
         assert_eq!(requests.len(), 2, "nothing behind the nonsense is run");
-        assert!(
-            matches!(requests.get(1), Some((_, Request::Malformed(text)))
-            if text == "ERR Protocol error: expected '$', got ':'")
-        );
+        assert!(matches!(requests.get(1), Some((_, Request::Malformed(text)))
+            if text == "ERR Protocol error: expected '$', got ':'"));
         assert_eq!(conversation.awaited(), 2);
     }
 
@@ -386,12 +342,7 @@ mod tests {
         let (mut output, mut scratch) = (Vec::new(), Vec::new());
         let pong = Reply::Simple("PONG");
         conversation.answer(Protocol::Resp2, &pong, &mut output, &mut scratch);
-        conversation.answer(
-            Protocol::Resp2,
-            &Reply::Integer(4),
-            &mut output,
-            &mut scratch,
-        );
+        conversation.answer(Protocol::Resp2, &Reply::Integer(4), &mut output, &mut scratch);
         assert_eq!(conversation.awaited(), 0);
 
         let mut expected = Vec::new();
@@ -402,20 +353,12 @@ mod tests {
 
     #[test]
     fn framed_payload_that_is_not_one_command_is_refused_and_ends() {
-        for payload in [
-            [PING, PING].concat(),
-            b"*1\r\n$4\r\nPI".to_vec(),
-            b"*1\r\n:".to_vec(),
-        ] {
+        for payload in [[PING, PING].concat(), b"*1\r\n$4\r\nPI".to_vec(), b"*1\r\n:".to_vec()] {
             let mut conversation = framed();
             let bytes = [request(1, &payload), request(2, PING)].concat();
             let (flow, requests, _) = feed(&mut conversation, &bytes);
             assert_eq!(flow, Flow::Ended);
-            assert_eq!(
-                requests.len(),
-                1,
-                "nothing of it and nothing behind it is run"
-            );
+            assert_eq!(requests.len(), 1, "nothing of it and nothing behind it is run");
             assert!(matches!(requests.get(0), Some((_, Request::Malformed(_)))));
             assert_eq!(conversation.awaited(), 1);
         }
@@ -423,18 +366,9 @@ mod tests {
 
     #[test]
     fn framed_violations_reach_no_core() {
-        let other = Hello {
-            cluster: "other".to_owned(),
-            ..Hello::client()
-        };
-        let stranger = Hello {
-            receiver: ServerId(2),
-            ..Hello::client()
-        };
-        let peer = Hello {
-            role: Role::Peer,
-            ..Hello::client()
-        };
+        let other = Hello { cluster: "other".to_owned(), ..Hello::client() };
+        let stranger = Hello { receiver: ServerId(2), ..Hello::client() };
+        let peer = Hello { role: Role::Peer, ..Hello::client() };
         for bytes in [hello(&other), hello(&stranger), hello(&peer)] {
             let (flow, requests, output) = feed(&mut Conversation::default(), &bytes);
             assert_eq!((flow, requests.len()), (Flow::Violated, 0));

@@ -44,18 +44,11 @@ pub(super) struct Listener {
 impl Listeners {
     /// Binds the client and the peer port. Names are looked up here, which may block.
     pub fn bind(config: &Config) -> Result<Listeners, LoopError> {
-        let own = config
-            .cluster
-            .nodes
-            .iter()
-            .find(|node| node.id == config.id);
+        let own = config.cluster.nodes.iter().find(|node| node.id == config.id);
         let own = own.expect("the configuration checked that the list holds this node");
         let client = config.listen.client.as_ref().unwrap_or(&own.client);
         let peer = config.listen.peer.as_ref().unwrap_or(&own.peer);
-        Ok(Listeners {
-            client: Listener::bind(client)?,
-            peer: Listener::bind(peer)?,
-        })
+        Ok(Listeners { client: Listener::bind(client)?, peer: Listener::bind(peer)? })
     }
 }
 
@@ -73,10 +66,7 @@ impl Listener {
                 complained: false,
             })
         });
-        listener.map_err(|error| LoopError::Bind {
-            address: address.to_owned(),
-            error,
-        })
+        listener.map_err(|error| LoopError::Bind { address: address.to_owned(), error })
     }
 
     /// Where it listens.
@@ -85,10 +75,7 @@ impl Listener {
     }
 
     pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        let socket = self
-            .socket
-            .as_mut()
-            .expect("it is registered before it can be closed");
+        let socket = self.socket.as_mut().expect("it is registered before it can be closed");
         registry.register(socket, token, Interest::READABLE)
     }
 
@@ -104,11 +91,7 @@ impl Listener {
 
     /// When it wants to be called without an event.
     pub(super) fn deadline(&self) -> Instant {
-        if self.ready {
-            self.resume_at
-        } else {
-            Instant::NEVER
-        }
+        if self.ready { self.resume_at } else { Instant::NEVER }
     }
 
     /// Hands each waiting connection to `admit`, a bounded number of them.
@@ -195,11 +178,7 @@ mod tests {
         let mut listener = Listener::bind("127.0.0.1:0").unwrap();
         let (_outer, accepted) = connect(&mut listener);
         assert!(accepted.is_some());
-        assert_eq!(
-            listener.deadline(),
-            Instant::NEVER,
-            "the queue was seen empty"
-        );
+        assert_eq!(listener.deadline(), Instant::NEVER, "the queue was seen empty");
     }
 
     #[test]
@@ -214,11 +193,7 @@ mod tests {
         let mut rest = Vec::new();
         assert_eq!(outer.read_to_end(&mut rest).unwrap_or(0), 0);
         assert!(listener.reserve.is_some());
-        assert_eq!(
-            listener.resume_at,
-            Instant::ZERO,
-            "no pause: the queue got shorter"
-        );
+        assert_eq!(listener.resume_at, Instant::ZERO, "no pause: the queue got shorter");
 
         // 3. The next one is served.
         let (_outer, accepted) = connect(&mut listener);

@@ -141,11 +141,7 @@ struct Leadership {
 impl Leadership {
     fn of(node: &Node) -> Leadership {
         let status = node.status();
-        Leadership {
-            role: status.role,
-            leader: status.leader,
-            term: status.current_term,
-        }
+        Leadership { role: status.role, leader: status.leader, term: status.current_term }
     }
 
     /// Whether this is worth a line after `other`: campaigns that come to nothing are not.
@@ -168,17 +164,9 @@ impl Server {
         let poll = Poll::new().map_err(LoopError::Poll)?;
         let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(LoopError::Poll)?;
         let registry = poll.registry();
-        listeners
-            .client
-            .register(registry, CLIENT_PORT)
-            .map_err(LoopError::Poll)?;
-        listeners
-            .peer
-            .register(registry, PEER_PORT)
-            .map_err(LoopError::Poll)?;
-        signals
-            .register(registry, SIGNALS, Interest::READABLE)
-            .map_err(LoopError::Poll)?;
+        listeners.client.register(registry, CLIENT_PORT).map_err(LoopError::Poll)?;
+        listeners.peer.register(registry, PEER_PORT).map_err(LoopError::Poll)?;
+        signals.register(registry, SIGNALS, Interest::READABLE).map_err(LoopError::Poll)?;
         SourceFd(&storage.completion_fd().as_raw_fd())
             .register(registry, STORAGE, Interest::READABLE)
             .map_err(LoopError::Poll)?;

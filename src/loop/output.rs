@@ -140,20 +140,12 @@ mod tests {
         let mut spares = Spares::default();
         let mut output = Output::default();
         let mut counted = 0;
-        let mut socket = Narrow {
-            taken: Vec::new(),
-            room: 7,
-        };
+        let mut socket = Narrow { taken: Vec::new(), room: 7 };
 
         // 1. Ten bytes for a socket that takes seven.
         output.buffer(&mut spares).extend_from_slice(b"0123456789");
-        let flushed = output
-            .flush(&mut socket, &mut spares, &mut counted)
-            .unwrap();
-        assert_eq!(
-            (flushed, output.pending_bytes(), counted),
-            (Flushed::Partly, 3, 7)
-        );
+        let flushed = output.flush(&mut socket, &mut spares, &mut counted).unwrap();
+        assert_eq!((flushed, output.pending_bytes(), counted), (Flushed::Partly, 3, 7));
 
         // 2. More is appended behind what is left.
         output.buffer(&mut spares).extend_from_slice(b"abc");
@@ -161,13 +153,8 @@ mod tests {
 
         // 3. The end: everything arrived once, and in order.
         socket.room = 100;
-        let flushed = output
-            .flush(&mut socket, &mut spares, &mut counted)
-            .unwrap();
-        assert_eq!(
-            (flushed, output.pending_bytes(), counted),
-            (Flushed::All, 0, 13)
-        );
+        let flushed = output.flush(&mut socket, &mut spares, &mut counted).unwrap();
+        assert_eq!((flushed, output.pending_bytes(), counted), (Flushed::All, 0, 13));
         assert_eq!(socket.taken, b"0123456789abc");
     }
 
@@ -175,22 +162,14 @@ mod tests {
     fn flush_gives_buffers_back_but_no_large_ones() {
         let mut spares = Spares::default();
         let mut counted = 0;
-        let mut socket = Narrow {
-            taken: Vec::new(),
-            room: usize::MAX,
-        };
+        let mut socket = Narrow { taken: Vec::new(), room: usize::MAX };
 
         let mut output = Output::default();
         output.buffer(&mut spares).extend_from_slice(b"small");
-        output
-            .flush(&mut socket, &mut spares, &mut counted)
-            .unwrap();
+        output.flush(&mut socket, &mut spares, &mut counted).unwrap();
         assert_eq!((output.bytes.capacity(), spares.buffers.len()), (0, 1));
 
-        let mut large = Output {
-            bytes: vec![0; limits::SPARE_BUFFER_BYTES + 1],
-            written: 0,
-        };
+        let mut large = Output { bytes: vec![0; limits::SPARE_BUFFER_BYTES + 1], written: 0 };
         large.flush(&mut socket, &mut spares, &mut counted).unwrap();
         assert_eq!((large.bytes.capacity(), spares.buffers.len()), (0, 1));
     }

@@ -210,9 +210,7 @@ impl PeerConnection {
     /// Appends one message.
     pub(super) fn send(&mut self, packet: &Packet, spares: &mut Spares) -> Result<(), Fault> {
         let out = self.output.buffer(spares);
-        encode_frame(FrameKind::Peer, 0, out, |out| {
-            peer_message::encode(packet, out)
-        });
+        encode_frame(FrameKind::Peer, 0, out, |out| peer_message::encode(packet, out));
         match self.output.pending_bytes() > limits::PEER_OUTPUT_BYTES {
             true => Err(Fault::Overflow),
             false => Ok(()),
@@ -283,10 +281,8 @@ impl PeerConnection {
         spares: &mut Spares,
     ) -> Result<(), Fault> {
         let mut written = 0;
-        let flushed = self
-            .output
-            .flush(&mut self.stream, spares, &mut written)
-            .map_err(Fault::Io)?;
+        let flushed =
+            self.output.flush(&mut self.stream, spares, &mut written).map_err(Fault::Io)?;
         let waits_writable = flushed == Flushed::Partly;
         if waits_writable != self.waits_writable {
             registry

@@ -83,8 +83,7 @@ impl Peers {
     pub(super) fn update(&mut self, peers: &[Peer]) {
         let own = self.own;
         let dialled = |peer: &&Peer| own < peer.id;
-        self.dials
-            .retain(|id, _| peers.iter().filter(dialled).any(|peer| peer.id == *id));
+        self.dials.retain(|id, _| peers.iter().filter(dialled).any(|peer| peer.id == *id));
         for peer in peers.iter().filter(dialled) {
             let known = self.dials.get(&peer.id);
             if known.is_some_and(|dial| dial.name == peer.address) {
@@ -93,11 +92,7 @@ impl Peers {
             let slot = known.and_then(|dial| dial.slot);
             let address = look_up(&peer.address);
             if address.is_none() {
-                log::error!(
-                    "peer {} cannot be dialled: no address for {}",
-                    peer.id,
-                    peer.address
-                );
+                log::error!("peer {} cannot be dialled: no address for {}", peer.id, peer.address);
             }
             let dial = Dial {
                 name: peer.address.clone(),
@@ -146,10 +141,7 @@ impl Peers {
         match connection {
             Ok(connection) => {
                 self.slots.insert(connection);
-                self.dials
-                    .get_mut(&id)
-                    .expect("the caller found it there")
-                    .slot = Some(slot);
+                self.dials.get_mut(&id).expect("the caller found it there").slot = Some(slot);
             }
             Err(error) => self.dial_failed(id, &Fault::Io(error), now),
         }
@@ -169,19 +161,14 @@ impl Peers {
         dial.retry_at = now.after(pause + jitter);
         if !dial.complained {
             dial.complained = true;
-            log::info!(
-                "peer {id} at {} cannot be reached: {fault}; trying on",
-                dial.name
-            );
+            log::info!("peer {id} at {} cannot be reached: {fault}; trying on", dial.name);
         }
     }
 
     /// When [`keep_up`](Peers::keep_up) wants to be called.
     pub(super) fn deadline(&self) -> Instant {
         let dials = self.dials.values().filter(|dial| dial.slot.is_none());
-        let dials = dials
-            .filter(|dial| dial.address.is_some())
-            .map(|dial| dial.retry_at);
+        let dials = dials.filter(|dial| dial.address.is_some()).map(|dial| dial.retry_at);
         let connections = self.slots.iter().map(|(_, connection)| connection.deadline);
         dials.chain(connections).min().unwrap_or(Instant::NEVER)
     }
@@ -195,10 +182,7 @@ impl Peers {
         sockets::tune_peer(&stream);
         let slot = self.slots.vacant_key();
         let mut connection = PeerConnection::new(stream, None, now);
-        if connection
-            .register(registry, Token(self.first_token + slot))
-            .is_ok()
-        {
+        if connection.register(registry, Token(self.first_token + slot)).is_ok() {
             self.slots.insert(connection);
             self.settle(slot);
         }
@@ -271,9 +255,7 @@ impl Peers {
     /// Whom the connection in a slot is established with.
     pub(super) fn established_peer(&self, slot: usize) -> Option<ServerId> {
         let connection = self.slots.get(slot)?;
-        connection
-            .peer
-            .filter(|_| connection.stage == Stage::Established)
+        connection.peer.filter(|_| connection.stage == Stage::Established)
     }
 
     /// Whether a hello of `sender` fits the way the connection came about: we reached whom we
@@ -334,10 +316,7 @@ impl Peers {
             let _ = connection.flush(registry, token, &mut self.spares);
         }
         let peer = self.close(slot, Fault::NotAccepted, now);
-        assert_eq!(
-            peer, None,
-            "a hello is judged before a connection is established"
-        );
+        assert_eq!(peer, None, "a hello is judged before a connection is established");
     }
 
     /// Appends a message for the peer that its envelope names; without a connection it is dropped.
@@ -393,10 +372,7 @@ impl Peers {
                 if !matches!(fault, Fault::NotAccepted) {
                     self.unwelcoming.remove(&peer);
                 }
-                log::log!(
-                    self.news_level(peer),
-                    "peer {peer} is disconnected: {fault}"
-                );
+                log::log!(self.news_level(peer), "peer {peer} is disconnected: {fault}");
                 if matches!(fault, Fault::NotAccepted) {
                     self.unwelcoming.insert(peer);
                 }

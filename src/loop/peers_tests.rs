@@ -46,13 +46,7 @@ impl Side {
 
     /// One turn: what was said, and where, and the faults.
     fn turn(&mut self) -> (Vec<(usize, News)>, Vec<(usize, Fault)>) {
-        let Side {
-            poll,
-            events,
-            peers,
-            own,
-            now,
-        } = self;
+        let Side { poll, events, peers, own, now } = self;
         poll.poll(events, Some(Duration::from_millis(5))).unwrap();
         for event in events.iter() {
             let slot = event.token().0 - FIRST_TOKEN;
@@ -101,45 +95,26 @@ fn connected() -> (Side, usize, Side, usize) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let (mut small, mut large) = (Side::new(1), Side::new(2));
-    small.peers.update(&[Peer {
-        id: ServerId(2),
-        address,
-    }]);
+    small.peers.update(&[Peer { id: ServerId(2), address }]);
     small.turn();
     let (stream, _) = listener.accept().unwrap();
     stream.set_nonblocking(true).unwrap();
-    large.peers.admit(
-        TcpStream::from_std(stream),
-        large.poll.registry(),
-        large.now,
-    );
+    large.peers.admit(TcpStream::from_std(stream), large.poll.registry(), large.now);
 
     // 2. It says hello, is accepted and answered.
     small.turn();
-    let (there, News::Hello(first)) = large.hears() else {
-        panic!("a hello comes first")
-    };
+    let (there, News::Hello(first)) = large.hears() else { panic!("a hello comes first") };
     assert_eq!((first.sender, first.receiver), (ServerId(1), ServerId(2)));
     assert!(large.peers.may_greet(there, ServerId(1)));
     let answer = hello(ServerId(2), ServerId(1));
-    assert_eq!(
-        large
-            .peers
-            .establish(there, ServerId(1), &answer, large.now),
-        None
-    );
+    assert_eq!(large.peers.establish(there, ServerId(1), &answer, large.now), None);
     large.turn();
 
     // 3. The answer is accepted.
-    let (here, News::Hello(second)) = small.hears() else {
-        panic!("a hello answers")
-    };
+    let (here, News::Hello(second)) = small.hears() else { panic!("a hello answers") };
     assert_eq!(second.sender, ServerId(2));
     assert!(small.peers.may_greet(here, ServerId(2)));
-    assert_eq!(
-        small.peers.establish(here, ServerId(2), &answer, small.now),
-        None
-    );
+    assert_eq!(small.peers.establish(here, ServerId(2), &answer, small.now), None);
     assert_eq!(small.peers.established_peer(here), Some(ServerId(2)));
     (small, here, large, there)
 }
@@ -147,15 +122,9 @@ fn connected() -> (Side, usize, Side, usize) {
 #[test]
 fn peers_greet_and_the_end_of_one_is_heard_at_once() {
     let (mut small, here, mut large, there) = connected();
-    assert_eq!(
-        large.peers.close(there, Fault::TimedOut, large.now),
-        Some(ServerId(1))
-    );
+    assert_eq!(large.peers.close(there, Fault::TimedOut, large.now), Some(ServerId(1)));
     let (slot, fault) = small.fault();
-    assert!(
-        slot == here && matches!(fault, Fault::Closed | Fault::Io(_)),
-        "{fault:?}"
-    );
+    assert!(slot == here && matches!(fault, Fault::Closed | Fault::Io(_)), "{fault:?}");
     assert_eq!(small.peers.close(slot, fault, small.now), Some(ServerId(2)));
 
     // The next attempt comes after a pause, and within the longest one.
@@ -166,10 +135,7 @@ fn peers_greet_and_the_end_of_one_is_heard_at_once() {
 #[test]
 fn peers_large_id_never_dials() {
     let mut large = Side::new(2);
-    large.peers.update(&[Peer {
-        id: ServerId(1),
-        address: "127.0.0.1:1".to_owned(),
-    }]);
+    large.peers.update(&[Peer { id: ServerId(1), address: "127.0.0.1:1".to_owned() }]);
     large.turn();
     assert_eq!(large.peers.deadline(), Instant::NEVER);
     assert!(large.peers.slots.is_empty());
@@ -182,17 +148,11 @@ fn peers_newer_connection_replaces_the_older_one() {
     let _again = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (stream, _) = listener.accept().unwrap();
     stream.set_nonblocking(true).unwrap();
-    large.peers.admit(
-        TcpStream::from_std(stream),
-        large.poll.registry(),
-        large.now,
-    );
+    large.peers.admit(TcpStream::from_std(stream), large.poll.registry(), large.now);
 
     let newer = there + 1;
     let answer = hello(ServerId(2), ServerId(1));
-    let replaced = large
-        .peers
-        .establish(newer, ServerId(1), &answer, large.now);
+    let replaced = large.peers.establish(newer, ServerId(1), &answer, large.now);
     assert_eq!(replaced, Some(ServerId(1)));
     assert_eq!(large.peers.established_peer(there), None);
     assert_eq!(large.peers.established_peer(newer), Some(ServerId(1)));
@@ -203,32 +163,18 @@ fn peers_refused_hello_is_heard_with_its_reason() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let (mut small, mut large) = (Side::new(1), Side::new(2));
-    small.peers.update(&[Peer {
-        id: ServerId(2),
-        address,
-    }]);
+    small.peers.update(&[Peer { id: ServerId(2), address }]);
     small.turn();
     let (stream, _) = listener.accept().unwrap();
     stream.set_nonblocking(true).unwrap();
-    large.peers.admit(
-        TcpStream::from_std(stream),
-        large.poll.registry(),
-        large.now,
-    );
+    large.peers.admit(TcpStream::from_std(stream), large.poll.registry(), large.now);
     small.turn();
     let (there, _) = large.hears();
 
     let text = "another disk".to_owned();
-    let refused = HelloRefused {
-        code: Refusal::SenderIncarnation,
-        text,
-    };
-    large
-        .peers
-        .refuse(there, &refused, large.poll.registry(), large.now);
-    let (_, News::Refused(heard)) = small.hears() else {
-        panic!("the refusal is heard")
-    };
+    let refused = HelloRefused { code: Refusal::SenderIncarnation, text };
+    large.peers.refuse(there, &refused, large.poll.registry(), large.now);
+    let (_, News::Refused(heard)) = small.hears() else { panic!("the refusal is heard") };
     assert_eq!(heard, refused);
     assert_eq!(large.peers.violations(), 1);
 }
@@ -243,11 +189,7 @@ fn peers_garbage_and_silence_end_a_connection_and_change_nothing() {
     let mut stranger = std::net::TcpStream::connect(address).unwrap();
     let (stream, _) = listener.accept().unwrap();
     stream.set_nonblocking(true).unwrap();
-    large.peers.admit(
-        TcpStream::from_std(stream),
-        large.poll.registry(),
-        large.now,
-    );
+    large.peers.admit(TcpStream::from_std(stream), large.poll.registry(), large.now);
     std::io::Write::write_all(&mut stranger, b"\0RKX").unwrap();
     let (slot, fault) = large.fault();
     assert!(matches!(fault, Fault::Frame(_)), "{fault:?}");
@@ -258,11 +200,7 @@ fn peers_garbage_and_silence_end_a_connection_and_change_nothing() {
     let _silent = std::net::TcpStream::connect(address).unwrap();
     let (stream, _) = listener.accept().unwrap();
     stream.set_nonblocking(true).unwrap();
-    large.peers.admit(
-        TcpStream::from_std(stream),
-        large.poll.registry(),
-        large.now,
-    );
+    large.peers.admit(TcpStream::from_std(stream), large.poll.registry(), large.now);
     assert_eq!(large.peers.slots.len(), 2);
     large.now = large.now.after(limits::HELLO_TIMEOUT);
     large.turn();

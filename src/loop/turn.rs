@@ -65,8 +65,7 @@ impl Server {
                 token => {
                     let slot = token.0 - FIRST_PEER;
                     let node = &self.node;
-                    self.peers
-                        .on_event(slot, event, |peer| node.hello_to(peer), self.now);
+                    self.peers.on_event(slot, event, |peer| node.hello_to(peer), self.now);
                 }
             }
         }
@@ -115,20 +114,9 @@ impl Server {
     }
 
     fn accept(&mut self) {
-        let Server {
-            listeners,
-            clients,
-            peers,
-            node,
-            effects,
-            poll,
-            now,
-            ..
-        } = self;
+        let Server { listeners, clients, peers, node, effects, poll, now, .. } = self;
         let registry = poll.registry();
-        listeners
-            .peer
-            .accept(*now, |stream, _| peers.admit(stream, registry, *now));
+        listeners.peer.accept(*now, |stream, _| peers.admit(stream, registry, *now));
         listeners.client.accept(*now, |stream, address| {
             if let Some((client, info)) = clients.admit(stream, address, registry, *now) {
                 node.handle(*now, Input::ClientArrived { client, info }, effects);
@@ -210,18 +198,14 @@ impl Server {
         if let Some(peer) = self.peers.establish(slot, verdict.peer, &answer, self.now) {
             self.handle(Input::PeerDown { peer });
         }
-        self.handle(Input::PeerUp {
-            peer: verdict.peer,
-            incarnation: verdict.incarnation,
-        });
+        self.handle(Input::PeerUp { peer: verdict.peer, incarnation: verdict.incarnation });
         Ok(())
     }
 
     fn refuse_peer(&mut self, slot: usize, code: Refusal, text: String) -> Result<(), LoopError> {
         log::debug!("refused the hello of a server: {text}");
         let refused = HelloRefused { code, text };
-        self.peers
-            .refuse(slot, &refused, self.poll.registry(), self.now);
+        self.peers.refuse(slot, &refused, self.poll.registry(), self.now);
         Ok(())
     }
 
@@ -235,8 +219,7 @@ impl Server {
     /// the sockets, and TCP does the rest.
     fn read_clients(&mut self) {
         if self.node.accepts_requests() {
-            self.clients
-                .read_queries(self.now, &mut self.scratch, &mut self.requests);
+            self.clients.read_queries(self.now, &mut self.scratch, &mut self.requests);
         }
     }
 
@@ -316,13 +299,7 @@ impl Server {
             let batch = std::mem::take(&mut self.requests);
             self.handle(Input::Requests { batch });
         }
-        let Server {
-            clients,
-            node,
-            effects,
-            now,
-            ..
-        } = self;
+        let Server { clients, node, effects, now, .. } = self;
         clients.forget_gone(|client| node.handle(*now, Input::ClientGone { client }, effects));
         self.handle(Input::EndOfTurn);
     }
@@ -333,11 +310,7 @@ impl Server {
             match effect {
                 Effect::Persist { seq, write } => self.storage.append(seq, &write),
                 Effect::Send { packet } => self.peers.send(&packet, self.now),
-                Effect::Reply {
-                    client,
-                    protocol,
-                    reply,
-                } => {
+                Effect::Reply { client, protocol, reply } => {
                     self.clients.reply(client, protocol, &reply);
                 }
                 Effect::Close { client } => self.clients.close(client, self.now),

@@ -35,11 +35,7 @@ impl Raft {
             .max_by_key(|(_, progress)| progress.match_index)
             .map(|(id, _)| *id);
         let Some(to) = successor else { return false };
-        leading.transfer = Some(Transfer {
-            to,
-            deadline,
-            is_told: false,
-        });
+        leading.transfer = Some(Transfer { to, deadline, is_told: false });
         true
     }
 
@@ -61,8 +57,7 @@ impl Raft {
         let is_caught_up = progress.is_some_and(|progress| progress.match_index == last_index);
         if is_caught_up && !transfer.is_told {
             transfer.is_told = true;
-            self.outbox
-                .push((transfer.to, Message::TimeoutNow { term }));
+            self.outbox.push((transfer.to, Message::TimeoutNow { term }));
         }
     }
 

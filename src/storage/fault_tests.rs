@@ -41,10 +41,7 @@ fn write(entries: Vec<Entry>, term: u64) -> LogWrite {
     LogWrite {
         truncate_from: None,
         entries,
-        hard_state: Some(HardState {
-            current_term: Term(term),
-            voted_for: Some(ServerId(2)),
-        }),
+        hard_state: Some(HardState { current_term: Term(term), voted_for: Some(ServerId(2)) }),
     }
 }
 
@@ -72,9 +69,8 @@ fn small_directory(seal: bool) -> (Image, Vec<Entry>, Image, usize) {
             before = disk.image();
             acknowledged_before = log.len();
             let length = if seq == 2 { 9_000 } else { 700 };
-            let entries: Vec<Entry> = (1..=3)
-                .map(|more| entry(log.len() as u64 + more, life, length))
-                .collect();
+            let entries: Vec<Entry> =
+                (1..=3).map(|more| entry(log.len() as u64 + more, life, length)).collect();
             log.extend(entries.clone());
             persist(&mut storage, seq, &write(entries, life));
         }
@@ -95,11 +91,7 @@ fn judge(image: Image, log: &[Entry], may_lose_to: usize, damaged: &Path, at: us
             let all = recovered.entries == log;
             let rest = recovered.entries == log[..may_lose_to];
             let found = recovered.entries.len();
-            assert!(
-                all || rest,
-                "{} at {at}: {found} entries",
-                damaged.display()
-            );
+            assert!(all || rest, "{} at {at}: {found} entries", damaged.display());
             assert_eq!(recovered.hard_state.current_term, Term(2));
         }
         Err(StorageError::Corrupt { file, .. } | StorageError::Foreign { file, .. }) => {
@@ -296,10 +288,7 @@ fn a_log_write_waits_only_for_zeros_in_its_own_place() {
     let (mut storage, _) = open(&disk).unwrap();
     let filling = |disk: &MemoryDisk| {
         let under_way = disk.0.borrow();
-        under_way
-            .under_way
-            .iter()
-            .position(|(token, _)| *token == Token::Fill)
+        under_way.under_way.iter().position(|(token, _)| *token == Token::Fill)
     };
     assert!(filling(&disk).is_some());
     // 2. A write to the place that is being filled is held until the zeros are there.
@@ -307,10 +296,7 @@ fn a_log_write_waits_only_for_zeros_in_its_own_place() {
     storage.submit().unwrap();
     let logging = |disk: &MemoryDisk| {
         let under_way = disk.0.borrow();
-        under_way
-            .under_way
-            .iter()
-            .position(|(token, _)| *token == Token::Log)
+        under_way.under_way.iter().position(|(token, _)| *token == Token::Log)
     };
     assert_eq!(logging(&disk), None);
     disk.finish(filling(&disk).unwrap());
@@ -445,9 +431,6 @@ fn record_peer_keeps_the_newest_process() {
     }
     drop(storage);
     let (_, recovered) = open(&disk).unwrap();
-    assert_eq!(
-        recovered.known_peers,
-        [peer(2, 8, 6, 14), peer(3, 9, 1, 15)]
-    );
+    assert_eq!(recovered.known_peers, [peer(2, 8, 6, 14), peer(3, 9, 1, 15)]);
     assert_ne!(recovered.identity.nonce, Nonce(0));
 }

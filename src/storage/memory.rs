@@ -99,11 +99,7 @@ impl State {
     fn finish(&mut self, at: usize) {
         let (token, operation) = self.under_way.remove(at);
         let result = match &operation {
-            Operation::WriteDurable {
-                file,
-                offset,
-                blocks,
-            } => {
+            Operation::WriteDurable { file, offset, blocks } => {
                 let path = self.path(*file);
                 let counted = self.count_write("write", &path);
                 if counted.is_ok() {
@@ -111,11 +107,7 @@ impl State {
                 }
                 counted
             }
-            Operation::WriteZeros {
-                file,
-                offset,
-                length,
-            } => {
+            Operation::WriteZeros { file, offset, length } => {
                 if let Some(path) = self.open[file.0].clone() {
                     self.write(&path, *offset, ZEROS.first(*length));
                 }
@@ -137,10 +129,7 @@ impl Disk for MemoryDisk {
 
     fn list(&mut self, path: &Path) -> Result<Vec<(String, FileKind)>, DiskError> {
         let state = self.0.borrow();
-        let inside = state
-            .files
-            .keys()
-            .filter(|file| file.parent() == Some(path));
+        let inside = state.files.keys().filter(|file| file.parent() == Some(path));
         let name = |file: &PathBuf| file.file_name().unwrap().to_string_lossy().into_owned();
         Ok(inside.map(|file| (name(file), FileKind::Regular)).collect())
     }
@@ -201,10 +190,7 @@ impl Disk for MemoryDisk {
         let path = state.path(file);
         let others = state.files.iter().filter(|(other, _)| **other != path);
         let used: usize = others.map(|(_, content)| content.len()).sum();
-        if state
-            .capacity
-            .is_some_and(|all| used + length as usize > all)
-        {
+        if state.capacity.is_some_and(|all| used + length as usize > all) {
             return state.error("fallocate", &path, 28);
         }
         let content = state.files.get_mut(&path).unwrap();

@@ -63,21 +63,9 @@ impl Weather {
 
 #[derive(Debug)]
 enum Event {
-    Packet {
-        from: ServerId,
-        to: ServerId,
-        bytes: Bytes,
-        life: u64,
-    },
-    Persisted {
-        server: ServerId,
-        life: u64,
-        through: WalSeq,
-    },
-    LinkUp {
-        a: ServerId,
-        b: ServerId,
-    },
+    Packet { from: ServerId, to: ServerId, bytes: Bytes, life: u64 },
+    Persisted { server: ServerId, life: u64, through: WalSeq },
+    LinkUp { a: ServerId, b: ServerId },
 }
 
 struct Server {
@@ -145,13 +133,7 @@ impl Cluster {
             idle_steps: 0,
             config,
         };
-        let ids: Vec<ServerId> = cluster
-            .config
-            .cluster
-            .nodes
-            .iter()
-            .map(|node| node.id)
-            .collect();
+        let ids: Vec<ServerId> = cluster.config.cluster.nodes.iter().map(|node| node.id).collect();
         for id in ids {
             let server = Server {
                 node: None,
@@ -178,11 +160,7 @@ impl Cluster {
     }
 
     pub fn alive(&self) -> Vec<ServerId> {
-        self.servers
-            .iter()
-            .filter(|(_, s)| s.node.is_some())
-            .map(|(id, _)| *id)
-            .collect()
+        self.servers.iter().filter(|(_, s)| s.node.is_some()).map(|(id, _)| *id).collect()
     }
 
     /// A number below `bound`.
@@ -286,8 +264,7 @@ impl Cluster {
 
     fn plan(&mut self, delay: Duration, event: Event) {
         self.next_event += 1;
-        self.events
-            .insert((self.now.after(delay), self.next_event), event);
+        self.events.insert((self.now.after(delay), self.next_event), event);
     }
 
     fn give(&mut self, id: ServerId, input: Input) {
@@ -301,17 +278,10 @@ impl Cluster {
     pub fn connect(&mut self, id: ServerId) -> ClientId {
         let server = self.servers.get_mut(&id).expect("a server of this cluster");
         server.next_client += 1;
-        let client = ClientId {
-            slot: server.next_client,
-            generation: 1,
-        };
+        let client = ClientId { slot: server.next_client, generation: 1 };
         server.clients.insert(client, VecDeque::new());
         let address: SocketAddr = "127.0.0.1:50000".parse().expect("an address");
-        let info = ClientInfo {
-            id: client.slot.into(),
-            address,
-            local_address: address,
-        };
+        let info = ClientInfo { id: client.slot.into(), address, local_address: address };
         self.give(id, Input::ClientArrived { client, info });
         client
     }
@@ -369,10 +339,7 @@ impl Cluster {
     pub fn run_until(&mut self, patience: Duration, what: &str, done: impl Fn(&Cluster) -> bool) {
         let deadline = self.now.after(patience);
         while !done(self) {
-            assert!(
-                self.now < deadline,
-                "convergence: {what} not within {patience:?}"
-            );
+            assert!(self.now < deadline, "convergence: {what} not within {patience:?}");
             self.step();
         }
     }
@@ -386,38 +353,24 @@ impl Cluster {
 
     /// Runs until everyone alive has applied the same, and somebody leads.
     pub fn converge(&mut self, patience: Duration) {
-        self.run_until(
-            patience,
-            "everyone alive has applied the leader's log",
-            |cluster| {
-                let Some(leader) = cluster.leader() else {
-                    return false;
-                };
-                let last = cluster.node(leader).expect("alive").status().last_log_index;
-                cluster
-                    .alive()
-                    .iter()
-                    .all(|id| cluster.node(*id).expect("alive").status().last_applied == last)
-            },
-        );
+        self.run_until(patience, "everyone alive has applied the leader's log", |cluster| {
+            let Some(leader) = cluster.leader() else {
+                return false;
+            };
+            let last = cluster.node(leader).expect("alive").status().last_log_index;
+            cluster
+                .alive()
+                .iter()
+                .all(|id| cluster.node(*id).expect("alive").status().last_applied == last)
+        });
     }
 
     /// Goes to the next thing that happens, and lets it happen.
     pub fn step(&mut self) {
-        let next_event = self
-            .events
-            .keys()
-            .next()
-            .map_or(Instant::NEVER, |(at, _)| *at);
+        let next_event = self.events.keys().next().map_or(Instant::NEVER, |(at, _)| *at);
         let has_mail = self.servers.values().any(|server| !server.inbox.is_empty());
-        let ticks = self
-            .servers
-            .values()
-            .filter_map(|server| server.node.as_ref());
-        let next_tick = ticks
-            .map(|node| node.deadline(self.now))
-            .min()
-            .unwrap_or(Instant::NEVER);
+        let ticks = self.servers.values().filter_map(|server| server.node.as_ref());
+        let next_tick = ticks.map(|node| node.deadline(self.now)).min().unwrap_or(Instant::NEVER);
         if !has_mail {
             let next = next_event.min(next_tick);
             // Everybody may be dead; time passes all the same.
@@ -445,23 +398,14 @@ impl Cluster {
 
     fn deliver(&mut self, event: Event) {
         match event {
-            Event::Packet {
-                from,
-                to,
-                bytes,
-                life,
-            } => {
+            Event::Packet { from, to, bytes, life } => {
                 let is_same_life = self.servers[&to].life == life;
                 if is_same_life && self.linked.contains(&pair(from, to)) {
                     let packet = peer_message::decode(&bytes).expect("a node encoded it");
                     self.give(to, Input::Receive { packet });
                 }
             }
-            Event::Persisted {
-                server: id,
-                life,
-                through,
-            } => {
+            Event::Persisted { server: id, life, through } => {
                 let server = self.servers.get_mut(&id).expect("a server of this cluster");
                 if server.life == life {
                     server.disk.sync(through);
@@ -486,10 +430,7 @@ impl Cluster {
         let now = self.now;
         let mut verdicts = Vec::new();
         for (from, to, hello) in hellos {
-            let node = self
-                .servers
-                .get_mut(&to)
-                .and_then(|server| server.node.as_mut());
+            let node = self.servers.get_mut(&to).and_then(|server| server.node.as_mut());
             match node.expect("just seen").judge_hello(now, &hello) {
                 Ok(verdict) => verdicts.push((to, verdict)),
                 Err(refusal) => {
@@ -505,8 +446,7 @@ impl Cluster {
         self.linked.insert(pair(a, b));
         for (to, verdict) in verdicts {
             let disk = &mut self.servers.get_mut(&to).expect("just seen").disk;
-            disk.known_peers
-                .extend(verdict.record.map(|identity| (identity.server, identity)));
+            disk.known_peers.extend(verdict.record.map(|identity| (identity.server, identity)));
             let (peer, incarnation) = (verdict.peer, verdict.incarnation);
             self.give(to, Input::PeerUp { peer, incarnation });
         }
@@ -545,11 +485,7 @@ impl Cluster {
                 let server = self.servers.get_mut(&id).expect("a server of this cluster");
                 let due = server.disk.write(self.now.after(delay), seq, write);
                 let life = server.life;
-                let event = Event::Persisted {
-                    server: id,
-                    life,
-                    through: seq,
-                };
+                let event = Event::Persisted { server: id, life, through: seq };
                 self.plan(due.since(self.now), event);
             }
             Effect::Send { packet } => {
@@ -559,11 +495,7 @@ impl Cluster {
                 let bytes = Bytes::from(bytes);
                 self.trace_hash =
                     self.trace_hash.wrapping_mul(31) ^ u64::from(crc32fast::hash(&bytes));
-                let copies = if self.chance(self.weather.duplication) {
-                    2
-                } else {
-                    1
-                };
+                let copies = if self.chance(self.weather.duplication) { 2 } else { 1 };
                 for _ in 0..copies {
                     let is_cut = self.cut.contains(&pair(id, to));
                     if is_cut || self.chance(self.weather.loss) || !self.servers.contains_key(&to) {
@@ -572,15 +504,7 @@ impl Cluster {
                     let delay = self.draw_between(self.weather.delay);
                     let life = self.servers[&to].life;
                     let bytes = bytes.clone();
-                    self.plan(
-                        delay,
-                        Event::Packet {
-                            from: id,
-                            to,
-                            bytes,
-                            life,
-                        },
-                    );
+                    self.plan(delay, Event::Packet { from: id, to, bytes, life });
                 }
             }
             Effect::Reply { client, reply, .. } => {
@@ -590,11 +514,7 @@ impl Cluster {
                 }
             }
             Effect::Close { client } => {
-                self.servers
-                    .get_mut(&id)
-                    .expect("a server")
-                    .closed
-                    .insert(client);
+                self.servers.get_mut(&id).expect("a server").closed.insert(client);
             }
         }
     }
@@ -610,29 +530,19 @@ impl Cluster {
             let status = node.status();
             if status.role == Role::Leader {
                 let leader = *self.leaders.entry(status.current_term).or_insert(id);
-                assert_eq!(
-                    leader, id,
-                    "election-safety: two leaders in {}",
-                    status.current_term
-                );
+                assert_eq!(leader, id, "election-safety: two leaders in {}", status.current_term);
             }
             let life = self.servers[&id].life;
             let (_, checked) = self.checked.get(&id).copied().unwrap_or_default();
             let mut index = checked.next();
             while index <= status.last_applied {
-                let entry = node
-                    .raft()
-                    .log()
-                    .entry(index)
-                    .expect("applied entries are there");
+                let entry = node.raft().log().entry(index).expect("applied entries are there");
                 let seen = (entry.term, entry.kind, entry.payload.clone());
                 match self.applied.get(index.0 as usize - 1) {
                     Some(known) => assert_eq!(known, &seen, "state-machine-safety at {index}"),
                     None => {
-                        let holders = self
-                            .servers
-                            .values()
-                            .filter(|server| server.disk.has_durable(entry));
+                        let holders =
+                            self.servers.values().filter(|server| server.disk.has_durable(entry));
                         let majority = self.servers.len() / 2 + 1;
                         assert!(
                             holders.count() >= majority,

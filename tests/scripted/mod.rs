@@ -76,9 +76,7 @@ fn serve(mut stream: TcpStream, script: &impl Fn(&str) -> Act, asked: &Sender<St
             if frame.kind == FrameKind::Hello {
                 assert_eq!(Hello::decode(frame.payload).unwrap().role, Role::Client);
                 out.extend_from_slice(&PREFACE);
-                encode_frame(FrameKind::Hello, 0, &mut out, |out| {
-                    Hello::client().encode(out)
-                });
+                encode_frame(FrameKind::Hello, 0, &mut out, |out| Hello::client().encode(out));
                 stream.write_all(&out).unwrap();
                 continue;
             }
@@ -96,9 +94,7 @@ fn serve(mut stream: TcpStream, script: &impl Fn(&str) -> Act, asked: &Sender<St
 }
 
 fn run(command: &Value, script: &impl Fn(&str) -> Act, asked: &Sender<String>) -> Act {
-    let Value::Array(words) = command else {
-        panic!("not a command: {command:?}")
-    };
+    let Value::Array(words) = command else { panic!("not a command: {command:?}") };
     let words: Vec<_> = words
         .iter()
         .map(|word| match word {
