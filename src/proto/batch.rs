@@ -97,8 +97,7 @@ impl<'a> Batch<'a> {
 
     /// The same batch without its commands, under its own number.
     pub fn emptied(&self, standing: Standing) -> Bytes {
-        let mut builder = BatchBuilder::default();
-        builder.standing = Some(standing);
+        let builder = BatchBuilder { standing: Some(standing), ..BatchBuilder::default() };
         builder.finish(self.id)
     }
 
