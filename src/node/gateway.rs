@@ -240,9 +240,15 @@ impl Gateway {
         times_out.min(resends)
     }
 
-    /// Whether something pending has been on its way for longer than `resend_after`.
-    pub fn is_overdue(&self, now: Instant, resend_after: Duration) -> bool {
-        !self.pending.is_empty() && now >= self.sent.after(resend_after)
+    /// Whether something pending has been on its way for longer than `resend_after`. The next such
+    /// moment is that much later, whatever comes of this one: a deadline that stays in the past
+    /// would have the driver spin.
+    pub fn take_overdue(&mut self, now: Instant, resend_after: Duration) -> bool {
+        let is_overdue = !self.pending.is_empty() && now >= self.sent.after(resend_after);
+        if is_overdue {
+            self.sent = now;
+        }
+        is_overdue
     }
 
     /// Answers what could not be decided since `timeout`: a batch without a number was surely not

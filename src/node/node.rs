@@ -332,7 +332,7 @@ impl Node {
         self.unparked.extend(unparked);
         self.reads.ask_overdue_again(now, resend_after);
         // What a leader has appended is in its log; there is nobody to send it to.
-        if self.gateway.is_overdue(now, resend_after) && !self.raft.is_leader() {
+        if self.gateway.take_overdue(now, resend_after) && !self.raft.is_leader() {
             self.gateway.resend();
         }
         self.is_abandoned |= is_stopping;
@@ -447,9 +447,10 @@ impl Node {
     }
 
     /// Whether this node has to let keys expire: it leads, and no entry is on its way that would
-    /// move the clock anyway.
+    /// move the clock anyway. A leader that can append nothing must not want a tick for it.
     fn is_timekeeper(&self) -> bool {
-        self.raft.is_ready() && self.raft.log().last_index() == self.machine.last_applied()
+        let may_append = self.raft.is_ready() && self.raft.accepts_proposals();
+        may_append && self.raft.log().last_index() == self.machine.last_applied()
     }
 
     /// When the next key's deadline comes, for the timekeeper.
