@@ -66,6 +66,7 @@ impl Raft {
             self.become_follower(now, request.term, Some(from));
         }
         self.leader_heard = Some(now);
+        self.leader_contact = now;
         self.leader_refuses_growth = request.refuses_growth;
         self.hurry_until = Instant::ZERO;
         self.clock.hear(now, request.cluster_time);

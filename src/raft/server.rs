@@ -130,6 +130,9 @@ pub struct Raft {
     /// When the current leader was last heard; `None` once its connection closed.
     pub(super) leader_heard: Option<Instant>,
     /// Until then, refused pre-votes are asked again after milliseconds: the leader's connection
+    /// When any leader was last heard, or this server started. Never forgotten, unlike
+    /// `leader_heard`: a lease that was confirmed then may still hold (§6.4.1).
+    pub(super) leader_contact: Instant,
     /// closed, and the others will notice any moment.
     pub(super) hurry_until: Instant,
     /// Standing connections, and the peer's data directory by its hello.
@@ -169,6 +172,7 @@ impl Raft {
             election_deadline: now,
             leader_heard: None,
             hurry_until: Instant::ZERO,
+            leader_contact: now,
             links: BTreeMap::new(),
             withheld: VecDeque::new(),
             outbox: Vec::new(),
