@@ -47,6 +47,11 @@ impl Raft {
             self.reset_election_timer(now);
             return;
         }
+        if matches!(self.role, Role::Candidate(_)) && !self.durability.is_hard_state_persisted() {
+            // A slow disk: nobody was asked yet, and another campaign would wait for it as long.
+            self.reset_candidate_timer(now);
+            return;
+        }
         self.leader = None;
         self.leader_heard = None;
         self.role = Role::PreCandidate(Ballot::default());
