@@ -18,6 +18,7 @@ use super::log::Log;
 use super::membership::Membership;
 use super::replication::Leading;
 use crate::config::RaftConfig;
+use crate::limits;
 use crate::proto::entry::{Entry, EntryKind, HardState, LogWrite};
 use crate::proto::message::{GrowthRefusal, Message};
 use crate::types::{
@@ -129,10 +130,10 @@ pub struct Raft {
     pub(super) election_deadline: Instant,
     /// When the current leader was last heard; `None` once its connection closed.
     pub(super) leader_heard: Option<Instant>,
-    /// Until then, refused pre-votes are asked again after milliseconds: the leader's connection
     /// When any leader was last heard, or this server started. Never forgotten, unlike
     /// `leader_heard`: a lease that was confirmed then may still hold (§6.4.1).
     pub(super) leader_contact: Instant,
+    /// Until then, refused pre-votes are asked again after milliseconds: the leader's connection
     /// closed, and the others will notice any moment.
     pub(super) hurry_until: Instant,
     /// Standing connections, and the peer's data directory by its hello.
@@ -171,8 +172,8 @@ impl Raft {
             clock: ClusterClock::new(now),
             election_deadline: now,
             leader_heard: None,
-            hurry_until: Instant::ZERO,
             leader_contact: now,
+            hurry_until: Instant::ZERO,
             links: BTreeMap::new(),
             withheld: VecDeque::new(),
             outbox: Vec::new(),
@@ -470,8 +471,12 @@ impl Raft {
         });
     }
 
-    /// Sends `message` once the newest term and vote are durable.
+    /// Sends `message` once the newest term and vote are durable. At the bound it is dropped: the
+    /// disk hangs, and whoever waits for it asks again.
     pub(super) fn withhold(&mut self, to: ServerId, message: Message) {
+        if self.withheld.len() >= limits::WITHHELD_MESSAGES {
+            return;
+        }
         let until = self.durability.hard_state_seq();
         self.withheld.push_back(Withheld { until, to, message });
     }
