@@ -6,7 +6,7 @@
 
 use super::membership::Membership;
 use super::server::{Raft, Role};
-use crate::proto::entry::EntryKind;
+use crate::proto::entry::{Entry, EntryKind};
 use crate::proto::message::{AppendEntries, AppendEntriesResponse, AppendOutcome, Message};
 use crate::types::{Instant, LogIndex, ReadRound, ServerId, Term};
 
@@ -83,6 +83,14 @@ impl Raft {
             read_round,
             ..
         } = request;
+        if self.log_is_full && prev_log_index > self.log.last_index() {
+            // To ask for what doesn't fit would have it sent in vain, again and again. Once there
+            // is room, the next heartbeat is rejected, and the leader goes back.
+            let following = self.following();
+            following.read_round = following.read_round.max(read_round);
+            following.owes_answer = true;
+            return;
+        }
         if self.log.term_at(prev_log_index) != Some(prev_log_term) {
             let hint_index = self.log.last_possible_match(prev_log_index, prev_log_term);
             let hint_term = self
@@ -106,7 +114,7 @@ impl Raft {
             // acknowledged entries (§3.5).
             let own_term = self.log.term_at(index);
             if own_term != Some(entry.term) {
-                if self.log_is_full {
+                if self.log_is_full && !self.begins_term(&entry) {
                     // What doesn't fit isn't taken; the leader sees a follower that lags.
                     break;
                 }
@@ -165,6 +173,14 @@ impl Raft {
         };
         self.outbox
             .push((leader, Message::AppendEntriesResponse(response)));
+    }
+
+    /// Whether this is a leader's empty first entry. There are no more of them than of terms, so it
+    /// fits where terms and votes do; without it a full cluster's new leader could serve no read.
+    fn begins_term(&self, entry: &Entry) -> bool {
+        let before = self.log.term_at(entry.index.prev());
+        let is_empty = entry.kind == EntryKind::Empty && entry.payload.is_empty();
+        is_empty && before.is_some_and(|before| entry.term > before)
     }
 
     fn following(&mut self) -> &mut Following {
