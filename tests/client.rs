@@ -79,9 +79,7 @@ fn serve(mut stream: TcpStream, script: &impl Fn(&str) -> Act, asked: &Sender<St
             if frame.kind == FrameKind::Hello {
                 assert_eq!(Hello::decode(frame.payload).unwrap().role, Role::Client);
                 out.extend_from_slice(&PREFACE);
-                encode_frame(FrameKind::Hello, 0, &mut out, |out| {
-                    Hello::client().encode(out)
-                });
+                encode_frame(FrameKind::Hello, 0, &mut out, |out| Hello::client().encode(out));
                 stream.write_all(&out).unwrap();
                 continue;
             }
@@ -99,9 +97,7 @@ fn serve(mut stream: TcpStream, script: &impl Fn(&str) -> Act, asked: &Sender<St
 }
 
 fn run(command: &Value, script: &impl Fn(&str) -> Act, asked: &Sender<String>) -> Act {
-    let Value::Array(words) = command else {
-        panic!("not a command: {command:?}")
-    };
+    let Value::Array(words) = command else { panic!("not a command: {command:?}") };
     let words: Vec<_> = words
         .iter()
         .map(|word| match word {
@@ -119,11 +115,7 @@ fn ok(_: &str) -> Act {
 }
 
 fn closed_endpoint() -> String {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .to_string()
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
 
 fn client_of(endpoints: &[&str]) -> Client {
@@ -149,19 +141,11 @@ fn command_goes_to_the_first_endpoint_that_answers() {
 #[test]
 fn command_without_any_node_is_unreachable_and_says_why() {
     let (first, second) = (closed_endpoint(), closed_endpoint());
-    let error = client_of(&[&first, &second])
-        .command(&["SET", "a", "1"])
-        .unwrap_err();
+    let error = client_of(&[&first, &second]).command(&["SET", "a", "1"]).unwrap_err();
     assert!(error.is_surely_not_done());
-    let ClientError::Unreachable { attempts } = error else {
-        panic!("{error:?}")
-    };
+    let ClientError::Unreachable { attempts } = error else { panic!("{error:?}") };
     assert_eq!(attempts.len(), 2);
-    assert!(
-        attempts
-            .iter()
-            .all(|(_, error)| matches!(error, LinkError::Connect(_)))
-    );
+    assert!(attempts.iter().all(|(_, error)| matches!(error, LinkError::Connect(_))));
 }
 
 #[test]
@@ -171,9 +155,7 @@ fn command_that_writes_is_in_doubt_when_its_reply_is_lost() {
         let (first, second) = (Server::start(lost), Server::start(ok));
         let mut client = client_of(&[&first.endpoint, &second.endpoint]);
         let error = client.command(&["INCR", "a"]).unwrap_err();
-        let ClientError::InDoubt(Doubt::Link { endpoint, .. }) = error else {
-            panic!("{error:?}")
-        };
+        let ClientError::InDoubt(Doubt::Link { endpoint, .. }) = error else { panic!("{error:?}") };
         assert_eq!(endpoint, first.endpoint);
         // 2. Nobody was asked a second time; the next command finds the second node.
         assert_eq!((first.asked().len(), second.asked().len()), (1, 0));
@@ -204,16 +186,9 @@ fn command_surely_not_done_is_repeated_even_if_it_writes() {
 #[test]
 fn command_refused_for_good_returns_the_refusal_at_once() {
     let server = Server::start(|_| Act::Reply(b"-ERR syntax error\r\n".to_vec()));
-    let error = client_of(&[&server.endpoint])
-        .command(&["SET", "a"])
-        .unwrap_err();
-    let ClientError::Reply(reply) = error else {
-        panic!("{error:?}")
-    };
-    assert_eq!(
-        (reply.code(), reply.text.as_str()),
-        ("ERR", "ERR syntax error")
-    );
+    let error = client_of(&[&server.endpoint]).command(&["SET", "a"]).unwrap_err();
+    let ClientError::Reply(reply) = error else { panic!("{error:?}") };
+    assert_eq!((reply.code(), reply.text.as_str()), ("ERR", "ERR syntax error"));
     assert_eq!(server.asked().len(), 1);
 }
 
@@ -221,9 +196,7 @@ fn command_refused_for_good_returns_the_refusal_at_once() {
 fn command_refused_by_all_for_now_gives_up_with_the_refusal() {
     let down = |_: &str| Act::Reply(b"-CLUSTERDOWN no leader\r\n".to_vec());
     let server = Server::start(down);
-    let error = client_of(&[&server.endpoint])
-        .command(&["SET", "a", "1"])
-        .unwrap_err();
+    let error = client_of(&[&server.endpoint]).command(&["SET", "a", "1"]).unwrap_err();
     assert!(matches!(&error, ClientError::Reply(reply) if reply.code() == "CLUSTERDOWN"));
     assert!(server.asked().len() > 2);
 }
@@ -231,9 +204,7 @@ fn command_refused_by_all_for_now_gives_up_with_the_refusal() {
 #[test]
 fn command_answered_indoubt_is_in_doubt_and_not_repeated() {
     let server = Server::start(|_| Act::Reply(b"-INDOUBT may have been done\r\n".to_vec()));
-    let error = client_of(&[&server.endpoint])
-        .command(&["SET", "a", "1"])
-        .unwrap_err();
+    let error = client_of(&[&server.endpoint]).command(&["SET", "a", "1"]).unwrap_err();
     assert!(!error.is_surely_not_done());
     assert_eq!(error.to_string(), "INDOUBT may have been done");
     assert_eq!(server.asked().len(), 1);
@@ -292,25 +263,14 @@ fn pipeline_keeps_order_and_goes_on_beyond_its_window() {
         .map(|number| vec!["ECHO".to_owned(), number.to_string(), padding.clone()])
         .collect();
     let results = client_of(&[&server.endpoint]).pipeline(&commands);
-    let expected: Vec<_> = (1000..1300)
-        .map(|number| simple(&number.to_string()))
-        .collect();
-    assert_eq!(
-        results.into_iter().map(Result::unwrap).collect::<Vec<_>>(),
-        expected
-    );
+    let expected: Vec<_> = (1000..1300).map(|number| simple(&number.to_string())).collect();
+    assert_eq!(results.into_iter().map(Result::unwrap).collect::<Vec<_>>(), expected);
 }
 
 #[test]
 fn pipeline_that_breaks_parts_done_doubtful_and_not_sent() {
     // 1. The node closes at the third command of a window; a second node is there for reads.
-    let first = Server::start(|line| {
-        if line == "SET c 1" {
-            Act::Close
-        } else {
-            ok(line)
-        }
-    });
+    let first = Server::start(|line| if line == "SET c 1" { Act::Close } else { ok(line) });
     let second = Server::start(ok);
     let large = "x".repeat(limits::CLIENT_PIPELINE_BYTES);
     let commands = [
@@ -345,10 +305,7 @@ fn discover_adds_the_other_members() {
     });
     let mut client = client_of(&[&first.endpoint]);
     assert_eq!(client.discover().unwrap(), 2);
-    assert_eq!(
-        client.endpoints(),
-        [&first.endpoint[..], "127.0.0.1:2", &second.endpoint]
-    );
+    assert_eq!(client.endpoints(), [&first.endpoint[..], "127.0.0.1:2", &second.endpoint]);
     assert_eq!(client.command(&["GET", "a"]).unwrap(), simple("OK"));
     assert_eq!(second.asked(), ["GET a"]);
 }
@@ -360,13 +317,8 @@ fn open_reports_what_the_server_refuses() {
     thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
         let mut out = PREFACE.to_vec();
-        let refused = HelloRefused {
-            code: Refusal::Role,
-            text: "the peers' port".to_owned(),
-        };
-        encode_frame(FrameKind::HelloRefused, 0, &mut out, |out| {
-            refused.encode(out)
-        });
+        let refused = HelloRefused { code: Refusal::Role, text: "the peers' port".to_owned() };
+        encode_frame(FrameKind::HelloRefused, 0, &mut out, |out| refused.encode(out));
         stream.write_all(&out).unwrap();
     });
     let error = Connection::open(&endpoint, Wire::Frames, Duration::from_secs(5)).unwrap_err();

@@ -59,9 +59,7 @@ fn redis_cli_prints_replies_on_every_node() {
             .spawn()
             .unwrap();
         let mut stdin = child.stdin.take().unwrap();
-        stdin
-            .write_all(b"INCR n\nGET n\nNOSUCH\nSELECT 1\nSELECT 0\n")
-            .unwrap();
+        stdin.write_all(b"INCR n\nGET n\nNOSUCH\nSELECT 1\nSELECT 0\n").unwrap();
         drop(stdin);
         let answer = text(&child.wait_with_output().unwrap());
         let n = position + 1;
@@ -93,9 +91,7 @@ fn redis_cli_stat_reads_our_figures() {
         .unwrap();
     // It never ends by itself. Two lines of headings, then a line of figures each interval:
     // keys, memory, clients, blocked, requests (+difference), connections.
-    let lines = BufReader::new(child.stdout.take().unwrap())
-        .lines()
-        .map(Result::unwrap);
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
     let figures: Vec<String> = lines.skip(2).take(2).collect();
     child.kill().unwrap();
     child.wait().unwrap();
@@ -119,29 +115,19 @@ fn redis_benchmark_runs_set_and_get_without_an_error() {
     for position in [leader, cluster.others(leader)[0]] {
         for (pipeline, requests) in [("1", "2000"), ("16", "10000")] {
             let output = command("redis-benchmark", &cluster, position)
-                .args([
-                    "-q", "-t", "set,get", "-c", "50", "-P", pipeline, "-n", requests,
-                ])
+                .args(["-q", "-t", "set,get", "-c", "50", "-P", pipeline, "-n", requests])
                 .output()
                 .unwrap();
             let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
             assert!(output.status.success() && stderr.is_empty(), "{output:?}");
             // Progress is written over itself with carriage returns; results end in a newline.
             let answer = text(&output);
-            assert!(
-                !answer.contains("WARNING") && !answer.contains("rror"),
-                "{answer}"
-            );
+            assert!(!answer.contains("WARNING") && !answer.contains("rror"), "{answer}");
             for name in ["SET: ", "GET: "] {
                 let result = answer
                     .split(['\r', '\n'])
                     .find(|line| line.starts_with(name) && line.contains("requests per second"));
-                println!(
-                    "{}",
-                    result
-                        .unwrap_or_else(|| panic!("{name} in {answer}"))
-                        .trim()
-                );
+                println!("{}", result.unwrap_or_else(|| panic!("{name} in {answer}")).trim());
             }
         }
     }

@@ -24,15 +24,11 @@ impl SmallDisk {
         std::fs::create_dir_all(path).unwrap();
         let mut command = Command::new("mount");
         command.args(["-t", "tmpfs", "-o", DISK, "tmpfs"]).arg(path);
-        let output = command
-            .output()
-            .map_err(|error| format!("mount: {error}"))?;
+        let output = command.output().map_err(|error| format!("mount: {error}"))?;
         if !output.status.success() {
             return Err(String::from_utf8_lossy(&output.stderr).trim().to_owned());
         }
-        Ok(SmallDisk {
-            path: path.to_owned(),
-        })
+        Ok(SmallDisk { path: path.to_owned() })
     }
 }
 
@@ -41,11 +37,7 @@ impl Drop for SmallDisk {
         let mut command = Command::new("umount");
         // Lazily: a node that is still ending may hold files for a moment.
         let status = command.arg("-l").arg(&self.path).status().unwrap();
-        assert!(
-            status.success() || std::thread::panicking(),
-            "umount {}",
-            self.path.display()
-        );
+        assert!(status.success() || std::thread::panicking(), "umount {}", self.path.display());
     }
 }
 
@@ -76,10 +68,7 @@ fn full_disk_refuses_growth_and_loses_nothing() {
             Reply::Simple(_) => written.push(key),
             other => break other,
         }
-        assert!(
-            written.len() * VALUE_BYTES < 64 << 20,
-            "the disk never fills"
-        );
+        assert!(written.len() * VALUE_BYTES < 64 << 20, "the disk never fills");
     };
     assert!(refusal.text().starts_with("MISCONF "), "{refusal:?}");
     assert!(written.len() > 50, "only {} values fit", written.len());
@@ -92,10 +81,7 @@ fn full_disk_refuses_growth_and_loses_nothing() {
         assert!(reply.text().starts_with("MISCONF "), "{reply:?}");
         assert_eq!(client.must(&["PING"]), Reply::Simple("PONG".to_owned()));
         for key in &written {
-            assert_eq!(
-                client.must(&["GET", key]),
-                Reply::bulk(&format!("{key}:{value}"))
-            );
+            assert_eq!(client.must(&["GET", key]), Reply::bulk(&format!("{key}:{value}")));
         }
     }
     let deleted = written.remove(0);
@@ -107,23 +93,14 @@ fn full_disk_refuses_growth_and_loses_nothing() {
         cluster.restart(position);
     }
     let mut client = eventually("a node leads again", Duration::from_secs(20), || {
-        cluster
-            .leader()
-            .map(|leader| cluster.client(leader))
-            .or_else(|| {
-                // A node whose disk is full is not healthy: it is asked whether it answers reads.
-                let mut client = cluster.client(0);
-                client
-                    .call(&["GET", "key1"])
-                    .is_ok_and(|reply| !reply.is_error())
-                    .then_some(client)
-            })
+        cluster.leader().map(|leader| cluster.client(leader)).or_else(|| {
+            // A node whose disk is full is not healthy: it is asked whether it answers reads.
+            let mut client = cluster.client(0);
+            client.call(&["GET", "key1"]).is_ok_and(|reply| !reply.is_error()).then_some(client)
+        })
     });
     for key in &written {
-        assert_eq!(
-            client.must(&["GET", key]),
-            Reply::bulk(&format!("{key}:{value}"))
-        );
+        assert_eq!(client.must(&["GET", key]), Reply::bulk(&format!("{key}:{value}")));
     }
     assert_eq!(client.must(&["EXISTS", &deleted]), Reply::Integer(0));
 }

@@ -18,9 +18,7 @@ const CPU_SHARE: f64 = 0.01;
 const EMPTY_RESIDENT_KIB: u64 = 10 * 1024;
 
 fn idle_time() -> Duration {
-    let seconds = std::env::var("RAFTKV_IDLE_SECONDS")
-        .ok()
-        .and_then(|text| text.parse().ok());
+    let seconds = std::env::var("RAFTKV_IDLE_SECONDS").ok().and_then(|text| text.parse().ok());
     Duration::from_secs(seconds.unwrap_or(4))
 }
 
@@ -49,38 +47,21 @@ struct Account {
 fn account(cluster: &Cluster, position: usize) -> Account {
     let node = &cluster.nodes[position];
     let io = std::fs::read_to_string(format!("/proc/{}/io", node.process_id())).unwrap();
-    let line = io
-        .lines()
-        .find(|line| line.starts_with("write_bytes:"))
-        .unwrap();
-    Account {
-        written_bytes: line.to_owned(),
-        files: files(&node.data),
-    }
+    let line = io.lines().find(|line| line.starts_with("write_bytes:")).unwrap();
+    Account { written_bytes: line.to_owned(), files: files(&node.data) }
 }
 
 fn cpu_seconds(process_id: u32) -> f64 {
     let stat = std::fs::read_to_string(format!("/proc/{process_id}/stat")).unwrap();
-    let fields: Vec<&str> = stat
-        .rsplit_once(')')
-        .unwrap()
-        .1
-        .split_whitespace()
-        .collect();
+    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
     // utime and stime, the 14th and 15th field of all.
-    let ticks: f64 = fields[11..13]
-        .iter()
-        .map(|field| field.parse::<f64>().unwrap())
-        .sum();
+    let ticks: f64 = fields[11..13].iter().map(|field| field.parse::<f64>().unwrap()).sum();
     ticks / TICKS_PER_SECOND
 }
 
 fn resident_kib(process_id: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{process_id}/status")).unwrap();
-    let line = status
-        .lines()
-        .find(|line| line.starts_with("VmRSS:"))
-        .unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
@@ -101,20 +82,12 @@ fn assert_writes_nothing(cluster: &Cluster, idle: Duration) {
     // Time itself is what this test is about: the nodes are left alone for so long.
     std::thread::sleep(idle);
     for position in 0..3 {
-        assert_eq!(
-            account(cluster, position),
-            last.1[position],
-            "node {position} wrote"
-        );
+        assert_eq!(account(cluster, position), last.1[position], "node {position} wrote");
         let share = (cpu(position) - before[position]) / began.elapsed().as_secs_f64();
         println!("node {position} used {:.2} % of a core", share * 100.0);
         // Over a few seconds the kernel's own ticks are too coarse to tell.
         if idle >= Duration::from_secs(30) {
-            assert!(
-                share < CPU_SHARE,
-                "node {position} used {:.2} %",
-                share * 100.0
-            );
+            assert!(share < CPU_SHARE, "node {position} used {:.2} %", share * 100.0);
         }
     }
 }
@@ -136,10 +109,7 @@ fn idle_cluster_writes_nothing_and_is_small() {
         let mut client = cluster.client(1);
         for number in 0..500 {
             let key = format!("key{number}");
-            assert_eq!(
-                client.must(&["SET", &key, "value", "EX", "3600"]),
-                Reply::ok()
-            );
+            assert_eq!(client.must(&["SET", &key, "value", "EX", "3600"]), Reply::ok());
         }
         assert_writes_nothing(&cluster, idle_time());
         assert_eq!(client.must(&["GET", "key499"]), Reply::bulk("value"));

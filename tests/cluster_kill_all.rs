@@ -19,23 +19,14 @@ fn kill_all_loses_nothing_that_was_acknowledged() {
     let mut all: Vec<Operation> = Vec::new();
     for round in 0..KILLS {
         // 1. Clients write through all nodes: counters, and keys that are written once.
-        let addresses: Vec<String> = cluster
-            .nodes
-            .iter()
-            .map(|node| node.client.clone())
-            .collect();
-        let load = Load::begin(
-            &addresses,
-            CONNECTIONS,
-            WINDOW,
-            move |connection, position| {
-                if position % 2 == 0 {
-                    Action::Increment(connection % COUNTERS)
-                } else {
-                    Action::Put(1_000 * round + connection, position)
-                }
-            },
-        );
+        let addresses: Vec<String> = cluster.nodes.iter().map(|node| node.client.clone()).collect();
+        let load = Load::begin(&addresses, CONNECTIONS, WINDOW, move |connection, position| {
+            if position % 2 == 0 {
+                Action::Increment(connection % COUNTERS)
+            } else {
+                Action::Put(1_000 * round + connection, position)
+            }
+        });
         eventually("the load is under way", common::cluster::PATIENCE, || {
             (load.answered() > 600).then_some(())
         });
@@ -53,11 +44,7 @@ fn kill_all_loses_nothing_that_was_acknowledged() {
 
         // 3. Each key that was acknowledged is there; asked through another node each time.
         let puts: Vec<&Operation> = all.iter().filter(|one| was_put(one)).collect();
-        assert!(
-            puts.len() > 100 * (round + 1) / 2,
-            "{} keys were acknowledged",
-            puts.len()
-        );
+        assert!(puts.len() > 100 * (round + 1) / 2, "{} keys were acknowledged", puts.len());
         let gets: Vec<Vec<String>> = puts.iter().map(|put| get(put)).collect();
         let mut client = cluster.client(round % 3);
         let mut replies = Vec::new();
@@ -65,18 +52,12 @@ fn kill_all_loses_nothing_that_was_acknowledged() {
             replies.extend(client.pipeline(some).unwrap());
         }
         for (put, reply) in puts.iter().zip(&replies) {
-            assert_eq!(
-                *reply,
-                Reply::bulk(&put.action.words()[2]),
-                "round {round}: {put:?}"
-            );
+            assert_eq!(*reply, Reply::bulk(&put.action.words()[2]), "round {round}: {put:?}");
         }
     }
     let mut last = BTreeMap::new();
     for counter in 0..COUNTERS {
-        let value = cluster
-            .client(0)
-            .must(&["GET", &format!("counter:{counter}")]);
+        let value = cluster.client(0).must(&["GET", &format!("counter:{counter}")]);
         last.insert(counter, value.number().unwrap());
     }
     history::assert_counters_linearizable(&all, &last);
@@ -84,10 +65,7 @@ fn kill_all_loses_nothing_that_was_acknowledged() {
 }
 
 fn was_put(operation: &Operation) -> bool {
-    let acknowledged = operation
-        .done
-        .as_ref()
-        .is_some_and(|(_, reply)| *reply == Reply::ok());
+    let acknowledged = operation.done.as_ref().is_some_and(|(_, reply)| *reply == Reply::ok());
     matches!(operation.action, Action::Put(..)) && acknowledged
 }
 

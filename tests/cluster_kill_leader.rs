@@ -35,11 +35,8 @@ fn kill_once(cluster: &mut Cluster) -> (Vec<Operation>, usize) {
     // 1. Everyone is there; clients connect to the followers only.
     cluster.wait_until_even();
     let leader = cluster.wait_for_leader();
-    let survivors: Vec<String> = cluster
-        .others(leader)
-        .iter()
-        .map(|&at| cluster.nodes[at].client.clone())
-        .collect();
+    let survivors: Vec<String> =
+        cluster.others(leader).iter().map(|&at| cluster.nodes[at].client.clone()).collect();
     let load = Load::begin(&survivors, CONNECTIONS, WINDOW, plan);
     eventually("the load is under way", common::cluster::PATIENCE, || {
         let busy = load.writes_under_way() >= 2 * IN_FLIGHT;
@@ -63,11 +60,7 @@ fn kill_once(cluster: &mut Cluster) -> (Vec<Operation>, usize) {
 
     let mut operations = Vec::new();
     for outcome in outcomes {
-        assert!(
-            outcome.broken.is_none(),
-            "a survivor's client: {:?}",
-            outcome.broken
-        );
+        assert!(outcome.broken.is_none(), "a survivor's client: {:?}", outcome.broken);
         operations.extend(outcome.operations);
     }
     let in_flight = history::writes_in_flight(&operations, before, after);
@@ -81,17 +74,11 @@ fn kill_leader_costs_clients_of_other_nodes_nothing_but_a_moment() {
     let mut counted = 0;
     let mut waits = Vec::new();
     for attempt in 0.. {
-        assert!(
-            attempt < 3 * KILLS,
-            "{counted} kills of {attempt} had {IN_FLIGHT} in flight"
-        );
+        assert!(attempt < 3 * KILLS, "{counted} kills of {attempt} had {IN_FLIGHT} in flight");
         let (operations, in_flight) = kill_once(&mut cluster);
         history::assert_all_answered(&operations);
         let wait = history::longest_wait(&operations);
-        assert!(
-            wait <= LONGEST_WAIT,
-            "kill {attempt}: a client waited {wait:?}"
-        );
+        assert!(wait <= LONGEST_WAIT, "kill {attempt}: a client waited {wait:?}");
         waits.push(wait);
         all.extend(operations);
         counted += usize::from(in_flight >= IN_FLIGHT);
@@ -111,8 +98,5 @@ fn kill_leader_costs_clients_of_other_nodes_nothing_but_a_moment() {
         history::assert_counters_linearizable(&all, &last);
     }
     waits.sort();
-    println!(
-        "{} operations; longest waits per kill: {waits:?}",
-        all.len()
-    );
+    println!("{} operations; longest waits per kill: {waits:?}", all.len());
 }

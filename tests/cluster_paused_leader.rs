@@ -27,15 +27,10 @@ fn paused_leader_never_answers_with_a_stale_value() {
         readers[0].send(&["GET", "x"]).unwrap();
         let survivor = cluster.others(leader)[0];
         let mut writer = cluster.client(survivor);
-        eventually(
-            "the others elect a leader and write",
-            common::cluster::PATIENCE,
-            || (writer.must(&["SET", "x", &new]) == Reply::ok()).then_some(()),
-        );
-        assert_eq!(
-            cluster.client(survivor).must(&["GET", "x"]),
-            Reply::bulk(&new)
-        );
+        eventually("the others elect a leader and write", common::cluster::PATIENCE, || {
+            (writer.must(&["SET", "x", &new]) == Reply::ok()).then_some(())
+        });
+        assert_eq!(cluster.client(survivor).must(&["GET", "x"]), Reply::bulk(&new));
 
         // 3. Reads that begin after the write was acknowledged, queued in the sleeper's sockets.
         for (number, reader) in readers.iter_mut().enumerate() {
@@ -49,19 +44,12 @@ fn paused_leader_never_answers_with_a_stale_value() {
         // 4. It wakes. The first reader's first read began before the write: it may see either.
         cluster.resume(leader);
         let early = readers[0].receive().unwrap();
-        assert!(
-            [Reply::bulk(&old), Reply::bulk(&new)].contains(&early),
-            "{early:?}"
-        );
+        assert!([Reply::bulk(&old), Reply::bulk(&new)].contains(&early), "{early:?}");
         for (number, reader) in readers.iter_mut().enumerate() {
             if number % 2 == 1 {
                 assert_eq!(reader.receive().unwrap(), Reply::Integer(new.len() as i64));
             }
-            assert_eq!(
-                reader.receive().unwrap(),
-                Reply::bulk(&new),
-                "reader {number}"
-            );
+            assert_eq!(reader.receive().unwrap(), Reply::bulk(&new), "reader {number}");
         }
     }
 }

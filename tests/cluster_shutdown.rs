@@ -22,16 +22,10 @@ fn shutdown_of_the_leader_hands_over_and_exits_cleanly() {
         cluster.wait_until_even();
         let leader = cluster.wait_for_leader();
         let others = cluster.others(leader);
-        let addresses: Vec<String> = others
-            .iter()
-            .map(|&position| cluster.nodes[position].client.clone())
-            .collect();
+        let addresses: Vec<String> =
+            others.iter().map(|&position| cluster.nodes[position].client.clone()).collect();
         let load = Load::begin(&addresses, 4, 8, |_, position| {
-            if position % 3 == 2 {
-                Action::Read(0)
-            } else {
-                Action::Increment(0)
-            }
+            if position % 3 == 2 { Action::Read(0) } else { Action::Increment(0) }
         });
         eventually("the load is under way", common::cluster::PATIENCE, || {
             (load.answered() > 300).then_some(())
@@ -55,11 +49,7 @@ fn shutdown_of_the_leader_hands_over_and_exits_cleanly() {
     }
     let wait = history::longest_wait(&all);
     assert!(wait < LONGEST_WAIT, "a client waited {wait:?}");
-    let value = cluster
-        .client(0)
-        .must(&["GET", "counter:0"])
-        .number()
-        .unwrap();
+    let value = cluster.client(0).must(&["GET", "counter:0"]).number().unwrap();
     history::assert_counters_linearizable(&all, &BTreeMap::from([(0, value)]));
     println!("longest wait {wait:?}");
 }
@@ -67,10 +57,7 @@ fn shutdown_of_the_leader_hands_over_and_exits_cleanly() {
 #[test]
 fn shutdown_of_all_nodes_and_a_single_one_is_clean() {
     for nodes in [1, 3] {
-        let mut cluster = Cluster::start_with(Options {
-            nodes,
-            ..Options::default()
-        });
+        let mut cluster = Cluster::start_with(Options { nodes, ..Options::default() });
         cluster.client(0).must(&["SET", "a", "1"]);
         // All at once: the last ones have nobody to hand over to, and leave all the same.
         for node in &cluster.nodes {
@@ -89,10 +76,7 @@ fn shutdown_of_all_nodes_and_a_single_one_is_clean() {
 
 #[test]
 fn second_process_on_a_data_directory_exits_at_once() {
-    let cluster = Cluster::start_with(Options {
-        nodes: 1,
-        ..Options::default()
-    });
+    let cluster = Cluster::start_with(Options { nodes: 1, ..Options::default() });
     // Another port, the same directory.
     let ports = common::ports::reserve(2);
     let file = cluster.directory().join("second.toml");
@@ -108,42 +92,22 @@ fn second_process_on_a_data_directory_exits_at_once() {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_raftkvd"));
     let output = command.arg("-c").arg(&file).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
-    assert!(
-        began.elapsed() < Duration::from_secs(1),
-        "it took {:?}",
-        began.elapsed()
-    );
+    assert!(began.elapsed() < Duration::from_secs(1), "it took {:?}", began.elapsed());
     let stderr = String::from_utf8(output.stderr).unwrap();
     let holder = cluster.nodes[0].process_id().to_string();
-    assert!(
-        stderr.contains("LOCK") && stderr.contains(&holder),
-        "who holds it: {stderr}"
-    );
+    assert!(stderr.contains("LOCK") && stderr.contains(&holder), "who holds it: {stderr}");
 }
 
 #[test]
 fn port_in_use_is_named_with_its_key() {
-    let cluster = Cluster::start_with(Options {
-        nodes: 1,
-        ..Options::default()
-    });
+    let cluster = Cluster::start_with(Options { nodes: 1, ..Options::default() });
     let directory = tempfile::tempdir().unwrap();
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_raftkvd"));
     command.arg("-c").arg(&cluster.nodes[0].file);
-    let output = command
-        .arg("--data-dir")
-        .arg(directory.path().join("data"))
-        .output()
-        .unwrap();
+    let output = command.arg("--data-dir").arg(directory.path().join("data")).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let stderr = String::from_utf8(output.stderr).unwrap();
     let address = &cluster.nodes[0].client;
-    assert!(
-        stderr.contains("cluster.node.client") && stderr.contains(address),
-        "{stderr}"
-    );
-    assert!(
-        !directory.path().join("data").exists(),
-        "the data directory was touched"
-    );
+    assert!(stderr.contains("cluster.node.client") && stderr.contains(address), "{stderr}");
+    assert!(!directory.path().join("data").exists(), "the data directory was touched");
 }

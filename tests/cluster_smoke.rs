@@ -14,9 +14,7 @@ fn cluster_answers_inline_commands_on_every_node() {
         client.must(&["DEL", "a"]);
         // As nc sends it, and then nothing more: the socket is half closed.
         let mut client = cluster.client(position);
-        client
-            .send_raw(b"SET a 1\r\nGET a\r\nCAS a 1 2\r\n")
-            .unwrap();
+        client.send_raw(b"SET a 1\r\nGET a\r\nCAS a 1 2\r\n").unwrap();
         client.finish_sending().unwrap();
         let answer = String::from_utf8(client.read_to_end().unwrap()).unwrap();
         assert_eq!(answer, "+OK\r\n$1\r\n1\r\n:1\r\n", "node {position}");
@@ -51,11 +49,7 @@ fn cluster_accepts_a_write_within_two_seconds_of_its_start() {
         let mut client = common::Client::connect(&cluster.nodes[0].client).ok()?;
         (client.call(&["SET", "first", "1"]).ok()? == Reply::ok()).then_some(())
     });
-    assert!(
-        began.elapsed() < Duration::from_secs(2),
-        "it took {:?}",
-        began.elapsed()
-    );
+    assert!(began.elapsed() < Duration::from_secs(2), "it took {:?}", began.elapsed());
     assert_eq!(cluster.client(2).must(&["GET", "first"]), Reply::bulk("1"));
 }
 
@@ -79,10 +73,7 @@ fn cluster_executes_pipelines_in_order_on_every_node() {
 
 #[test]
 fn single_node_serves_alone() {
-    let mut cluster = Cluster::start_with(Options {
-        nodes: 1,
-        ..Options::default()
-    });
+    let mut cluster = Cluster::start_with(Options { nodes: 1, ..Options::default() });
     assert_eq!(cluster.client(0).must(&["SET", "a", "1"]), Reply::ok());
     cluster.kill(0);
     cluster.restart(0);

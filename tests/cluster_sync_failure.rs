@@ -21,10 +21,8 @@ fn sync_failure_ends_a_follower_and_not_the_cluster() {
         return skip(test, why);
     }
     // 1. A cluster that has run before, so that the calls of its foundation are behind it.
-    let mut cluster = Cluster::start_with(Options {
-        toml: THREAD.to_owned(),
-        ..Options::default()
-    });
+    let mut cluster =
+        Cluster::start_with(Options { toml: THREAD.to_owned(), ..Options::default() });
     let mut client = cluster.client(0);
     for number in 0..20 {
         let key = format!("early{number}");
@@ -57,20 +55,11 @@ fn sync_failure_ends_a_follower_and_not_the_cluster() {
     // 3. It ended by itself, at once, and said why.
     assert_eq!(status.code(), Some(1));
     let calls = strace::calls(&prefix);
-    let failed = calls
-        .iter()
-        .find(|call| call.line.contains("INJECTED"))
-        .expect("a call failed");
+    let failed = calls.iter().find(|call| call.line.contains("INJECTED")).expect("a call failed");
     let ended = strace::ended(&prefix).unwrap();
-    assert!(
-        ended - failed.ended < AT_ONCE,
-        "it lived on for {} s",
-        ended - failed.ended
-    );
+    assert!(ended - failed.ended < AT_ONCE, "it lived on for {} s", ended - failed.ended);
     let log = cluster.nodes[victim].logged();
-    let said = log
-        .lines()
-        .any(|line| line.contains("[ERROR]") && line.contains("os error 5"));
+    let said = log.lines().any(|line| line.contains("[ERROR]") && line.contains("os error 5"));
     assert!(said, "its log names the error: {log}");
 
     // 4. The others go on; nothing that was acknowledged is lost, there or on the node itself.
@@ -81,11 +70,7 @@ fn sync_failure_ends_a_follower_and_not_the_cluster() {
     for position in 0..3 {
         let mut client = cluster.client(position);
         for (key, value) in &acknowledged {
-            assert_eq!(
-                client.must(&["GET", key]),
-                Reply::bulk(value),
-                "{key} on {position}"
-            );
+            assert_eq!(client.must(&["GET", key]), Reply::bulk(value), "{key} on {position}");
         }
     }
 }
@@ -96,19 +81,13 @@ fn sync_failure_ends_a_single_node() {
     if let Some(why) = strace::missing() {
         return skip(test, why);
     }
-    let mut cluster = Cluster::start_with(Options {
-        nodes: 1,
-        toml: THREAD.to_owned(),
-        ..Options::default()
-    });
+    let mut cluster =
+        Cluster::start_with(Options { nodes: 1, toml: THREAD.to_owned(), ..Options::default() });
     cluster.client(0).must(&["SET", "a", "1"]);
     cluster.kill(0);
     let prefix = cluster.directory().join("trace");
     let late = "inject=fdatasync,fsync:error=EIO:when=40+";
-    cluster.set_wrapper(
-        0,
-        strace::wrapper(&prefix, "trace=fdatasync,fsync", &["-e", late]),
-    );
+    cluster.set_wrapper(0, strace::wrapper(&prefix, "trace=fdatasync,fsync", &["-e", late]));
     cluster.restart(0);
     cluster.wait_for_leader();
     // Its client sees acknowledgements until the disk fails, then the end of the connection, and
@@ -120,19 +99,13 @@ fn sync_failure_ends_a_single_node() {
         acknowledged += 1;
         assert!(acknowledged < 1_000, "the disk never failed");
     }
-    assert_eq!(
-        cluster.nodes[0].wait(Duration::from_secs(5)).code(),
-        Some(1)
-    );
+    assert_eq!(cluster.nodes[0].wait(Duration::from_secs(5)).code(), Some(1));
     cluster.set_wrapper(0, Vec::new());
     cluster.restart(0);
     cluster.wait_for_leader();
     let value = cluster.client(0).must(&["GET", "n"]).number().unwrap_or(0);
     // The write whose sync failed may have reached the disk.
-    assert!(
-        (acknowledged..=acknowledged + 1).contains(&value),
-        "{value} of {acknowledged}"
-    );
+    assert!((acknowledged..=acknowledged + 1).contains(&value), "{value} of {acknowledged}");
 }
 
 #[test]
@@ -142,18 +115,13 @@ fn sync_failure_ends_a_leader_and_not_the_cluster() {
         return skip(test, why);
     }
     // 1. One node's disk will fail, later than it takes to become leader.
-    let mut cluster = Cluster::start_with(Options {
-        toml: THREAD.to_owned(),
-        ..Options::default()
-    });
+    let mut cluster =
+        Cluster::start_with(Options { toml: THREAD.to_owned(), ..Options::default() });
     let victim = cluster.wait_for_leader();
     cluster.kill(victim);
     let prefix = cluster.directory().join("trace");
     let late = "inject=fdatasync,fsync:error=EIO:when=60+";
-    cluster.set_wrapper(
-        victim,
-        strace::wrapper(&prefix, "trace=fdatasync,fsync", &["-e", late]),
-    );
+    cluster.set_wrapper(victim, strace::wrapper(&prefix, "trace=fdatasync,fsync", &["-e", late]));
     cluster.restart(victim);
     // 2. Whoever else leads is killed and comes back, until this one does.
     eventually("the victim leads", Duration::from_secs(60), || {
@@ -176,9 +144,6 @@ fn sync_failure_ends_a_leader_and_not_the_cluster() {
         assert_eq!(client.must(&["INCR", "n"]), Reply::Integer(number));
         assert!(number < 20_000, "the disk never failed");
     }
-    assert_eq!(
-        cluster.nodes[victim].wait(Duration::from_secs(5)).code(),
-        Some(1)
-    );
+    assert_eq!(cluster.nodes[victim].wait(Duration::from_secs(5)).code(), Some(1));
     assert_eq!(client.must(&["INCR", "n"]), Reply::Integer(number + 1));
 }

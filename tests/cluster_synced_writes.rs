@@ -17,10 +17,7 @@ const WRITES: usize = 100;
 const CALLS: &str = "trace=fdatasync,fsync,pwrite64,pwritev,pwritev2,write";
 
 fn now() -> f64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap()
-        .as_secs_f64()
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64()
 }
 
 fn is_sync(call: &Call) -> bool {
@@ -64,40 +61,23 @@ fn synced_writes_are_no_fewer_than_acknowledgements_need() {
     eventually("strace has ended", Duration::from_secs(10), || {
         let ended = |prefix: &PathBuf| {
             let calls = strace::calls(prefix);
-            calls
-                .last()
-                .is_some_and(|call| call.ended > intervals[WRITES - 1].0)
+            calls.last().is_some_and(|call| call.ended > intervals[WRITES - 1].0)
         };
         (prefixes.iter().filter(|prefix| ended(prefix)).count() >= 2).then_some(())
     });
     let syncs: Vec<Vec<f64>> = prefixes
         .iter()
-        .map(|prefix| {
-            strace::calls(prefix)
-                .into_iter()
-                .filter(is_sync)
-                .map(|c| c.ended)
-                .collect()
-        })
+        .map(|prefix| strace::calls(prefix).into_iter().filter(is_sync).map(|c| c.ended).collect())
         .collect();
 
     // 4. Within each write's time at least two of the three synced.
     for (number, &(sent, acknowledged)) in intervals.iter().enumerate() {
         let within = |at: &&f64| (sent..=acknowledged).contains(*at);
-        let nodes = syncs
-            .iter()
-            .filter(|node| node.iter().any(|at| within(&at)))
-            .count();
-        assert!(
-            nodes >= 2,
-            "write {number} was acknowledged when {nodes} node had synced it"
-        );
+        let nodes = syncs.iter().filter(|node| node.iter().any(|at| within(&at))).count();
+        assert!(nodes >= 2, "write {number} was acknowledged when {nodes} node had synced it");
     }
     let counts: Vec<usize> = syncs.iter().map(Vec::len).collect();
     assert!(counts[leader] >= WRITES, "the leader synced {counts:?}");
-    assert!(
-        counts.iter().sum::<usize>() >= 2 * WRITES,
-        "all nodes synced {counts:?}"
-    );
+    assert!(counts.iter().sum::<usize>() >= 2 * WRITES, "all nodes synced {counts:?}");
     println!("{WRITES} acknowledgements, fdatasync calls per node: {counts:?}");
 }

@@ -14,25 +14,17 @@ fn wiped_node_votes_for_nobody_and_says_why() {
 
     // 1. A follower comes back with an empty directory.
     let leader = cluster.wait_for_leader();
-    let [wiped, other] = cluster.others(leader)[..] else {
-        panic!("three nodes run")
-    };
+    let [wiped, other] = cluster.others(leader)[..] else { panic!("three nodes run") };
     cluster.kill(wiped);
     std::fs::remove_dir_all(&cluster.nodes[wiped].data).unwrap();
     cluster.restart(wiped);
-    eventually(
-        "the wiped node says that it is recovering",
-        common::cluster::PATIENCE,
-        || {
-            let info = cluster.info(wiped)?;
-            (info.get("raft_role")? == "recovering").then_some(())
-        },
-    );
+    eventually("the wiped node says that it is recovering", common::cluster::PATIENCE, || {
+        let info = cluster.info(wiped)?;
+        (info.get("raft_role")? == "recovering").then_some(())
+    });
     let said = eventually("its log says why", common::cluster::PATIENCE, || {
         let log = cluster.nodes[wiped].logged();
-        let line = log
-            .lines()
-            .find(|line| line.contains("[WARN]") || line.contains("[ERROR]"));
+        let line = log.lines().find(|line| line.contains("[WARN]") || line.contains("[ERROR]"));
         line.map(str::to_owned)
     });
     println!("{said}");
@@ -45,17 +37,12 @@ fn wiped_node_votes_for_nobody_and_says_why() {
     let mut client = cluster.client(leader);
     client.set_timeout(Duration::from_secs(30));
     let reply = client.must(&["SET", "a", "3"]);
-    assert!(
-        reply.is_error(),
-        "acknowledged by a node that remembers nothing: {reply:?}"
-    );
+    assert!(reply.is_error(), "acknowledged by a node that remembers nothing: {reply:?}");
     assert!(cluster.leader().is_none(), "nobody can lead now");
 
     // 4. With it, there is one again; nothing was lost.
     cluster.restart(other);
-    eventually("a majority is back", common::cluster::PATIENCE, || {
-        cluster.leader()
-    });
+    eventually("a majority is back", common::cluster::PATIENCE, || cluster.leader());
     let value = cluster.client(other).must(&["GET", "a"]).text();
     assert!(["2", "3"].contains(&value.as_str()), "{value}");
 }

@@ -40,14 +40,8 @@ fn parse_empty_file_is_a_single_node_with_the_defaults() {
     assert_eq!(config.data_dir.to_str(), Some("./raftkv-data"));
     assert_eq!(config.cluster.name, "main");
     assert_eq!(config.cluster.nodes.len(), 1);
-    assert_eq!(
-        config.client_listen(),
-        ("127.0.0.1:7101", "cluster.node.client")
-    );
-    assert_eq!(
-        config.peer_listen(),
-        ("127.0.0.1:7201", "cluster.node.peer")
-    );
+    assert_eq!(config.client_listen(), ("127.0.0.1:7101", "cluster.node.client"));
+    assert_eq!(config.peer_listen(), ("127.0.0.1:7201", "cluster.node.peer"));
     assert_eq!(config.raft.election_timeout.0, Duration::from_millis(150));
     assert_eq!(config.raft.election_timeout.1, Duration::from_millis(300));
     assert_eq!(config.raft.heartbeat, Duration::from_millis(50));
@@ -110,19 +104,13 @@ fn parse_reads_every_key() {
 
 #[test]
 fn parse_command_line_beats_the_file() {
-    let overrides = Overrides {
-        id: Some(ServerId(3)),
-        data_dir: Some("/elsewhere".into()),
-    };
+    let overrides = Overrides { id: Some(ServerId(3)), data_dir: Some("/elsewhere".into()) };
     let config = Config::parse(THREE, &overrides).unwrap();
     assert_eq!(config.id, ServerId(3));
     assert_eq!(config.own().client, "10.0.0.3:7101");
     assert_eq!(config.data_dir.to_str(), Some("/elsewhere"));
 
-    let overrides = Overrides {
-        id: Some(ServerId(9)),
-        data_dir: None,
-    };
+    let overrides = Overrides { id: Some(ServerId(9)), data_dir: None };
     let mistake = Config::parse(THREE, &overrides).unwrap_err();
     assert_eq!(
         mistake.to_string(),
@@ -134,10 +122,7 @@ fn parse_command_line_beats_the_file() {
 /// Each mistake and its exact message.
 const MISTAKES: &[(&str, &str)] = &[
     // What is no TOML.
-    (
-        "id = \n",
-        "line 1: id: string values must be quoted, expected literal string",
-    ),
+    ("id = \n", "line 1: id: string values must be quoted, expected literal string"),
     ("[raft\n", "line 1: raft: unclosed table, expected `]`"),
     // Unknown, twice, of a wrong type.
     (
@@ -160,18 +145,12 @@ const MISTAKES: &[(&str, &str)] = &[
         "[raft]\nlease = true\nheartbeat_ms = 1\nlease = false\n",
         "line 4: raft.lease: is there twice; keep one",
     ),
-    (
-        "[raft]\n[log]\n[raft]\n",
-        "line 3: raft: is there twice; keep one",
-    ),
+    ("[raft]\n[log]\n[raft]\n", "line 3: raft: is there twice; keep one"),
     (
         "id = \"one\"\n",
         "line 1: id: invalid type: string \"one\", expected a whole number, 0 or above",
     ),
-    (
-        "id = -1\n",
-        "line 1: id: invalid value: integer `-1`, expected a whole number, 0 or above",
-    ),
+    ("id = -1\n", "line 1: id: invalid value: integer `-1`, expected a whole number, 0 or above"),
     (
         "\n[raft]\nheartbeat_ms = 1.5\n",
         "line 3: raft.heartbeat_ms: invalid type: floating point `1.5`, expected a whole number, \
@@ -191,14 +170,8 @@ const MISTAKES: &[(&str, &str)] = &[
         "[raft]\nlease = \"no\"\n",
         "line 2: raft.lease: invalid type: string \"no\", expected a boolean",
     ),
-    (
-        "raft = 3\n",
-        "line 1: raft: invalid type: integer `3`, expected a table",
-    ),
-    (
-        "data_dir = 3\n",
-        "line 1: data_dir: invalid type: integer `3`, expected a string",
-    ),
+    ("raft = 3\n", "line 1: raft: invalid type: integer `3`, expected a table"),
+    ("data_dir = 3\n", "line 1: data_dir: invalid type: integer `3`, expected a string"),
     // The list of nodes.
     (
         "id = 1\n[[cluster.node]]\npeer = \"a:1\"\nclient = \"a:2\"\n",
@@ -239,10 +212,7 @@ const MISTAKES: &[(&str, &str)] = &[
         "[[cluster.node]]\nid = 1\npeer = \"a:1\"\nclient = \"a:2\"\n",
         "id: is missing here and on the command line, expected one of 1",
     ),
-    (
-        "id = 0\n",
-        "line 1: id: is 0, expected 1 to 9223372036854775807",
-    ),
+    ("id = 0\n", "line 1: id: is 0, expected 1 to 9223372036854775807"),
     // Addresses.
     (
         "id = 1\n[[cluster.node]]\nid = 1\npeer = \"a\"\nclient = \"a:2\"\n",
@@ -282,10 +252,7 @@ const MISTAKES: &[(&str, &str)] = &[
         "[cluster]\nname = \"\"\n",
         "line 2: cluster.name: expected 1 to 64 letters, digits, '-', '_' or '.'",
     ),
-    (
-        "data_dir = \"\"\n",
-        "line 1: data_dir: is empty, expected a directory",
-    ),
+    ("data_dir = \"\"\n", "line 1: data_dir: is empty, expected a directory"),
     (
         "[raft]\nheartbeat_ms = 150\n",
         "line 2: raft.heartbeat_ms: is 150, expected 1 to 149: below raft.election_timeout_ms's \
@@ -326,28 +293,20 @@ const MISTAKES: &[(&str, &str)] = &[
         "[storage]\nsegment_bytes = 65537\n",
         "line 2: storage.segment_bytes: is 65537, expected a multiple of 4096",
     ),
-    (
-        "[limits]\nmax_clients = 0\n",
-        "line 2: limits.max_clients: is 0, expected 1 to 1000000",
-    ),
+    ("[limits]\nmax_clients = 0\n", "line 2: limits.max_clients: is 0, expected 1 to 1000000"),
     (
         "[log]\nlevel = \"loud\"\n",
         "line 2: log.level: is \"loud\", expected \"error\", \"warn\", \"info\", \"debug\" or \
          \"trace\"",
     ),
-    (
-        "[log]\nfile = \"\"\n",
-        "line 2: log.file: is empty, expected a file's path",
-    ),
+    ("[log]\nfile = \"\"\n", "line 2: log.file: is empty, expected a file's path"),
 ];
 
 #[test]
 fn parse_names_each_mistake() {
     let mut wrong = Vec::new();
     for (text, expected) in MISTAKES {
-        let got = parse(text)
-            .map(|_| "accepted".to_owned())
-            .unwrap_or_else(|mistake| mistake);
+        let got = parse(text).map(|_| "accepted".to_owned()).unwrap_or_else(|mistake| mistake);
         if got != *expected {
             wrong.push(format!("{text:?}\n     got {got}\nexpected {expected}"));
         }
@@ -370,33 +329,22 @@ fn parse_refuses_more_members_than_the_limit() {
 
 fn raftkvd(arguments: &[&str], directory: &std::path::Path) -> std::process::Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_raftkvd"));
-    command
-        .args(arguments)
-        .current_dir(directory)
-        .output()
-        .unwrap()
+    command.args(arguments).current_dir(directory).output().unwrap()
 }
 
 #[test]
 fn raftkvd_refuses_a_mistake_with_one_line_code_2_and_no_data_directory() {
     let directory = tempfile::tempdir().unwrap();
     let mistakes: &[(&str, &str)] = &[
-        (
-            "[raft]\nhartbeat_ms = 1\n",
-            "raftkvd: node.toml: line 2: raft.hartbeat_ms: is not",
-        ),
-        (
-            "id = 7\n[[cluster.node]]\n",
-            "raftkvd: node.toml: line 2: cluster.node.id: is missing",
-        ),
+        ("[raft]\nhartbeat_ms = 1\n", "raftkvd: node.toml: line 2: raft.hartbeat_ms: is not"),
+        ("id = 7\n[[cluster.node]]\n", "raftkvd: node.toml: line 2: cluster.node.id: is missing"),
         ("\u{1}", "raftkvd: node.toml: line 1: "),
     ];
     for (text, expected) in mistakes {
         std::fs::write(directory.path().join("node.toml"), text).unwrap();
-        for arguments in [
-            &["-c", "node.toml", "--data-dir", "data"][..],
-            &["check", "-c", "node.toml"][..],
-        ] {
+        for arguments in
+            [&["-c", "node.toml", "--data-dir", "data"][..], &["check", "-c", "node.toml"][..]]
+        {
             let output = raftkvd(arguments, directory.path());
             let stderr = String::from_utf8(output.stderr).unwrap();
             assert_eq!(output.status.code(), Some(2), "{stderr}");
@@ -422,12 +370,7 @@ fn raftkvd_check_prints_what_would_be_run() {
     let output = raftkvd(&["check", "-c", "node.toml", "--id", "2"], directory.path());
     assert_eq!(output.status.code(), Some(0));
     let stdout = String::from_utf8(output.stdout).unwrap();
-    for expected in [
-        "node 2 of 3",
-        "10.0.0.2:7101",
-        "10.0.0.2:7201",
-        "/var/lib/raftkv",
-    ] {
+    for expected in ["node 2 of 3", "10.0.0.2:7101", "10.0.0.2:7201", "/var/lib/raftkv"] {
         assert!(stdout.contains(expected), "{expected} in {stdout}");
     }
     assert!(std::fs::read_dir(directory.path()).unwrap().count() == 1);

@@ -41,10 +41,7 @@ fn seed(cut: u8, frames: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
 }
 
 fn seeds() -> Vec<(&'static str, Vec<u8>)> {
-    let tag = ClientTag {
-        session: SessionId::ZERO,
-        sequence: RequestSeq(1),
-    };
+    let tag = ClientTag { session: SessionId::ZERO, sequence: RequestSeq(1) };
     let peer = Hello {
         role: Role::Peer,
         cluster: "main".to_owned(),
@@ -80,18 +77,13 @@ fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         ("hello-client", seed(1, hello)),
         (
             "hello-peer",
-            seed(5, |out| {
-                encode_frame(FrameKind::Hello, 0, out, |out| peer.encode(out))
-            }),
+            seed(5, |out| encode_frame(FrameKind::Hello, 0, out, |out| peer.encode(out))),
         ),
         (
             "hello-refused",
             seed(13, |out| {
                 let text = "this is server 2, not 3".to_owned();
-                let refused = HelloRefused {
-                    code: Refusal::Receiver,
-                    text,
-                };
+                let refused = HelloRefused { code: Refusal::Receiver, text };
                 encode_frame(FrameKind::HelloRefused, 0, out, |out| refused.encode(out));
             }),
         ),
@@ -113,12 +105,7 @@ fn seeds() -> Vec<(&'static str, Vec<u8>)> {
                 encode_client_reply(tag, b"1\r\n", out);
             }),
         ),
-        (
-            "peer",
-            seed(64, |out| {
-                encode_frame(FrameKind::Peer, 0, out, |out| out.push(1))
-            }),
-        ),
+        ("peer", seed(64, |out| encode_frame(FrameKind::Peer, 0, out, |out| out.push(1)))),
         ("bad-checksum", bad_checksum),
         ("too-large", too_large),
         ("no-payload", no_payload),

@@ -33,23 +33,14 @@ struct Section {
 
 fn read_golden(text: &str) -> Vec<Section> {
     let mut sections: Vec<Section> = Vec::new();
-    for line in text
-        .lines()
-        .filter(|line| !line.is_empty() && !line.starts_with('#'))
-    {
+    for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
         if let Some(title) = line.strip_prefix("== ") {
-            sections.push(Section {
-                title: title.into(),
-                rows: Vec::new(),
-            });
+            sections.push(Section { title: title.into(), rows: Vec::new() });
             continue;
         }
         let rows = &mut sections.last_mut().expect("a section comes first").rows;
         match line.strip_prefix("> ") {
-            Some(line) => rows.push(Row {
-                line: line.into(),
-                reply: String::new(),
-            }),
+            Some(line) => rows.push(Row { line: line.into(), reply: String::new() }),
             None => rows.last_mut().expect("a command comes first").reply = line.into(),
         }
     }
@@ -58,19 +49,11 @@ fn read_golden(text: &str) -> Vec<Section> {
 
 fn escape(bytes: &[u8]) -> String {
     // Quotes need no escape in this file; everything else is as Rust writes it.
-    bytes
-        .escape_ascii()
-        .to_string()
-        .replace("\\\"", "\"")
-        .replace("\\'", "'")
+    bytes.escape_ascii().to_string().replace("\\\"", "\"").replace("\\'", "'")
 }
 
 fn protocol_of(title: &str) -> Protocol {
-    if title.starts_with("RESP3") {
-        Protocol::Resp3
-    } else {
-        Protocol::Resp2
-    }
+    if title.starts_with("RESP3") { Protocol::Resp3 } else { Protocol::Resp2 }
 }
 
 /// What the state machine answers to a line.
@@ -78,9 +61,7 @@ fn answer(store: &mut Store, line: &str) -> Reply {
     let mut encoded = Vec::new();
     let line = format!("{line}\r\n");
     let (_, decoded) = RequestDecoder::new().decode(line.as_bytes(), &mut encoded);
-    let Decoded::Command { count } = decoded else {
-        panic!("{line:?} is {decoded:?}")
-    };
+    let Decoded::Command { count } = decoded else { panic!("{line:?} is {decoded:?}") };
     let args = Args::checked(count, &encoded).unwrap();
     execute(store, args).unwrap_or_else(|error| error.reply())
 }
@@ -90,14 +71,12 @@ fn execute(store: &mut Store, args: Args<'_>) -> Result<Reply, CommandError> {
     match command.handler {
         Handler::Write { apply, .. } => apply(&mut WriteContext { store }, args),
         Handler::Read { run, .. } => run(&ReadContext { store, now: NOW }, args),
-        Handler::Connection {
-            command: ConnectionCommand::CommandInfo,
-            ..
-        } => Ok(introspection::info(args)),
-        Handler::Connection {
-            command: ConnectionCommand::CommandGetKeys,
-            ..
-        } => introspection::get_keys(args),
+        Handler::Connection { command: ConnectionCommand::CommandInfo, .. } => {
+            Ok(introspection::info(args))
+        }
+        Handler::Connection { command: ConnectionCommand::CommandGetKeys, .. } => {
+            introspection::get_keys(args)
+        }
         handler => panic!("{handler:?} is for the node to answer"),
     }
 }
@@ -115,11 +94,7 @@ fn differences(sections: &[Section]) -> String {
                 let Row { line, reply } = row;
                 let title = &section.title;
                 let found = escape(&bytes);
-                writeln!(
-                    told,
-                    "{title}: {line}\n expected {reply}\n    found {found}"
-                )
-                .unwrap();
+                writeln!(told, "{title}: {line}\n expected {reply}\n    found {found}").unwrap();
             }
         }
     }
@@ -133,10 +108,7 @@ fn replies_are_those_of_redis() {
     let mut sections = read_golden(&golden);
     if let Ok(address) = std::env::var("RAFTKV_REDIS") {
         ask_redis(&address, &mut sections);
-        let head: Vec<&str> = golden
-            .lines()
-            .take_while(|line| line.starts_with('#'))
-            .collect();
+        let head: Vec<&str> = golden.lines().take_while(|line| line.starts_with('#')).collect();
         std::fs::write(path, written(&head.join("\n"), &sections)).unwrap();
     }
     let lines: usize = sections.iter().map(|section| section.rows.len()).sum();
@@ -166,11 +138,7 @@ fn written(head: &str, sections: &[Section]) -> String {
 fn ask_redis(address: &str, sections: &mut [Section]) {
     for section in sections {
         let mut server = BufReader::new(TcpStream::connect(address).unwrap());
-        let version = if protocol_of(&section.title) == Protocol::Resp3 {
-            3
-        } else {
-            2
-        };
+        let version = if protocol_of(&section.title) == Protocol::Resp3 { 3 } else { 2 };
         for line in [format!("HELLO {version}"), "FLUSHALL".into()] {
             ask(&mut server, &line);
         }
@@ -181,10 +149,7 @@ fn ask_redis(address: &str, sections: &mut [Section]) {
 }
 
 fn ask(server: &mut BufReader<TcpStream>, line: &str) -> Vec<u8> {
-    server
-        .get_mut()
-        .write_all(format!("{line}\r\n").as_bytes())
-        .unwrap();
+    server.get_mut().write_all(format!("{line}\r\n").as_bytes()).unwrap();
     let mut reply = Vec::new();
     read_reply(server, &mut reply);
     reply
@@ -195,10 +160,7 @@ fn read_reply(server: &mut BufReader<TcpStream>, reply: &mut Vec<u8>) {
     server.read_until(b'\n', reply).unwrap();
     let marker = reply[start];
     let digits = std::str::from_utf8(&reply[start + 1..]).unwrap().trim_end();
-    let count = digits
-        .parse::<i64>()
-        .ok()
-        .and_then(|count| usize::try_from(count).ok());
+    let count = digits.parse::<i64>().ok().and_then(|count| usize::try_from(count).ok());
     match (marker, count) {
         (b'$' | b'=', Some(length)) => {
             let begin = reply.len();

@@ -23,10 +23,8 @@ fn story(input: &[u8]) -> Vec<String> {
             Decoded::Incomplete => return told,
             Decoded::Command { count } => {
                 let args = Args::checked(count, &out).unwrap();
-                let words: Vec<_> = args
-                    .iter()
-                    .map(|word| word.escape_ascii().to_string())
-                    .collect();
+                let words: Vec<_> =
+                    args.iter().map(|word| word.escape_ascii().to_string()).collect();
                 told.push(words.join(" "));
                 continue;
             }
@@ -139,10 +137,7 @@ fn decode_drops_everything_behind_an_error() {
     let mut out = Vec::new();
     let (_, decoded) = decoder.decode(b"*x\r\n", &mut out);
     assert!(matches!(decoded, Decoded::Closed(_)));
-    assert_eq!(
-        decoder.decode(b"PING\r\n", &mut out),
-        (6, Decoded::Incomplete)
-    );
+    assert_eq!(decoder.decode(b"PING\r\n", &mut out), (6, Decoded::Incomplete));
     assert!(out.is_empty() && decoder.held_bytes() == 0);
 }
 
@@ -156,10 +151,7 @@ fn decode_skips_a_command_over_its_limit_and_keeps_the_connection() {
         input.extend_from_slice(b"\r\n");
     }
     input.extend_from_slice(b"PING\r\n");
-    let refused = format!(
-        "-ERR command is larger than {} bytes\r\n",
-        limits::COMMAND_BYTES
-    );
+    let refused = format!("-ERR command is larger than {} bytes\r\n", limits::COMMAND_BYTES);
     assert_eq!(story(&input), [refused, "PING".into()]);
 
     // In pieces, as a socket gives it: nothing is kept of it once it is too large.

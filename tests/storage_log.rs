@@ -126,11 +126,7 @@ fn open_refuses_a_locked_directory_within_a_second() {
         panic!("{refused}");
     };
     assert_eq!(*pid, Some(std::process::id()));
-    assert!(
-        refused
-            .to_string()
-            .contains(&format!("process {}", std::process::id()))
-    );
+    assert!(refused.to_string().contains(&format!("process {}", std::process::id())));
     storage.close().unwrap();
     open(&options);
 }

@@ -51,20 +51,12 @@ impl Model {
         match *operation {
             Operation::Set(key, value, deadline) => {
                 self.revision += 1;
-                let value = Value {
-                    bytes: vec![value],
-                    revision: self.revision,
-                    deadline,
-                };
+                let value = Value { bytes: vec![value], revision: self.revision, deadline };
                 self.values.insert(vec![key], value);
             }
             Operation::Append(key, value) => {
                 self.revision += 1;
-                let new = Value {
-                    bytes: Vec::new(),
-                    revision: 0,
-                    deadline: None,
-                };
+                let new = Value { bytes: Vec::new(), revision: 0, deadline: None };
                 let entry = self.values.entry(vec![key]).or_insert(new);
                 entry.bytes.push(value);
                 entry.revision = self.revision;
@@ -87,8 +79,7 @@ impl Model {
             Operation::ExpireDue(_) => {}
         }
         let clock = self.clock;
-        self.values
-            .retain(|_, value| value.deadline.is_none_or(|deadline| deadline > clock));
+        self.values.retain(|_, value| value.deadline.is_none_or(|deadline| deadline > clock));
     }
 }
 
@@ -124,43 +115,19 @@ fn assert_same(store: &Store, model: &Model) {
             assert_eq!(store.get(key), Some(item));
             let deadline = item.deadline.map(|deadline| deadline.0);
             let bytes = item.value.to_vec();
-            (
-                key.to_vec(),
-                Value {
-                    bytes,
-                    revision: item.revision.0,
-                    deadline,
-                },
-            )
+            (key.to_vec(), Value { bytes, revision: item.revision.0, deadline })
         })
         .collect();
-    assert!(
-        living.iter().cloned().eq(model.values.clone()),
-        "{living:?}\n{:?}",
-        model.values
-    );
-    assert!(
-        store
-            .iter_from(&start)
-            .map(|(key, _)| key[0])
-            .all(|key| key >= 2)
-    );
+    assert!(living.iter().cloned().eq(model.values.clone()), "{living:?}\n{:?}", model.values);
+    assert!(store.iter_from(&start).map(|(key, _)| key[0]).all(|key| key >= 2));
     assert_eq!(store.len(), model.values.len());
     assert_eq!(store.is_empty(), model.values.is_empty());
     assert_eq!(store.revision(), Revision(model.revision));
     assert_eq!(store.clock(), ClusterTime(model.clock));
     // Dead keys may still be stored, so that the next deadline is never later than the model's.
-    let soonest = model
-        .values
-        .values()
-        .filter_map(|value| value.deadline)
-        .min();
+    let soonest = model.values.values().filter_map(|value| value.deadline).min();
     if let Some(soonest) = soonest {
-        assert!(
-            store
-                .next_deadline()
-                .is_some_and(|deadline| deadline.0 <= soonest)
-        );
+        assert!(store.next_deadline().is_some_and(|deadline| deadline.0 <= soonest));
     }
 }
 
@@ -204,10 +171,7 @@ fn expire_due_removes_the_soonest_first_and_ties_by_key() {
     let bytes: Vec<_> = (0..4)
         .map(|_| {
             store.expire_due(1);
-            (
-                store.next_deadline().map(|deadline| deadline.0),
-                store.used_bytes(),
-            )
+            (store.next_deadline().map(|deadline| deadline.0), store.used_bytes())
         })
         .collect();
     let deadlines: Vec<_> = bytes.iter().map(|(deadline, _)| *deadline).collect();

@@ -27,15 +27,10 @@ fn check_stream(cut: u8, stream: &[u8]) {
 
     let mut encoded = PREFACE.to_vec();
     for (kind, flags, payload) in &whole.0 {
-        encode_frame(*kind, *flags, &mut encoded, |out| {
-            out.extend_from_slice(payload)
-        });
+        encode_frame(*kind, *flags, &mut encoded, |out| out.extend_from_slice(payload));
         check_payload(*kind, payload);
     }
-    assert!(
-        whole.0.is_empty() || stream.starts_with(&encoded),
-        "decoding undoes encoding"
-    );
+    assert!(whole.0.is_empty() || stream.starts_with(&encoded), "decoding undoes encoding");
 }
 
 fn check_payload(kind: FrameKind, payload: &[u8]) {

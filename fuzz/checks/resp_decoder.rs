@@ -11,13 +11,11 @@ pub fn resp_decoder(data: &[u8]) {
     let whole = decode(data, |left| left);
     assert_eq!(decode(data, |_| 1), whole, "single bytes");
     // A small generator, so that a failing input fails again: cuts depend on the data alone.
-    let mut state = data.iter().fold(1_u64, |state, byte| {
-        state * 31 % 1_000_003 + u64::from(*byte)
-    });
+    let mut state =
+        data.iter().fold(1_u64, |state, byte| state * 31 % 1_000_003 + u64::from(*byte));
     let in_pieces = decode(data, |left| {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         left.min(1 + (state >> 33) as usize % 61)
     });
     assert_eq!(in_pieces, whole, "in pieces");

@@ -83,13 +83,10 @@ const REPEATABLE_PAIRS: [(&str, &str); 12] = [
 /// command may not.
 pub fn is_repeatable(args: &[impl AsRef<[u8]>]) -> bool {
     let word = |place: usize, expected: &str| {
-        args.get(place)
-            .is_some_and(|arg| arg.as_ref().eq_ignore_ascii_case(expected.as_bytes()))
+        args.get(place).is_some_and(|arg| arg.as_ref().eq_ignore_ascii_case(expected.as_bytes()))
     };
     REPEATABLE.iter().any(|name| word(0, name))
-        || REPEATABLE_PAIRS
-            .iter()
-            .any(|(name, second)| word(0, name) && word(1, second))
+        || REPEATABLE_PAIRS.iter().any(|(name, second)| word(0, name) && word(1, second))
 }
 
 #[cfg(test)]
@@ -100,10 +97,7 @@ mod tests {
     fn encode_command_writes_an_array_of_bulks() {
         let mut out = Vec::new();
         encode_command(&["SET", "k", "a value of 21 bytes.."], &mut out);
-        assert_eq!(
-            out,
-            b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$21\r\na value of 21 bytes..\r\n"
-        );
+        assert_eq!(out, b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$21\r\na value of 21 bytes..\r\n");
         out.clear();
         encode_command(&[""], &mut out);
         assert_eq!(out, b"*1\r\n$0\r\n\r\n");

@@ -74,9 +74,7 @@ impl Connection {
         if wire == Wire::Frames {
             connection.output.extend_from_slice(&frame::PREFACE);
             let greeting = &mut connection.output;
-            encode_frame(FrameKind::Hello, 0, greeting, |out| {
-                Hello::client().encode(out)
-            });
+            encode_frame(FrameKind::Hello, 0, greeting, |out| Hello::client().encode(out));
             connection.flush(deadline)?;
             connection.receive_hello(deadline)?;
         }
@@ -102,10 +100,7 @@ impl Connection {
         match self.wire {
             Wire::Text => encode_command(args, &mut self.output),
             Wire::Frames => {
-                let tag = ClientTag {
-                    session: SessionId::ZERO,
-                    sequence: self.last_sent,
-                };
+                let tag = ClientTag { session: SessionId::ZERO, sequence: self.last_sent };
                 encode_frame(FrameKind::ClientRequest, 0, &mut self.output, |out| {
                     tag.encode(out);
                     encode_command(args, out);
@@ -123,9 +118,7 @@ impl Connection {
     pub fn flush(&mut self, deadline: Instant) -> Result<(), LinkError> {
         let mut sent = 0;
         while sent < self.output.len() {
-            self.stream
-                .set_write_timeout(Some(remaining(deadline)?))
-                .map_err(LinkError::Io)?;
+            self.stream.set_write_timeout(Some(remaining(deadline)?)).map_err(LinkError::Io)?;
             match self.stream.write(&self.output[sent..]) {
                 Ok(0) => return Err(LinkError::Closed),
                 Ok(count) => sent += count,
@@ -197,18 +190,12 @@ impl Connection {
 
     /// Waits for more bytes. All that came before has been decoded.
     fn fill(&mut self, deadline: Instant) -> Result<(), LinkError> {
-        assert_eq!(
-            self.input_used,
-            self.input.len(),
-            "decoders take all before they want more"
-        );
+        assert_eq!(self.input_used, self.input.len(), "decoders take all before they want more");
         self.input_used = 0;
         self.input.resize(READ_BYTES, 0);
         loop {
             let wait = remaining(deadline).inspect_err(|_| self.input.clear())?;
-            self.stream
-                .set_read_timeout(Some(wait))
-                .map_err(LinkError::Io)?;
+            self.stream.set_read_timeout(Some(wait)).map_err(LinkError::Io)?;
             match self.stream.read(&mut self.input) {
                 Ok(0) => return Err(LinkError::Closed),
                 Ok(count) => {
@@ -251,11 +238,7 @@ fn decode_framed(
 
 fn remaining(deadline: Instant) -> Result<Duration, LinkError> {
     let left = deadline.saturating_duration_since(Instant::now());
-    if left.is_zero() {
-        Err(LinkError::TimedOut)
-    } else {
-        Ok(left)
-    }
+    if left.is_zero() { Err(LinkError::TimedOut) } else { Ok(left) }
 }
 
 /// A time-out is told by the deadline, which is looked at before each attempt.

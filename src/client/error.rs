@@ -156,18 +156,13 @@ impl fmt::Display for ClientError {
             }
             ClientError::NoEndpoint => write!(f, "no endpoint was given"),
             ClientError::NoCommand => write!(f, "an empty command"),
-            ClientError::TooLarge { bytes } => write!(
-                f,
-                "a command of {bytes} bytes, limit {}",
-                crate::limits::COMMAND_BYTES
-            ),
+            ClientError::TooLarge { bytes } => {
+                write!(f, "a command of {bytes} bytes, limit {}", crate::limits::COMMAND_BYTES)
+            }
             ClientError::NotSent => write!(f, "not sent: an earlier command was lost"),
             ClientError::Reply(reply) => write!(f, "{}", reply.text),
             ClientError::InDoubt(Doubt::Link { endpoint, error }) => {
-                write!(
-                    f,
-                    "INDOUBT it may have been done or not ({endpoint}: {error})"
-                )
+                write!(f, "INDOUBT it may have been done or not ({endpoint}: {error})")
             }
             ClientError::InDoubt(Doubt::Server(text)) => write!(f, "{text}"),
         }

@@ -62,19 +62,12 @@ enum Attempt {
 impl Client {
     /// A client that connects when it is first used.
     pub fn new(options: Options) -> Client {
-        Client {
-            options,
-            connection: None,
-            current: 0,
-        }
+        Client { options, connection: None, current: 0 }
     }
 
     /// The endpoint that is connected to, or tried next; empty if there is none.
     pub fn endpoint(&self) -> &str {
-        self.options
-            .endpoints
-            .get(self.current)
-            .map_or("", String::as_str)
+        self.options.endpoints.get(self.current).map_or("", String::as_str)
     }
 
     /// All endpoints that are known.
@@ -220,10 +213,7 @@ impl Client {
                 self.command(args)
             } else {
                 let error = error.take().unwrap_or(LinkError::Closed);
-                Err(ClientError::InDoubt(Doubt::Link {
-                    endpoint: endpoint.clone(),
-                    error,
-                }))
+                Err(ClientError::InDoubt(Doubt::Link { endpoint: endpoint.clone(), error }))
             });
         }
         true
@@ -231,11 +221,7 @@ impl Client {
 
     /// Connects if not connected, going round the endpoints until `give_up`, once at the least.
     fn connect_until(&mut self, give_up: Instant) -> Result<(), ClientError> {
-        if self
-            .connection
-            .as_ref()
-            .is_some_and(|connection| !connection.is_stale())
-        {
+        if self.connection.as_ref().is_some_and(|connection| !connection.is_stale()) {
             return Ok(());
         }
         self.connection = None;
@@ -247,11 +233,7 @@ impl Client {
         loop {
             let mut attempts = Vec::new();
             for _ in 0..count {
-                let Options {
-                    wire,
-                    connect_timeout,
-                    ..
-                } = self.options;
+                let Options { wire, connect_timeout, .. } = self.options;
                 match Connection::open(self.endpoint(), wire, connect_timeout) {
                     Ok(connection) => {
                         self.connection = Some(connection);
@@ -297,10 +279,7 @@ fn result_of(value: Value) -> Result<Value, ClientError> {
 
 fn encoded_bytes(args: &[impl AsRef<[u8]>]) -> usize {
     // A bulk's header and ends take 25 bytes at the most; the array's header likewise.
-    25 + args
-        .iter()
-        .map(|arg| arg.as_ref().len() + 25)
-        .sum::<usize>()
+    25 + args.iter().map(|arg| arg.as_ref().len() + 25).sum::<usize>()
 }
 
 fn check_size(args: &[impl AsRef<[u8]>]) -> Result<(), ClientError> {
@@ -313,9 +292,5 @@ fn check_size(args: &[impl AsRef<[u8]>]) -> Result<(), ClientError> {
     let mut encoded = Vec::new();
     encode_command(args, &mut encoded);
     let bytes = encoded.len();
-    if bytes <= limits::COMMAND_BYTES {
-        Ok(())
-    } else {
-        Err(ClientError::TooLarge { bytes })
-    }
+    if bytes <= limits::COMMAND_BYTES { Ok(()) } else { Err(ClientError::TooLarge { bytes }) }
 }

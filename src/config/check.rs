@@ -112,11 +112,7 @@ impl Checker<'_> {
             }
             let node = self.node(table)?;
             if nodes.iter().any(|other| other.id == node.id) {
-                let span = table
-                    .get_ref()
-                    .id
-                    .as_ref()
-                    .map_or(table.span(), Spanned::span);
+                let span = table.get_ref().id.as_ref().map_or(table.span(), Spanned::span);
                 let problem = format!("two nodes have the id {}; each needs its own", node.id);
                 return Err(self.mistake(span, "cluster.node.id", &problem));
             }
@@ -152,23 +148,15 @@ impl Checker<'_> {
             self.mistake(table.span(), &key, &problem)
         };
         let id = node.id.as_ref().ok_or_else(|| absent("id", "1"))?;
-        let peer = node
-            .peer
-            .as_ref()
-            .ok_or_else(|| absent("peer", "\"10.0.0.1:7201\""))?;
-        let client = node
-            .client
-            .as_ref()
-            .ok_or_else(|| absent("client", "\"10.0.0.1:7101\""))?;
+        let peer = node.peer.as_ref().ok_or_else(|| absent("peer", "\"10.0.0.1:7201\""))?;
+        let client = node.client.as_ref().ok_or_else(|| absent("client", "\"10.0.0.1:7101\""))?;
         let id = self.number("cluster.node.id", Some(id), 0, 1..=i64::MAX as u64)?;
         let http = node.http.as_ref();
         Ok(NodeConfig {
             id: ServerId(id),
             peer: self.address("cluster.node.peer", peer)?,
             client: self.address("cluster.node.client", client)?,
-            http: http
-                .map(|http| self.address("cluster.node.http", http))
-                .transpose()?,
+            http: http.map(|http| self.address("cluster.node.http", http)).transpose()?,
         })
     }
 
@@ -234,17 +222,9 @@ impl Checker<'_> {
     ) -> Result<ListenConfig, Mistake> {
         let own = nodes.iter().find(|node| node.id == id);
         let keys = [
-            (
-                "listen.client",
-                &file.listen.client,
-                own.map(|node| &node.client),
-            ),
+            ("listen.client", &file.listen.client, own.map(|node| &node.client)),
             ("listen.peer", &file.listen.peer, own.map(|node| &node.peer)),
-            (
-                "listen.http",
-                &file.listen.http,
-                own.and_then(|node| node.http.as_ref()),
-            ),
+            ("listen.http", &file.listen.http, own.and_then(|node| node.http.as_ref())),
         ];
         let mut bound: Vec<(String, &str)> = Vec::new();
         for (key, value, advertised) in keys {
@@ -266,10 +246,7 @@ impl Checker<'_> {
             return Err(self.mistake(value.span(), "listen.http", &problem));
         }
         let address = |key, value: &Option<Spanned<String>>| {
-            value
-                .as_ref()
-                .map(|value| self.address(key, value))
-                .transpose()
+            value.as_ref().map(|value| self.address(key, value)).transpose()
         };
         Ok(ListenConfig {
             client: address("listen.client", &file.listen.client)?,
@@ -284,10 +261,8 @@ impl Checker<'_> {
         let mut timeout = default.election_timeout;
         if let Some(value) = &table.election_timeout_ms {
             let pair = *value.get_ref();
-            let (floor, ceiling) = (
-                limits::ELECTION_TIMEOUT_MS_MIN,
-                limits::ELECTION_TIMEOUT_MS_MAX,
-            );
+            let (floor, ceiling) =
+                (limits::ELECTION_TIMEOUT_MS_MIN, limits::ELECTION_TIMEOUT_MS_MAX);
             if pair.0 < floor || pair.1 > ceiling || pair.0 >= pair.1 {
                 let problem = format!(
                     "is [{}, {}], expected [lowest, highest] from {floor} to {ceiling}, \
@@ -300,9 +275,8 @@ impl Checker<'_> {
         }
         let lowest_ms = timeout.0.as_millis() as u64;
         let heartbeat = table.heartbeat_ms.as_ref();
-        let heartbeat_ms = heartbeat.map_or(default.heartbeat.as_millis() as u64, |value| {
-            value.get_ref().0
-        });
+        let heartbeat_ms =
+            heartbeat.map_or(default.heartbeat.as_millis() as u64, |value| value.get_ref().0);
         if heartbeat_ms == 0 || heartbeat_ms >= lowest_ms {
             // The line is that of whichever of the two the file gives.
             let span = heartbeat.map(Spanned::span);
@@ -366,17 +340,9 @@ impl Checker<'_> {
         if !segment_bytes.is_multiple_of(multiple) {
             let span = table.segment_bytes.as_ref().map(Spanned::span);
             let problem = format!("is {segment_bytes}, expected a multiple of {multiple}");
-            return Err(Mistake::at(
-                self.text,
-                span,
-                "storage.segment_bytes",
-                &problem,
-            ));
+            return Err(Mistake::at(self.text, span, "storage.segment_bytes", &problem));
         }
-        Ok(StorageConfig {
-            sync,
-            segment_bytes,
-        })
+        Ok(StorageConfig { sync, segment_bytes })
     }
 
     fn limits(self, file: &File) -> Result<LimitsConfig, Mistake> {
@@ -388,11 +354,7 @@ impl Checker<'_> {
             1..=limits::CLIENTS_MAX as u64,
         )?;
         Ok(LimitsConfig {
-            max_memory: file
-                .limits
-                .max_memory
-                .as_ref()
-                .map_or(0, |value| value.get_ref().0),
+            max_memory: file.limits.max_memory.as_ref().map_or(0, |value| value.get_ref().0),
             max_clients: clients as usize,
         })
     }
@@ -414,19 +376,10 @@ impl Checker<'_> {
                 }
             },
         };
-        if let Some(value) = file
-            .log
-            .file
-            .as_ref()
-            .filter(|value| value.get_ref().is_empty())
-        {
+        if let Some(value) = file.log.file.as_ref().filter(|value| value.get_ref().is_empty()) {
             return Err(self.mistake(value.span(), "log.file", "is empty, expected a file's path"));
         }
-        let file = file
-            .log
-            .file
-            .as_ref()
-            .map(|value| PathBuf::from(value.get_ref()));
+        let file = file.log.file.as_ref().map(|value| PathBuf::from(value.get_ref()));
         Ok(LogConfig { level, file })
     }
 }

@@ -35,11 +35,7 @@ pub(super) struct ClusterTable {
 }
 
 #[derive(Deserialize, Default)]
-#[serde(
-    deny_unknown_fields,
-    default,
-    expecting = "a table: write [[cluster.node]]"
-)]
+#[serde(deny_unknown_fields, default, expecting = "a table: write [[cluster.node]]")]
 pub(super) struct NodeTable {
     pub id: Option<Spanned<Number>>,
     pub peer: Option<Spanned<String>>,
@@ -113,9 +109,7 @@ impl<'de> Deserialize<'de> for Number {
             fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<Number, E> {
                 let unexpected = serde::de::Unexpected::Signed(value);
                 let number = u64::try_from(value);
-                number
-                    .map(Number)
-                    .map_err(|_| E::invalid_value(unexpected, &self))
+                number.map(Number).map_err(|_| E::invalid_value(unexpected, &self))
             }
         }
         deserializer.deserialize_u64(NumberVisitor)

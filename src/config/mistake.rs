@@ -49,14 +49,6 @@ fn line_of(text: &str, offset: usize) -> usize {
 }
 
 fn one_line(problem: &str) -> String {
-    let lines: Vec<&str> = problem
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-        .collect();
-    lines
-        .join(", ")
-        .chars()
-        .map(|c| if c.is_control() { '?' } else { c })
-        .collect()
+    let lines: Vec<&str> = problem.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    lines.join(", ").chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }

@@ -135,36 +135,24 @@ impl Default for RaftConfig {
 
 impl Default for ClientConfig {
     fn default() -> ClientConfig {
-        ClientConfig {
-            request_timeout: Duration::from_secs(5),
-            idle_timeout: Duration::ZERO,
-        }
+        ClientConfig { request_timeout: Duration::from_secs(5), idle_timeout: Duration::ZERO }
     }
 }
 
 impl Default for StorageConfig {
     fn default() -> StorageConfig {
-        StorageConfig {
-            sync: SyncMode::Auto,
-            segment_bytes: limits::SEGMENT_BYTES,
-        }
+        StorageConfig { sync: SyncMode::Auto, segment_bytes: limits::SEGMENT_BYTES }
     }
 }
 
 impl Default for LimitsConfig {
     fn default() -> LimitsConfig {
-        LimitsConfig {
-            max_memory: 0,
-            max_clients: limits::CLIENTS,
-        }
+        LimitsConfig { max_memory: 0, max_clients: limits::CLIENTS }
     }
 }
 
 impl Default for LogConfig {
     fn default() -> LogConfig {
-        LogConfig {
-            level: log::LevelFilter::Info,
-            file: None,
-        }
+        LogConfig { level: log::LevelFilter::Info, file: None }
     }
 }

@@ -48,10 +48,7 @@ pub struct NodeArguments {
 impl NodeArguments {
     /// What beats the file.
     pub fn overrides(&self) -> Overrides {
-        Overrides {
-            id: self.id.map(ServerId),
-            data_dir: self.data_dir.clone(),
-        }
+        Overrides { id: self.id.map(ServerId), data_dir: self.data_dir.clone() }
     }
 }
 

@@ -44,40 +44,20 @@ fn describe(config: &Config) -> String {
     );
     line(
         "log",
-        format!(
-            "segments of {} bytes, sync = {}",
-            config.storage.segment_bytes,
-            sync(config)
-        ),
+        format!("segments of {} bytes, sync = {}", config.storage.segment_bytes, sync(config)),
     );
-    line(
-        "quorum",
-        format!("{} of {}", nodes.len() / 2 + 1, nodes.len()),
-    );
+    line("quorum", format!("{} of {}", nodes.len() / 2 + 1, nodes.len()));
     for node in nodes {
-        let http = node
-            .http
-            .as_ref()
-            .map_or(String::new(), |http| format!(", http {http}"));
+        let http = node.http.as_ref().map_or(String::new(), |http| format!(", http {http}"));
         let address = format!("peer {}, client {}{http}", node.peer, node.client);
         line(&format!("node {}", node.id), address);
     }
     if nodes.len() > 1 && nodes.len().is_multiple_of(2) {
         let fewer = nodes.len() - 1;
-        line(
-            "note",
-            format!(
-                "{fewer} nodes survive as many failures as {} do",
-                nodes.len()
-            ),
-        );
+        line("note", format!("{fewer} nodes survive as many failures as {} do", nodes.len()));
     }
     let name = &config.cluster.name;
-    format!(
-        "node {} of {} in cluster \"{name}\"\n{text}",
-        config.id,
-        nodes.len()
-    )
+    format!("node {} of {} in cluster \"{name}\"\n{text}", config.id, nodes.len())
 }
 
 fn sync(config: &Config) -> &'static str {

@@ -23,11 +23,7 @@ pub fn start(config: &Config) -> Result<(), String> {
             Target::File(file.map_err(|error| format!("log.file: {}: {error}", path.display()))?)
         }
     };
-    let lines = Lines {
-        prefix: format!("n{} ", config.id),
-        line: Vec::new(),
-        target,
-    };
+    let lines = Lines { prefix: format!("n{} ", config.id), line: Vec::new(), target };
     // The time is written by `Lines`: the logger's own formats have no milliseconds.
     let format = ConfigBuilder::new()
         .set_time_level(LevelFilter::Off)
@@ -56,9 +52,7 @@ impl Write for Lines {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.line.is_empty() {
             // A clock before 1970 is wrong anyway: the line matters, not its date.
-            let now = SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .unwrap_or_default();
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             self.line.extend_from_slice(self.prefix.as_bytes());
             self.line.extend_from_slice(utc(now).as_bytes());
             self.line.push(b' ');
@@ -94,11 +88,7 @@ fn utc(since_epoch: Duration) -> String {
     let day_of_year = day_of_era - first_of_year;
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day_of_month = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 {
-        month_from_march + 3
-    } else {
-        month_from_march - 9
-    };
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
     let year = era * 400 + year_of_era + u64::from(month <= 2);
     let (hour, minute) = (second / 3_600, second / 60 % 60);
     let (second, millisecond) = (second % 60, since_epoch.subsec_millis());
@@ -139,9 +129,6 @@ mod tests {
         assert_eq!(std::fs::read_to_string(file.path()).unwrap(), "");
         lines.write_all(b" b\n").unwrap();
         let text = std::fs::read_to_string(file.path()).unwrap();
-        assert!(
-            text.starts_with("n7 20") && text.ends_with("Z [INFO] a b\n"),
-            "{text}"
-        );
+        assert!(text.starts_with("n7 20") && text.ends_with("Z [INFO] a b\n"), "{text}");
     }
 }

@@ -32,11 +32,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         return fail(FAULT, "the parent has ended already");
     }
     allow_clients(config.limits.max_clients);
-    info!(
-        "raftkvd {} begins, process {}",
-        env!("CARGO_PKG_VERSION"),
-        std::process::id()
-    );
+    info!("raftkvd {} begins, process {}", env!("CARGO_PKG_VERSION"), std::process::id());
     match serve(&config) {
         Ok(()) => {
             info!("ended");
@@ -83,13 +79,8 @@ fn allow_clients(max_clients: usize) {
     if current.current.is_none_or(|allowed| allowed >= needed) {
         return;
     }
-    let raised = current
-        .maximum
-        .map_or(needed, |maximum| maximum.min(needed));
-    let wanted = Rlimit {
-        current: Some(raised),
-        maximum: current.maximum,
-    };
+    let raised = current.maximum.map_or(needed, |maximum| maximum.min(needed));
+    let wanted = Rlimit { current: Some(raised), maximum: current.maximum };
     if raised < needed || setrlimit(Resource::Nofile, wanted).is_err() {
         warn!(
             "limits.max_clients is {max_clients}, but the system allows this process {raised} open \

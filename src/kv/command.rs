@@ -234,31 +234,16 @@ pub struct Keys {
 
 impl Keys {
     /// No keys.
-    pub const NONE: Keys = Keys {
-        first: 0,
-        last: 0,
-        step: 0,
-        access: &[],
-    };
+    pub const NONE: Keys = Keys { first: 0, last: 0, step: 0, access: &[] };
 
     /// One key, the first argument.
     pub const fn one(access: &'static [&'static str]) -> Keys {
-        Keys {
-            first: 1,
-            last: 1,
-            step: 1,
-            access,
-        }
+        Keys { first: 1, last: 1, step: 1, access }
     }
 
     /// Every argument, or every second one.
     pub const fn all(step: usize, access: &'static [&'static str]) -> Keys {
-        Keys {
-            first: 1,
-            last: -1,
-            step,
-            access,
-        }
+        Keys { first: 1, last: -1, step, access }
     }
 
     /// The keys among `args`, in order.
@@ -267,15 +252,8 @@ impl Keys {
             Ok(last) => last,
             Err(_) => args.len().saturating_sub(self.last.unsigned_abs() as usize),
         };
-        let span = if self.first == 0 {
-            0
-        } else {
-            (last + 1).saturating_sub(self.first)
-        };
-        args.iter()
-            .skip(self.first)
-            .take(span)
-            .step_by(self.step.max(1))
+        let span = if self.first == 0 { 0 } else { (last + 1).saturating_sub(self.first) };
+        args.iter().skip(self.first).take(span).step_by(self.step.max(1))
     }
 }
 
@@ -324,11 +302,7 @@ impl Command {
     /// Whether `count` arguments, the name included, are what it takes.
     pub fn takes(&self, count: usize) -> bool {
         let wanted = self.arity.unsigned_abs() as usize;
-        if self.arity < 0 {
-            count >= wanted
-        } else {
-            count == wanted
-        }
+        if self.arity < 0 { count >= wanted } else { count == wanted }
     }
 }
 
@@ -373,11 +347,7 @@ pub fn resolve(args: Args<'_>) -> Result<&'static Command, CommandError> {
     if !command.takes(args.len()) {
         return Err(CommandError::WrongArity(command.name));
     }
-    if command
-        .keys
-        .of(args)
-        .any(|key| key.len() > limits::KEY_BYTES)
-    {
+    if command.keys.of(args).any(|key| key.len() > limits::KEY_BYTES) {
         return Err(CommandError::KeyTooLong);
     }
     match command.handler {
@@ -429,10 +399,7 @@ impl Index {
                 while slots[slot].is_some() {
                     slot = (slot + 1) % SLOTS;
                 }
-                slots[slot] = Some(Place {
-                    theme: theme as u8,
-                    row: row as u8,
-                });
+                slots[slot] = Some(Place { theme: theme as u8, row: row as u8 });
                 used += 1;
                 row += 1;
             }
@@ -462,23 +429,12 @@ const fn places_by_code() -> [Option<Place>; CODE_LIMIT] {
         let mut row = 0;
         while row < THEMES[theme].len() {
             let command = &THEMES[theme][row];
-            let logged = !matches!(
-                command.handler,
-                Handler::Connection { .. } | Handler::Container
-            );
-            assert!(
-                logged == (command.code != NEVER_LOGGED),
-                "only what is logged has a code"
-            );
+            let logged =
+                !matches!(command.handler, Handler::Connection { .. } | Handler::Container);
+            assert!(logged == (command.code != NEVER_LOGGED), "only what is logged has a code");
             if logged {
-                assert!(
-                    places[command.code as usize].is_none(),
-                    "a code is used twice"
-                );
-                places[command.code as usize] = Some(Place {
-                    theme: theme as u8,
-                    row: row as u8,
-                });
+                assert!(places[command.code as usize].is_none(), "a code is used twice");
+                places[command.code as usize] = Some(Place { theme: theme as u8, row: row as u8 });
             }
             row += 1;
         }
@@ -553,12 +509,7 @@ mod tests {
             assert!(!row.grows() || row.is_write(), "{}", row.name);
             assert_eq!(row.name, row.name.to_ascii_lowercase());
             assert!(!row.summary.is_empty(), "{}", row.name);
-            assert_eq!(
-                row.keys.first == 0,
-                row.keys.access.is_empty(),
-                "{}",
-                row.name
-            );
+            assert_eq!(row.keys.first == 0, row.keys.access.is_empty(), "{}", row.name);
             assert!(row.takes(row.arity.unsigned_abs() as usize), "{}", row.name);
             assert!(!row.takes(0), "{}", row.name);
         }
@@ -576,14 +527,8 @@ mod tests {
             resolve(Args::new(words.len() as u32, &bytes)).map(|row| row.name)
         };
         assert_eq!(resolved(&[b"GET", &long]), Err(CommandError::KeyTooLong));
-        assert_eq!(
-            resolved(&[b"DEL", b"a", &long]),
-            Err(CommandError::KeyTooLong)
-        );
-        assert_eq!(
-            resolved(&[b"MSET", b"a", b"1", &long, b"2"]),
-            Err(CommandError::KeyTooLong)
-        );
+        assert_eq!(resolved(&[b"DEL", b"a", &long]), Err(CommandError::KeyTooLong));
+        assert_eq!(resolved(&[b"MSET", b"a", b"1", &long, b"2"]), Err(CommandError::KeyTooLong));
         assert_eq!(resolved(&[b"MSET", b"a", &long, b"b", b"2"]), Ok("mset"));
         assert_eq!(resolved(&[b"SET", longest, &long]), Ok("set"));
     }

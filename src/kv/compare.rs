@@ -19,10 +19,7 @@ pub(super) const COMMANDS: &[Command] = &[
         since: "0.1.0",
         summary: "Set the value of a key, only if it has the given one",
         usage: "key old new [EX seconds | PX milliseconds]",
-        handler: Handler::Write {
-            check: |args| parse_cas(args).map(drop),
-            apply: cas,
-        },
+        handler: Handler::Write { check: |args| parse_cas(args).map(drop), apply: cas },
         ..ROW
     },
     Command {
@@ -35,10 +32,7 @@ pub(super) const COMMANDS: &[Command] = &[
         since: "0.1.0",
         summary: "Delete a key, only if it has the given value",
         usage: "key old",
-        handler: Handler::Write {
-            check: |_| Ok(()),
-            apply: cad,
-        },
+        handler: Handler::Write { check: |_| Ok(()), apply: cad },
         ..ROW
     },
     Command {
@@ -51,10 +45,7 @@ pub(super) const COMMANDS: &[Command] = &[
         since: "0.1.0",
         summary: "Get the value of a key and its revision",
         usage: "key",
-        handler: Handler::Read {
-            check: |_| Ok(()),
-            run: getrev,
-        },
+        handler: Handler::Read { check: |_| Ok(()), run: getrev },
         ..ROW
     },
 ];
@@ -86,25 +77,13 @@ fn parse_cas(args: Args<'_>) -> Result<Cas<'_>, CommandError> {
         }
         _ => return Err(CommandError::Syntax),
     };
-    Ok(Cas {
-        key,
-        old,
-        new,
-        lifetime,
-    })
+    Ok(Cas { key, old, new, lifetime })
 }
 
 fn cas(context: &mut WriteContext<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
-    let Cas {
-        key,
-        old,
-        new,
-        lifetime,
-    } = parse_cas(args)?;
+    let Cas { key, old, new, lifetime } = parse_cas(args)?;
     let clock = context.store.clock();
-    let deadline = lifetime
-        .map(|lifetime| lifetime.deadline(clock, "cas"))
-        .transpose()?;
+    let deadline = lifetime.map(|lifetime| lifetime.deadline(clock, "cas")).transpose()?;
     match context.store.get(key) {
         None => Ok(NO_KEY),
         Some(item) if item.value != old => Ok(OTHER_VALUE),
@@ -137,8 +116,5 @@ fn getrev(context: &ReadContext<'_>, args: Args<'_>) -> Result<Reply, CommandErr
     };
     // Revisions stay below 2^63: one a nanosecond would take 292 years.
     let revision = i64::try_from(item.revision.0).unwrap_or(i64::MAX);
-    Ok(Reply::Array(vec![
-        Reply::bulk(item.value),
-        Reply::Integer(revision),
-    ]))
+    Ok(Reply::Array(vec![Reply::bulk(item.value), Reply::Integer(revision)]))
 }

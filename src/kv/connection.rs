@@ -16,44 +16,20 @@ const LOADING_STALE_FAST: Flags = LOADING_STALE.and(Flags::FAST);
 const NOSCRIPT_LOADING_STALE: Flags = LOADING_STALE.and(Flags::NOSCRIPT);
 const ADMIN: Flags = NOSCRIPT_LOADING_STALE.and(Flags::ADMIN);
 /// What may be sent at any moment of a connection's life.
-const ALWAYS: Flags = NOSCRIPT_LOADING_STALE
-    .and(Flags::FAST)
-    .and(Flags::NO_AUTH)
-    .and(Flags::ALLOW_BUSY);
+const ALWAYS: Flags =
+    NOSCRIPT_LOADING_STALE.and(Flags::FAST).and(Flags::NO_AUTH).and(Flags::ALLOW_BUSY);
 
 /// A command whose arguments are always right once their number is.
 const fn plain(command: ConnectionCommand) -> Handler {
-    Handler::Connection {
-        check: |_| Ok(()),
-        command,
-    }
+    Handler::Connection { check: |_| Ok(()), command }
 }
 
-const CONNECTION: Command = Command {
-    group: Group::Connection,
-    ..ROW
-};
-const SERVER: Command = Command {
-    group: Group::Server,
-    flags: LOADING_STALE,
-    ..ROW
-};
-const CLIENT: Command = Command {
-    flags: NOSCRIPT_LOADING_STALE,
-    arity: 2,
-    ..CONNECTION
-};
-const COMMAND: Command = Command {
-    flags: LOADING_STALE.and(Flags::CATEGORY_CONNECTION),
-    ..SERVER
-};
-const RAFT: Command = Command {
-    group: Group::Raft,
-    flags: NOSCRIPT_LOADING_STALE,
-    arity: 2,
-    since: "0.1.0",
-    ..ROW
-};
+const CONNECTION: Command = Command { group: Group::Connection, ..ROW };
+const SERVER: Command = Command { group: Group::Server, flags: LOADING_STALE, ..ROW };
+const CLIENT: Command = Command { flags: NOSCRIPT_LOADING_STALE, arity: 2, ..CONNECTION };
+const COMMAND: Command = Command { flags: LOADING_STALE.and(Flags::CATEGORY_CONNECTION), ..SERVER };
+const RAFT: Command =
+    Command { group: Group::Raft, flags: NOSCRIPT_LOADING_STALE, arity: 2, since: "0.1.0", ..ROW };
 
 pub(super) const COMMANDS: &[Command] = &[
     Command {
@@ -63,10 +39,7 @@ pub(super) const COMMANDS: &[Command] = &[
         summary: "Ping the server",
         usage: "[message]",
         tips: &["request_policy:all_shards", "response_policy:all_succeeded"],
-        handler: Handler::Connection {
-            check: check_ping,
-            command: ConnectionCommand::Ping,
-        },
+        handler: Handler::Connection { check: check_ping, command: ConnectionCommand::Ping },
         ..CONNECTION
     },
     Command {
@@ -92,10 +65,7 @@ pub(super) const COMMANDS: &[Command] = &[
         flags: LOADING_STALE_FAST,
         summary: "Change the selected database for the current connection",
         usage: "index",
-        handler: Handler::Connection {
-            check: check_select,
-            command: ConnectionCommand::Select,
-        },
+        handler: Handler::Connection { check: check_select, command: ConnectionCommand::Select },
         ..CONNECTION
     },
     Command {
@@ -139,11 +109,7 @@ pub(super) const COMMANDS: &[Command] = &[
         flags: LOADING_STALE.and(Flags::CATEGORY_DANGEROUS),
         summary: "Get information and statistics about the server",
         usage: "[section ...]",
-        tips: &[
-            "nondeterministic_output",
-            "request_policy:all_shards",
-            "response_policy:special",
-        ],
+        tips: &["nondeterministic_output", "request_policy:all_shards", "response_policy:special"],
         handler: plain(ConnectionCommand::Info),
         ..SERVER
     },
@@ -322,11 +288,7 @@ const CLIENT_SUBCOMMANDS: &[Command] = &[
         handler: Handler::Connection {
             // Redis's filters (TYPE, ID) are not offered: what is unknown must not be ignored.
             check: |args| {
-                if args.len() == 2 {
-                    Ok(())
-                } else {
-                    Err(CommandError::Syntax)
-                }
+                if args.len() == 2 { Ok(()) } else { Err(CommandError::Syntax) }
             },
             command: ConnectionCommand::ClientList,
         },
@@ -373,14 +335,10 @@ pub(super) fn subcommand(
     word: &[u8],
 ) -> Result<&'static Command, CommandError> {
     let wanted = |row: &&Command| subcommand_name(row).as_bytes().eq_ignore_ascii_case(word);
-    command
-        .subcommands
-        .iter()
-        .find(wanted)
-        .ok_or_else(|| CommandError::UnknownSubcommand {
-            name: escape_echo(word, limits::ECHO_BYTES),
-            command: command.name,
-        })
+    command.subcommands.iter().find(wanted).ok_or_else(|| CommandError::UnknownSubcommand {
+        name: escape_echo(word, limits::ECHO_BYTES),
+        command: command.name,
+    })
 }
 
 /// A subcommand's own name: what stands behind `container|`.
@@ -389,18 +347,11 @@ fn subcommand_name(row: &Command) -> &'static str {
 }
 
 fn check_ping(args: Args<'_>) -> Result<(), CommandError> {
-    if args.len() <= 2 {
-        Ok(())
-    } else {
-        Err(CommandError::WrongArity("ping"))
-    }
+    if args.len() <= 2 { Ok(()) } else { Err(CommandError::WrongArity("ping")) }
 }
 
 fn check_select(args: Args<'_>) -> Result<(), CommandError> {
-    let index = args
-        .get(1)
-        .and_then(parse_integer)
-        .ok_or(CommandError::NotAnInteger)?;
+    let index = args.get(1).and_then(parse_integer).ok_or(CommandError::NotAnInteger)?;
     match i32::try_from(index) {
         Err(_) => Err(CommandError::NotAnInteger32),
         Ok(0) => Ok(()),
@@ -421,10 +372,7 @@ pub struct Hello<'a> {
 /// password, and refused for every other.
 pub fn hello(args: Args<'_>) -> Result<Hello<'_>, CommandError> {
     let mut words = args.iter().skip(1);
-    let mut hello = Hello {
-        protocol: None,
-        name: None,
-    };
+    let mut hello = Hello { protocol: None, name: None };
     let Some(version) = words.next() else {
         return Ok(hello);
     };
@@ -456,11 +404,7 @@ pub fn hello(args: Args<'_>) -> Result<Hello<'_>, CommandError> {
 /// Refuses a name that would break the lines of CLIENT LIST.
 fn check_name(name: &[u8], what: &'static str) -> Result<(), CommandError> {
     let printable = name.iter().all(|byte| (b'!'..=b'~').contains(byte));
-    if printable {
-        Ok(())
-    } else {
-        Err(CommandError::ClientName(what))
-    }
+    if printable { Ok(()) } else { Err(CommandError::ClientName(what)) }
 }
 
 /// What CLIENT SETINFO sets.

@@ -23,10 +23,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: 2,
         summary: "Increment the integer value of a key by one",
         usage: "key",
-        handler: Handler::Write {
-            check: |_| Ok(()),
-            apply: |context, args| add(context, args, 1),
-        },
+        handler: Handler::Write { check: |_| Ok(()), apply: |context, args| add(context, args, 1) },
         ..COUNTER
     },
     Command {
@@ -68,15 +65,11 @@ pub(super) const COMMANDS: &[Command] = &[
 ];
 
 fn increment(args: Args<'_>) -> Result<i64, CommandError> {
-    args.get(2)
-        .and_then(parse_integer)
-        .ok_or(CommandError::NotAnInteger)
+    args.get(2).and_then(parse_integer).ok_or(CommandError::NotAnInteger)
 }
 
 fn decrement(args: Args<'_>) -> Result<i64, CommandError> {
-    increment(args)?
-        .checked_neg()
-        .ok_or(CommandError::DecrementOverflow)
+    increment(args)?.checked_neg().ok_or(CommandError::DecrementOverflow)
 }
 
 fn add(
@@ -86,15 +79,10 @@ fn add(
 ) -> Result<Reply, CommandError> {
     let key = args.get(1).unwrap_or_default();
     let (current, deadline) = match context.store.get(key) {
-        Some(item) => (
-            parse_integer(item.value).ok_or(CommandError::NotAnInteger)?,
-            item.deadline,
-        ),
+        Some(item) => (parse_integer(item.value).ok_or(CommandError::NotAnInteger)?, item.deadline),
         None => (0, None),
     };
-    let sum = current
-        .checked_add(increment)
-        .ok_or(CommandError::IncrementOverflow)?;
+    let sum = current.checked_add(increment).ok_or(CommandError::IncrementOverflow)?;
     let mut text = Vec::with_capacity(20);
     push_integer(&mut text, sum);
     context.store.set(key, &text, deadline);

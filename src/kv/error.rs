@@ -98,11 +98,9 @@ impl CommandError {
             CommandError::ValueTooLong => {
                 "ERR string exceeds maximum allowed size (proto-max-bulk-len)".into()
             }
-            CommandError::KeyTooLong => format!(
-                "ERR key exceeds maximum allowed size ({} bytes)",
-                limits::KEY_BYTES
-            )
-            .into(),
+            CommandError::KeyTooLong => {
+                format!("ERR key exceeds maximum allowed size ({} bytes)", limits::KEY_BYTES).into()
+            }
             CommandError::UnsupportedOption(word) => {
                 format!("ERR Unsupported option {word}").into()
             }

@@ -84,10 +84,7 @@ pub(super) const COMMANDS: &[Command] = &[
         since: "2.2.0",
         summary: "Remove the expiration from a key",
         usage: "key",
-        handler: Handler::Write {
-            check: |_| Ok(()),
-            apply: persist,
-        },
+        handler: Handler::Write { check: |_| Ok(()), apply: persist },
         ..ROW
     },
 ];
@@ -152,9 +149,7 @@ fn positive_ms(text: &[u8], unit: Unit, command: &'static str) -> Result<i64, Co
 
 fn in_ms(value: i64, unit: Unit, command: &'static str) -> Result<i64, CommandError> {
     match unit {
-        Unit::Seconds => value
-            .checked_mul(1000)
-            .ok_or(CommandError::InvalidExpire(command)),
+        Unit::Seconds => value.checked_mul(1000).ok_or(CommandError::InvalidExpire(command)),
         Unit::Milliseconds => Ok(value),
     }
 }
@@ -255,10 +250,7 @@ fn time_to_live(
 
 fn persist(context: &mut WriteContext<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let key = args.get(1).ok_or(CommandError::WrongArity("persist"))?;
-    let expires = context
-        .store
-        .get(key)
-        .is_some_and(|item| item.deadline.is_some());
+    let expires = context.store.get(key).is_some_and(|item| item.deadline.is_some());
     let done = expires && context.store.set_deadline(key, None);
     Ok(Reply::Integer(i64::from(done)))
 }

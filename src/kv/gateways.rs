@@ -46,11 +46,7 @@ impl Gateways {
         if id.epoch < *epoch || (id.epoch == *epoch && id.seq <= *last_seq) {
             return Verdict::Duplicate;
         }
-        let expected = if id.epoch == *epoch {
-            last_seq.next()
-        } else {
-            BatchSeq(1)
-        };
+        let expected = if id.epoch == *epoch { last_seq.next() } else { BatchSeq(1) };
         if id.seq != expected {
             return Verdict::Gap;
         }
@@ -70,18 +66,11 @@ mod tests {
     use super::*;
     use crate::types::{Incarnation, LogIndex, ServerId};
 
-    const GATEWAY: GatewayId = GatewayId {
-        server: ServerId(1),
-        incarnation: Incarnation(9),
-        admitted: LogIndex(1),
-    };
+    const GATEWAY: GatewayId =
+        GatewayId { server: ServerId(1), incarnation: Incarnation(9), admitted: LogIndex(1) };
 
     fn admit(gateways: &mut Gateways, epoch: u64, seq: u64) -> Verdict {
-        gateways.admit(BatchId {
-            gateway: GATEWAY,
-            epoch: Boot(epoch),
-            seq: BatchSeq(seq),
-        })
+        gateways.admit(BatchId { gateway: GATEWAY, epoch: Boot(epoch), seq: BatchSeq(seq) })
     }
 
     #[test]
@@ -111,21 +100,10 @@ mod tests {
         let mut gateways = Gateways::default();
         gateways.set_members([GATEWAY].into_iter());
         assert_eq!(admit(&mut gateways, 1, 1), Verdict::Apply);
-        let readmitted = GatewayId {
-            admitted: LogIndex(50),
-            ..GATEWAY
-        };
+        let readmitted = GatewayId { admitted: LogIndex(50), ..GATEWAY };
         gateways.set_members([readmitted].into_iter());
-        assert_eq!(
-            admit(&mut gateways, 1, 2),
-            Verdict::Stranger,
-            "an old batch stays old"
-        );
-        let first = BatchId {
-            gateway: readmitted,
-            epoch: Boot(1),
-            seq: BatchSeq(1),
-        };
+        assert_eq!(admit(&mut gateways, 1, 2), Verdict::Stranger, "an old batch stays old");
+        let first = BatchId { gateway: readmitted, epoch: Boot(1), seq: BatchSeq(1) };
         assert_eq!(gateways.admit(first), Verdict::Apply);
     }
 }

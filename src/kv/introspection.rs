@@ -48,13 +48,7 @@ pub fn docs(args: Args<'_>) -> Reply {
     if args.len() <= 2 {
         return Reply::Map(command::all().map(documented).collect());
     }
-    Reply::Map(
-        args.iter()
-            .skip(2)
-            .filter_map(find)
-            .map(documented)
-            .collect(),
-    )
+    Reply::Map(args.iter().skip(2).filter_map(find).map(documented).collect())
 }
 
 /// Refuses what `COMMAND LIST` does not take. Modules are a filter too, in Redis: it has no
@@ -66,11 +60,7 @@ pub(super) fn check_list(args: Args<'_>) -> Result<(), CommandError> {
         (Some(filter), Some(by), Some(_), None) if filter.eq_ignore_ascii_case(b"filterby") => {
             let known = [&b"aclcat"[..], b"pattern", b"module"];
             let known = known.into_iter().any(|name| by.eq_ignore_ascii_case(name));
-            if known {
-                Ok(())
-            } else {
-                Err(CommandError::Syntax)
-            }
+            if known { Ok(()) } else { Err(CommandError::Syntax) }
         }
         _ => Err(CommandError::Syntax),
     }
@@ -94,12 +84,7 @@ pub fn list(args: Args<'_>) -> Reply {
     };
     let with_subcommands =
         command::all().flat_map(|row| std::iter::once(row).chain(row.subcommands));
-    Reply::Array(
-        with_subcommands
-            .filter(listed)
-            .map(|row| Reply::Word(row.name))
-            .collect(),
-    )
+    Reply::Array(with_subcommands.filter(listed).map(|row| Reply::Word(row.name)).collect())
 }
 
 /// `COMMAND GETKEYS command [arg ...]`: the keys in it.
@@ -113,9 +98,7 @@ pub fn get_keys(args: Args<'_>) -> Result<Reply, CommandError> {
     if !row.takes(command.len()) {
         return Err(CommandError::InvalidArgumentCount);
     }
-    Ok(Reply::Array(
-        row.keys.of(command).map(Reply::bulk).collect(),
-    ))
+    Ok(Reply::Array(row.keys.of(command).map(Reply::bulk).collect()))
 }
 
 /// The row of `name` or `container|name`.
@@ -124,17 +107,12 @@ fn find(name: &[u8]) -> Option<&'static Command> {
         return command::lookup(name);
     };
     let container = command::lookup(&name[..bar])?;
-    container
-        .subcommands
-        .iter()
-        .find(|row| row.name.as_bytes().eq_ignore_ascii_case(name))
+    container.subcommands.iter().find(|row| row.name.as_bytes().eq_ignore_ascii_case(name))
 }
 
 /// The ten fields of `COMMAND INFO`.
 fn fields(row: &'static Command) -> Reply {
-    let shown = SHOWN_FLAGS
-        .iter()
-        .filter(|(flag, _)| row.flags.contains(*flag));
+    let shown = SHOWN_FLAGS.iter().filter(|(flag, _)| row.flags.contains(*flag));
     let statuses = |words: &mut dyn Iterator<Item = &'static str>| {
         Reply::Set(words.map(Reply::Simple).collect())
     };
@@ -165,10 +143,7 @@ fn categories(row: &Command) -> impl Iterator<Item = &'static str> {
     let has = |flag| row.flags.contains(flag);
     let admin = has(Flags::ADMIN);
     [
-        (
-            "@keyspace",
-            row.group == Group::Generic || has(Flags::CATEGORY_KEYSPACE),
-        ),
+        ("@keyspace", row.group == Group::Generic || has(Flags::CATEGORY_KEYSPACE)),
         ("@read", has(Flags::READONLY)),
         ("@write", has(Flags::WRITE)),
         ("@string", row.group == Group::String),
@@ -196,24 +171,10 @@ fn key_specification(row: &Command) -> Option<Reply> {
     // Counted from the first key, where the field `last` counts from the name.
     let last = if row.keys.last < 0 { row.keys.last } else { 0 };
     let words = |pairs: Vec<(&'static str, Reply)>| {
-        Reply::Map(
-            pairs
-                .into_iter()
-                .map(|(name, value)| (Reply::Word(name), value))
-                .collect(),
-        )
+        Reply::Map(pairs.into_iter().map(|(name, value)| (Reply::Word(name), value)).collect())
     };
     Some(words(vec![
-        (
-            "flags",
-            Reply::Set(
-                row.keys
-                    .access
-                    .iter()
-                    .map(|flag| Reply::Simple(flag))
-                    .collect(),
-            ),
-        ),
+        ("flags", Reply::Set(row.keys.access.iter().map(|flag| Reply::Simple(flag)).collect())),
         (
             "begin_search",
             words(vec![
@@ -250,10 +211,7 @@ fn documentation(row: &'static Command) -> Reply {
         pairs.push((Reply::Word("arguments"), Reply::Array(arguments)));
     }
     if !row.subcommands.is_empty() {
-        let each = row
-            .subcommands
-            .iter()
-            .map(|row| (Reply::Word(row.name), documentation(row)));
+        let each = row.subcommands.iter().map(|row| (Reply::Word(row.name), documentation(row)));
         pairs.push((Reply::Word("subcommands"), Reply::Map(each.collect())));
     }
     Reply::Map(pairs)
@@ -262,9 +220,7 @@ fn documentation(row: &'static Command) -> Reply {
 /// One argument of `COMMAND DOCS`. What stands in brackets is shown as one optional word, which is
 /// what redis-cli makes its hints from.
 fn argument(word: &'static str) -> Reply {
-    let inner = word
-        .strip_prefix('[')
-        .and_then(|word| word.strip_suffix(']'));
+    let inner = word.strip_prefix('[').and_then(|word| word.strip_suffix(']'));
     let kind = if word == "key" { "key" } else { "string" };
     let mut pairs = vec![
         (Reply::Word("name"), Reply::Word(inner.unwrap_or(word))),
@@ -274,10 +230,7 @@ fn argument(word: &'static str) -> Reply {
         pairs.push((Reply::Word("key_spec_index"), Reply::Integer(0)));
     }
     if inner.is_some() {
-        pairs.push((
-            Reply::Word("flags"),
-            Reply::Set(vec![Reply::Simple("optional")]),
-        ));
+        pairs.push((Reply::Word("flags"), Reply::Set(vec![Reply::Simple("optional")])));
     }
     Reply::Map(pairs)
 }
@@ -322,9 +275,7 @@ mod tests {
     }
 
     fn words_of(reply: &Reply) -> Vec<&'static str> {
-        let Reply::Array(replies) = reply else {
-            panic!("{reply:?}")
-        };
+        let Reply::Array(replies) = reply else { panic!("{reply:?}") };
         let word = |reply: &Reply| match reply {
             Reply::Word(word) => *word,
             other => panic!("{other:?}"),
@@ -334,9 +285,7 @@ mod tests {
 
     #[test]
     fn count_and_command_cover_the_table() {
-        let Reply::Array(rows) = commands() else {
-            panic!("COMMAND is an array")
-        };
+        let Reply::Array(rows) = commands() else { panic!("COMMAND is an array") };
         assert_eq!(count(), integer(rows.len()));
         let bytes = encoded(&["COMMAND", "INFO"]);
         assert_eq!(info(Args::new(2, &bytes)), commands());
@@ -353,9 +302,7 @@ mod tests {
         let found = shown(&docs(Args::new(5, &bytes)));
         assert!(found.starts_with(expected), "{found}");
         let bytes = encoded(&["COMMAND", "DOCS"]);
-        let Reply::Map(all) = docs(Args::new(2, &bytes)) else {
-            panic!("DOCS is a map")
-        };
+        let Reply::Map(all) = docs(Args::new(2, &bytes)) else { panic!("DOCS is a map") };
         assert_eq!(integer(all.len()), count());
     }
 

@@ -19,10 +19,7 @@ pub(super) const COMMANDS: &[Command] = &[
         summary: "Delete a key",
         usage: "key [key ...]",
         tips: &["request_policy:multi_shard", "response_policy:agg_sum"],
-        handler: Handler::Write {
-            check: |_| Ok(()),
-            apply: del,
-        },
+        handler: Handler::Write { check: |_| Ok(()), apply: del },
         ..ROW
     },
     Command {
@@ -35,26 +32,18 @@ pub(super) const COMMANDS: &[Command] = &[
         summary: "Determine if a key exists",
         usage: "key [key ...]",
         tips: &["request_policy:multi_shard", "response_policy:agg_sum"],
-        handler: Handler::Read {
-            check: |_| Ok(()),
-            run: exists,
-        },
+        handler: Handler::Read { check: |_| Ok(()), run: exists },
         ..ROW
     },
     Command {
         name: "dbsize",
         code: 23,
         arity: 1,
-        flags: Flags::READONLY
-            .and(Flags::FAST)
-            .and(Flags::CATEGORY_KEYSPACE),
+        flags: Flags::READONLY.and(Flags::FAST).and(Flags::CATEGORY_KEYSPACE),
         group: Group::Server,
         summary: "Return the number of keys in the selected database",
         tips: &["request_policy:all_shards", "response_policy:agg_sum"],
-        handler: Handler::Read {
-            check: |_| Ok(()),
-            run: dbsize,
-        },
+        handler: Handler::Read { check: |_| Ok(()), run: dbsize },
         ..ROW
     },
     Command {
@@ -67,28 +56,20 @@ pub(super) const COMMANDS: &[Command] = &[
         summary: "Find all keys matching the given pattern",
         usage: "pattern",
         tips: &["request_policy:all_shards", "nondeterministic_output_order"],
-        handler: Handler::Read {
-            check: |_| Ok(()),
-            run: keys,
-        },
+        handler: Handler::Read { check: |_| Ok(()), run: keys },
         ..ROW
     },
     Command {
         name: "flushall",
         code: 25,
         arity: -1,
-        flags: Flags::WRITE
-            .and(Flags::CATEGORY_DANGEROUS)
-            .and(Flags::CATEGORY_KEYSPACE),
+        flags: Flags::WRITE.and(Flags::CATEGORY_DANGEROUS).and(Flags::CATEGORY_KEYSPACE),
         group: Group::Server,
         complexity: "O(N) where N is the total number of keys in all databases",
         summary: "Remove all keys from all databases",
         usage: "[ASYNC | SYNC]",
         tips: &["request_policy:all_shards", "response_policy:all_succeeded"],
-        handler: Handler::Write {
-            check: check_flushall,
-            apply: flushall,
-        },
+        handler: Handler::Write { check: check_flushall, apply: flushall },
         ..ROW
     },
 ];
@@ -103,11 +84,7 @@ fn del(context: &mut WriteContext<'_>, args: Args<'_>) -> Result<Reply, CommandE
 
 /// A key that is named twice counts twice, as in Redis.
 fn exists(context: &ReadContext<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
-    let living = args
-        .iter()
-        .skip(1)
-        .filter(|key| context.store.contains(key))
-        .count();
+    let living = args.iter().skip(1).filter(|key| context.store.contains(key)).count();
     Ok(count(living))
 }
 

@@ -34,11 +34,7 @@ impl StateMachine {
 
     /// Begins with an entry: moves the clock, and removes some of the keys that are dead by it.
     pub fn begin(&mut self, entry: &Entry) {
-        assert_eq!(
-            entry.index,
-            self.last_applied.next(),
-            "monotone: entries are applied in order"
-        );
+        assert_eq!(entry.index, self.last_applied.next(), "monotone: entries are applied in order");
         self.last_applied = entry.index;
         self.store.advance_clock(entry.time);
         self.store.expire_due(limits::EXPIRE_KEYS);
@@ -63,9 +59,7 @@ impl StateMachine {
         let Handler::Write { apply, .. } = row.handler else {
             return Reply::Error("ERR a batch carries only writes".into());
         };
-        let mut context = WriteContext {
-            store: &mut self.store,
-        };
+        let mut context = WriteContext { store: &mut self.store };
         apply(&mut context, command.args).unwrap_or_else(|error| error.reply())
     }
 }

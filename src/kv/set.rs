@@ -93,13 +93,7 @@ pub(super) fn parse(args: Args<'_>) -> Result<Set<'_>, CommandError> {
             LifetimeOption::PxAt => Lifetime::absolute(text, Unit::Milliseconds, "set")?,
         }),
     };
-    Ok(Set {
-        key,
-        value,
-        condition: condition(&options)?,
-        expiry,
-        get: options.get,
-    })
+    Ok(Set { key, value, condition: condition(&options)?, expiry, get: options.get })
 }
 
 fn parse_options<'a>(
@@ -123,12 +117,8 @@ fn parse_options<'a>(
             _ => return Err(CommandError::Syntax),
         }
     }
-    let conditions = [
-        options.nx,
-        options.xx,
-        options.if_equals.is_some(),
-        options.if_revision.is_some(),
-    ];
+    let conditions =
+        [options.nx, options.xx, options.if_equals.is_some(), options.if_revision.is_some()];
     if conditions.into_iter().filter(|given| *given).count() > 1 {
         return Err(CommandError::Syntax);
     }
@@ -175,9 +165,7 @@ fn condition<'a>(options: &Options<'a>) -> Result<Condition<'a>, CommandError> {
         return Ok(Condition::Always);
     };
     let revision = parse_integer(text).and_then(|value| u64::try_from(value).ok());
-    revision
-        .map(|value| Condition::AtRevision(Revision(value)))
-        .ok_or(CommandError::NotAnInteger)
+    revision.map(|value| Condition::AtRevision(Revision(value))).ok_or(CommandError::NotAnInteger)
 }
 
 /// Carries out a SET.

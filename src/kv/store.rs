@@ -73,10 +73,7 @@ impl Store {
 
     /// How many living keys there are. Walks the dead ones that were not yet removed.
     pub fn len(&self) -> usize {
-        let dead = self
-            .deadlines
-            .iter()
-            .take_while(|(deadline, _)| *deadline <= self.clock);
+        let dead = self.deadlines.iter().take_while(|(deadline, _)| *deadline <= self.clock);
         self.records.len() - dead.count()
     }
 
@@ -113,10 +110,7 @@ impl Store {
                 break;
             }
             let (_, key) = self.deadlines.pop_first().expect("first() saw it just now");
-            let record = self
-                .records
-                .remove(&key)
-                .expect("each deadline has its record");
+            let record = self.records.remove(&key).expect("each deadline has its record");
             self.used_bytes -= record_bytes(&key, &record.value) + deadline_bytes(&key);
             removed += 1;
         }
@@ -159,22 +153,11 @@ impl Store {
             let before = record.deadline;
             self.used_bytes -= record.value.len();
             self.used_bytes += value.len();
-            *record = Record {
-                value: value.to_vec(),
-                revision,
-                deadline,
-            };
+            *record = Record { value: value.to_vec(), revision, deadline };
             self.move_deadline(key, before, deadline);
         } else {
             self.used_bytes += record_bytes(key, value);
-            self.records.insert(
-                key.into(),
-                Record {
-                    value: value.to_vec(),
-                    revision,
-                    deadline,
-                },
-            );
+            self.records.insert(key.into(), Record { value: value.to_vec(), revision, deadline });
             self.move_deadline(key, NEVER, deadline);
         }
         self.revision
@@ -203,10 +186,7 @@ impl Store {
     /// deletes the key. `false`, and nothing done, if there is no such key.
     pub fn set_deadline(&mut self, key: &[u8], deadline: Option<ClusterTime>) -> bool {
         let clock = self.clock;
-        let Some(record) = self
-            .records
-            .get_mut(key)
-            .filter(|record| record.deadline > clock)
+        let Some(record) = self.records.get_mut(key).filter(|record| record.deadline > clock)
         else {
             return false;
         };

@@ -10,10 +10,7 @@ use crate::limits;
 use crate::proto::args::Args;
 use crate::proto::reply::Reply;
 
-const STRING: Command = Command {
-    group: Group::String,
-    ..ROW
-};
+const STRING: Command = Command { group: Group::String, ..ROW };
 
 pub(super) const COMMANDS: &[Command] = &[
     Command {
@@ -25,10 +22,7 @@ pub(super) const COMMANDS: &[Command] = &[
         summary: "Set the string value of a key",
         usage: "key value [NX | XX | IFEQ old | IFREV revision] [GET] [EX seconds | \
                 PX milliseconds | EXAT unix-time-seconds | PXAT unix-time-milliseconds | KEEPTTL]",
-        handler: Handler::Write {
-            check: |args| set::parse(args).map(drop),
-            apply: set::apply,
-        },
+        handler: Handler::Write { check: |args| set::parse(args).map(drop), apply: set::apply },
         ..STRING
     },
     Command {
@@ -39,10 +33,7 @@ pub(super) const COMMANDS: &[Command] = &[
         keys: Keys::one(&["RO", "access"]),
         summary: "Get the value of a key",
         usage: "key",
-        handler: Handler::Read {
-            check: |_| Ok(()),
-            run: get,
-        },
+        handler: Handler::Read { check: |_| Ok(()), run: get },
         ..STRING
     },
     Command {
@@ -55,10 +46,7 @@ pub(super) const COMMANDS: &[Command] = &[
         summary: "Get the values of all the given keys",
         usage: "key [key ...]",
         tips: &["request_policy:multi_shard"],
-        handler: Handler::Read {
-            check: |_| Ok(()),
-            run: mget,
-        },
+        handler: Handler::Read { check: |_| Ok(()), run: mget },
         ..STRING
     },
     Command {
@@ -71,14 +59,8 @@ pub(super) const COMMANDS: &[Command] = &[
         complexity: "O(N) where N is the number of keys to set.",
         summary: "Set multiple keys to multiple values",
         usage: "key value [key value ...]",
-        tips: &[
-            "request_policy:multi_shard",
-            "response_policy:all_succeeded",
-        ],
-        handler: Handler::Write {
-            check: check_mset,
-            apply: mset,
-        },
+        tips: &["request_policy:multi_shard", "response_policy:all_succeeded"],
+        handler: Handler::Write { check: check_mset, apply: mset },
         ..STRING
     },
     Command {
@@ -89,10 +71,7 @@ pub(super) const COMMANDS: &[Command] = &[
         keys: Keys::one(&["OW", "insert"]),
         summary: "Set the value of a key, only if the key does not exist",
         usage: "key value",
-        handler: Handler::Write {
-            check: |_| Ok(()),
-            apply: setnx,
-        },
+        handler: Handler::Write { check: |_| Ok(()), apply: setnx },
         ..STRING
     },
     Command {
@@ -105,10 +84,7 @@ pub(super) const COMMANDS: &[Command] = &[
         complexity: "O(1) amortized over the bytes appended.",
         summary: "Append a value to a key",
         usage: "key value",
-        handler: Handler::Write {
-            check: |_| Ok(()),
-            apply: append,
-        },
+        handler: Handler::Write { check: |_| Ok(()), apply: append },
         ..STRING
     },
     Command {
@@ -120,10 +96,7 @@ pub(super) const COMMANDS: &[Command] = &[
         since: "2.2.0",
         summary: "Get the length of the value stored in a key",
         usage: "key",
-        handler: Handler::Read {
-            check: |_| Ok(()),
-            run: strlen,
-        },
+        handler: Handler::Read { check: |_| Ok(()), run: strlen },
         ..STRING
     },
 ];
@@ -133,27 +106,15 @@ fn get(context: &ReadContext<'_>, args: Args<'_>) -> Result<Reply, CommandError>
 }
 
 fn mget(context: &ReadContext<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
-    Ok(Reply::Array(
-        args.iter()
-            .skip(1)
-            .map(|key| value_of(context, key))
-            .collect(),
-    ))
+    Ok(Reply::Array(args.iter().skip(1).map(|key| value_of(context, key)).collect()))
 }
 
 fn value_of(context: &ReadContext<'_>, key: &[u8]) -> Reply {
-    context
-        .store
-        .get(key)
-        .map_or(Reply::Nil, |item| Reply::bulk(item.value))
+    context.store.get(key).map_or(Reply::Nil, |item| Reply::bulk(item.value))
 }
 
 fn check_mset(args: Args<'_>) -> Result<(), CommandError> {
-    if args.len() % 2 == 1 {
-        Ok(())
-    } else {
-        Err(CommandError::WrongArity("mset"))
-    }
+    if args.len() % 2 == 1 { Ok(()) } else { Err(CommandError::WrongArity("mset")) }
 }
 
 fn mset(context: &mut WriteContext<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
@@ -187,15 +148,11 @@ fn append(context: &mut WriteContext<'_>, args: Args<'_>) -> Result<Reply, Comma
         return Err(CommandError::ValueTooLong);
     }
     let length = context.store.append(key, tail);
-    Ok(Reply::Integer(
-        i64::try_from(length).expect("limits::VALUE_BYTES is far below 2^63"),
-    ))
+    Ok(Reply::Integer(i64::try_from(length).expect("limits::VALUE_BYTES is far below 2^63")))
 }
 
 fn strlen(context: &ReadContext<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let key = args.get(1).unwrap_or_default();
     let length = context.store.get(key).map_or(0, |item| item.value.len());
-    Ok(Reply::Integer(
-        i64::try_from(length).expect("limits::VALUE_BYTES is far below 2^63"),
-    ))
+    Ok(Reply::Integer(i64::try_from(length).expect("limits::VALUE_BYTES is far below 2^63")))
 }

@@ -23,11 +23,7 @@ impl Node {
         let mut bytes = 0;
         while self.has_unapplied() && bytes < limits::APPLY_BYTES {
             let index = self.machine.last_applied().next();
-            let entry = self
-                .raft
-                .log()
-                .entry(index)
-                .expect("a committed entry is in the log");
+            let entry = self.raft.log().entry(index).expect("a committed entry is in the log");
             let entry = entry.clone();
             bytes += entry.payload.len();
             self.machine.begin(&entry);
@@ -107,20 +103,14 @@ impl Node {
         let estimate = self.estimate(now);
         let mut next_read = 0;
         for (position, command) in batch.commands().enumerate() {
-            let context = ReadContext {
-                store: self.machine.store(),
-                now: estimate,
-            };
+            let context = ReadContext { store: self.machine.store(), now: estimate };
             next_read = reads.release(next_read, position, &context, &mut self.clients, effects);
             let reply = self.machine.execute(command);
             if let Some(origin) = origins.get(position) {
                 self.clients.answer(*origin, reply, effects);
             }
         }
-        let context = ReadContext {
-            store: self.machine.store(),
-            now: estimate,
-        };
+        let context = ReadContext { store: self.machine.store(), now: estimate };
         reads.release(next_read, usize::MAX, &context, &mut self.clients, effects);
         for origin in origins.iter().copied().chain(reads.origins()) {
             self.clients.write_done(origin.client);

@@ -99,10 +99,7 @@ impl Clients {
             first_slot: 0,
         };
         let before = self.connections[place].replace(client);
-        assert!(
-            before.is_none(),
-            "the driver says that a client is gone before it reuses a slot"
-        );
+        assert!(before.is_none(), "the driver says that a client is gone before it reuses a slot");
         self.count += 1;
     }
 
@@ -132,10 +129,7 @@ impl Clients {
     pub fn open_slot(&mut self, id: ClientId) -> Option<Origin> {
         let client = self.find(id)?;
         let slot = client.first_slot + client.slots.len() as u64;
-        client.slots.push_back(Slot {
-            protocol: client.protocol,
-            reply: None,
-        });
+        client.slots.push_back(Slot { protocol: client.protocol, reply: None });
         Some(Origin { client: id, slot })
     }
 
@@ -144,33 +138,18 @@ impl Clients {
         let Some(client) = self.find(origin.client) else {
             return;
         };
-        let place = origin
-            .slot
-            .checked_sub(client.first_slot)
-            .expect("a slot is answered once");
-        let slot = client
-            .slots
-            .get_mut(place as usize)
-            .expect("an origin names an opened slot");
-        assert!(
-            slot.reply.is_none(),
-            "exactly-once: a command has one reply"
-        );
+        let place = origin.slot.checked_sub(client.first_slot).expect("a slot is answered once");
+        let slot = client.slots.get_mut(place as usize).expect("an origin names an opened slot");
+        assert!(slot.reply.is_none(), "exactly-once: a command has one reply");
         slot.reply = Some(reply);
         while let Some(Slot { reply: Some(_), .. }) = client.slots.front() {
             let Slot { protocol, reply } = client.slots.pop_front().expect("just seen");
             let reply = reply.expect("just seen");
             client.first_slot += 1;
-            effects.push(Effect::Reply {
-                client: origin.client,
-                protocol,
-                reply,
-            });
+            effects.push(Effect::Reply { client: origin.client, protocol, reply });
         }
         if client.closing && client.slots.is_empty() {
-            effects.push(Effect::Close {
-                client: origin.client,
-            });
+            effects.push(Effect::Close { client: origin.client });
         }
     }
 
@@ -191,20 +170,14 @@ impl Clients {
         let Some(client) = self.find(id) else {
             return false;
         };
-        client.reading = client
-            .reading
-            .checked_sub(1)
-            .expect("each held read was counted");
+        client.reading = client.reading.checked_sub(1).expect("each held read was counted");
         client.reading == 0 && !client.parked.is_empty()
     }
 
     /// One of the client's commands left its batch.
     pub fn write_done(&mut self, id: ClientId) {
         if let Some(client) = self.find(id) {
-            client.writing = client
-                .writing
-                .checked_sub(1)
-                .expect("each batched command counted");
+            client.writing = client.writing.checked_sub(1).expect("each batched command counted");
         }
     }
 }

@@ -116,10 +116,7 @@ impl Node {
     fn client_list(&self, now: Instant) -> Reply {
         let mut clients: Vec<&Client> = self.clients.iter().collect();
         clients.sort_by_key(|client| client.info.id);
-        let lines: String = clients
-            .iter()
-            .map(|client| client_line(client, now) + "\n")
-            .collect();
+        let lines: String = clients.iter().map(|client| client_line(client, now) + "\n").collect();
         Reply::Text(Bytes::from(lines))
     }
 
@@ -144,11 +141,7 @@ impl Node {
                 .any(|pattern| glob::matches(&pattern.to_ascii_lowercase(), name.as_bytes()))
         };
         let asked = all.into_iter().filter(|(name, _)| is_asked(name));
-        Reply::Map(
-            asked
-                .map(|(name, value)| (Reply::Word(name), text_reply(value)))
-                .collect(),
-        )
+        Reply::Map(asked.map(|(name, value)| (Reply::Word(name), text_reply(value))).collect())
     }
 }
 

@@ -165,28 +165,13 @@ impl Gateway {
         if !has_room && !self.pending.is_empty() {
             return None;
         }
-        let Gathered {
-            builder,
-            origins,
-            reads,
-            since,
-        } = self.waiting.pop_front()?;
+        let Gathered { builder, origins, reads, since } = self.waiting.pop_front()?;
         self.waiting_bytes -= next_bytes;
         let seq = self.next_seq;
         self.next_seq = seq.next();
-        let payload = builder.finish(BatchId {
-            gateway,
-            epoch: self.boot,
-            seq,
-        });
-        let pending = Pending {
-            seq,
-            payload: payload.clone(),
-            origins,
-            reads,
-            since,
-            is_given_up: false,
-        };
+        let payload = builder.finish(BatchId { gateway, epoch: self.boot, seq });
+        let pending =
+            Pending { seq, payload: payload.clone(), origins, reads, since, is_given_up: false };
         self.pending_bytes += pending.bytes();
         self.pending.push_back(pending);
         self.sent = now;
@@ -205,22 +190,13 @@ impl Gateway {
             return Vec::new();
         }
         self.sent = now;
-        self.pending
-            .iter()
-            .map(|pending| pending.payload.clone())
-            .collect()
+        self.pending.iter().map(|pending| pending.payload.clone()).collect()
     }
 
     /// A batch of ours took effect: it is the oldest pending one.
     pub fn applied(&mut self, seq: BatchSeq) -> Pending {
-        let pending = self
-            .pending
-            .pop_front()
-            .expect("exactly-once: what is applied was pending");
-        assert_eq!(
-            pending.seq, seq,
-            "exactly-once: batches take effect in order"
-        );
+        let pending = self.pending.pop_front().expect("exactly-once: what is applied was pending");
+        assert_eq!(pending.seq, seq, "exactly-once: batches take effect in order");
         self.pending_bytes -= pending.bytes();
         pending
     }
@@ -232,11 +208,8 @@ impl Gateway {
         let oldest_waiting = self.waiting.front().map(|gathered| gathered.since);
         let oldest = [oldest_pending, oldest_waiting].into_iter().flatten().min();
         let times_out = oldest.map_or(Instant::NEVER, |since| since.after(timeout));
-        let resends = if self.pending.is_empty() {
-            Instant::NEVER
-        } else {
-            self.sent.after(resend_after)
-        };
+        let resends =
+            if self.pending.is_empty() { Instant::NEVER } else { self.sent.after(resend_after) };
         times_out.min(resends)
     }
 
@@ -267,12 +240,7 @@ impl Gateway {
             let gathered = self.waiting.pop_front().expect("just seen");
             self.waiting_bytes -= gathered.bytes();
             let reply = not_done(timeout);
-            for origin in gathered
-                .origins
-                .iter()
-                .copied()
-                .chain(gathered.reads.origins())
-            {
+            for origin in gathered.origins.iter().copied().chain(gathered.reads.origins()) {
                 clients.write_done(origin.client);
                 clients.answer(origin, reply.clone(), effects);
             }

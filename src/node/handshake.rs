@@ -69,10 +69,7 @@ impl Node {
                 "server {peer} is a member on data directory {known}, not on {incarnation}: it \
                  lost its disk, or was given another one, and must be admitted again"
             );
-            return Err(Refusal {
-                code: RefusalCode::LostDisk,
-                text,
-            });
+            return Err(Refusal { code: RefusalCode::LostDisk, text });
         }
         let identity = Identity {
             cluster: self.identity.cluster,
@@ -92,29 +89,17 @@ impl Node {
                  {}: this is an old copy of it, and must be admitted again",
                 hello.boot
             );
-            return Err(Refusal {
-                code: RefusalCode::OldCopy,
-                text,
-            });
+            return Err(Refusal { code: RefusalCode::OldCopy, text });
         }
         let record = (known != Some(identity)).then_some(identity);
         self.known_peers.insert(peer, identity);
-        Ok(Verdict {
-            peer,
-            incarnation,
-            record,
-        })
+        Ok(Verdict { peer, incarnation, record })
     }
 
     /// Whether the hello is for this node, from someone it knows.
     fn check_address(&mut self, now: Instant, hello: &Hello) -> Result<(), Refusal> {
         let own = self.identity;
-        let misaddressed = |text: String| {
-            Err(Refusal {
-                code: RefusalCode::Misaddressed,
-                text,
-            })
-        };
+        let misaddressed = |text: String| Err(Refusal { code: RefusalCode::Misaddressed, text });
         if hello.role != Role::Peer {
             return misaddressed("this is the peer port; clients connect elsewhere".to_owned());
         }
@@ -123,10 +108,7 @@ impl Node {
             return misaddressed(format!("this is cluster '{name}', not '{}'", hello.cluster));
         }
         if hello.receiver != own.server {
-            return misaddressed(format!(
-                "this is server {}, not {}",
-                own.server, hello.receiver
-            ));
+            return misaddressed(format!("this is server {}, not {}", own.server, hello.receiver));
         }
         let is_peer = self.peers().iter().any(|peer| peer.id == hello.sender);
         if !is_peer {

@@ -40,14 +40,7 @@ impl HeldReads {
         let start = self.arena.len();
         self.arena.extend_from_slice(args.encoded());
         let (end, count) = (self.arena.len(), args.len() as u32);
-        self.reads.push(HeldRead {
-            origin,
-            command,
-            count,
-            start,
-            end,
-            position,
-        });
+        self.reads.push(HeldRead { origin, command, count, start, end, position });
     }
 
     /// Whether there is none.

@@ -45,11 +45,7 @@ impl Node {
                 text.push_str("\r\n");
             }
             let title = section[..1].to_ascii_uppercase() + &section[1..];
-            let title = if section == "cpu" {
-                "CPU".to_owned()
-            } else {
-                title
-            };
+            let title = if section == "cpu" { "CPU".to_owned() } else { title };
             let _ = write!(text, "# {title}\r\n{}", self.section(now, section));
         }
         Reply::Text(Bytes::from(text))
@@ -100,26 +96,11 @@ impl Node {
                 ("rdb_changes_since_last_save", "0".to_owned()),
             ]),
             "stats" => lines(&[
-                (
-                    "total_connections_received",
-                    facts.connections_accepted.to_string(),
-                ),
-                (
-                    "total_commands_processed",
-                    self.counters.commands.to_string(),
-                ),
-                (
-                    "total_net_input_bytes",
-                    facts.client_input_bytes.to_string(),
-                ),
-                (
-                    "total_net_output_bytes",
-                    facts.client_output_bytes.to_string(),
-                ),
-                (
-                    "rejected_connections",
-                    facts.connections_refused.to_string(),
-                ),
+                ("total_connections_received", facts.connections_accepted.to_string()),
+                ("total_commands_processed", self.counters.commands.to_string()),
+                ("total_net_input_bytes", facts.client_input_bytes.to_string()),
+                ("total_net_output_bytes", facts.client_output_bytes.to_string()),
+                ("rejected_connections", facts.connections_refused.to_string()),
                 ("evicted_keys", "0".to_owned()),
                 ("pubsub_channels", "0".to_owned()),
             ]),
@@ -141,11 +122,7 @@ impl Node {
             text += &lines(&[("connected_slaves", matches.len().to_string())]);
         } else {
             let (host, port) = self.leader_client_address().unwrap_or_default();
-            let link = if self.raft.leader().is_some() {
-                "up"
-            } else {
-                "down"
-            };
+            let link = if self.raft.leader().is_some() { "up" } else { "down" };
             text += &lines(&[
                 ("master_host", host),
                 ("master_port", port.to_string()),
@@ -153,10 +130,7 @@ impl Node {
             ]);
         }
         let offset = self.machine.last_applied().to_string();
-        text + &lines(&[
-            ("master_replid", self.run_id()),
-            ("master_repl_offset", offset),
-        ])
+        text + &lines(&[("master_replid", self.run_id()), ("master_repl_offset", offset)])
     }
 
     fn keyspace_section(&self) -> String {
@@ -171,21 +145,13 @@ impl Node {
     /// `INFO raft` and `RAFT INFO`.
     pub(super) fn raft_lines(&self, now: Instant) -> String {
         let status = self.status();
-        let voters = self
-            .raft
-            .membership()
-            .members()
-            .iter()
-            .filter(|member| member.voter);
+        let voters = self.raft.membership().members().iter().filter(|member| member.voter);
         lines(&[
             ("raft_role", status.role.name().to_owned()),
             ("raft_node_id", status.server.to_string()),
             ("raft_cluster", self.config.cluster.name.clone()),
             ("raft_term", status.current_term.to_string()),
-            (
-                "raft_leader_id",
-                status.leader.unwrap_or(ServerId::ZERO).to_string(),
-            ),
+            ("raft_leader_id", status.leader.unwrap_or(ServerId::ZERO).to_string()),
             ("raft_voters", voters.count().to_string()),
             ("raft_last_log_index", status.last_log_index.to_string()),
             ("raft_durable_index", self.raft.durable_index().to_string()),
@@ -196,19 +162,10 @@ impl Node {
             ("raft_revision", self.machine.store().revision().to_string()),
             ("raft_cluster_time_ms", self.estimate(now).to_string()),
             ("raft_storage", self.facts.storage_engine.to_owned()),
-            (
-                "raft_misdirected_messages",
-                self.counters.misdirected.to_string(),
-            ),
-            (
-                "raft_malformed_batches",
-                self.counters.malformed.to_string(),
-            ),
+            ("raft_misdirected_messages", self.counters.misdirected.to_string()),
+            ("raft_malformed_batches", self.counters.malformed.to_string()),
             ("raft_peer_rejects", self.facts.peer_rejects.to_string()),
-            (
-                "raft_recovering_reason",
-                self.recovering_reason().unwrap_or("-").to_owned(),
-            ),
+            ("raft_recovering_reason", self.recovering_reason().unwrap_or("-").to_owned()),
         ])
     }
 
@@ -226,23 +183,13 @@ impl Node {
             // Only the leader knows how far the others are; anyone knows how far it is itself.
             let own = is_self.then(|| self.raft.durable_index());
             let match_index = own.or_else(|| matches.get(&id).copied());
-            let match_index = match_index
-                .as_ref()
-                .map_or("-".to_owned(), LogIndex::to_string);
-            let http = if member.http.is_empty() {
-                "-"
-            } else {
-                &member.http
-            };
+            let match_index = match_index.as_ref().map_or("-".to_owned(), LogIndex::to_string);
+            let http = if member.http.is_empty() { "-" } else { &member.http };
             format!(
                 "id={id} role={role} peer={} client={} http={http} match={match_index} link={}",
                 member.peer,
                 member.client,
-                if is_self || self.raft.has_link(id) {
-                    "up"
-                } else {
-                    "down"
-                },
+                if is_self || self.raft.has_link(id) { "up" } else { "down" },
             )
         };
         let lines: Vec<String> = self.raft.membership().members().iter().map(line).collect();
@@ -253,9 +200,7 @@ impl Node {
     pub(super) fn raft_health(&self, now: Instant) -> Reply {
         let refused = |text: String| Reply::Error(text.into());
         if let Some(reason) = self.recovering_reason() {
-            return refused(format!(
-                "CLUSTERDOWN this node takes part in nothing: {reason}"
-            ));
+            return refused(format!("CLUSTERDOWN this node takes part in nothing: {reason}"));
         }
         let Some(leader) = self.raft.leader() else {
             return refused("CLUSTERDOWN this node knows no leader".to_owned());
@@ -297,11 +242,7 @@ impl Node {
             ]);
         }
         let (host, port) = self.leader_client_address().unwrap_or_default();
-        let link = if self.raft.leader().is_some() {
-            "connected"
-        } else {
-            "connect"
-        };
+        let link = if self.raft.leader().is_some() { "connected" } else { "connect" };
         Reply::Array(vec![
             Reply::Word("slave"),
             bulk(host),
@@ -326,10 +267,7 @@ impl Node {
 
 /// `name:value` lines.
 fn lines(fields: &[(&str, String)]) -> String {
-    fields
-        .iter()
-        .map(|(name, value)| format!("{name}:{value}\r\n"))
-        .collect()
+    fields.iter().map(|(name, value)| format!("{name}:{value}\r\n")).collect()
 }
 
 fn bulk(text: String) -> Reply {
@@ -339,28 +277,17 @@ fn bulk(text: String) -> Reply {
 /// Host and port of `host:port`; the configuration checked the form.
 fn split_address(address: &str) -> (String, u16) {
     let (host, port) = address.rsplit_once(':').unwrap_or((address, "0"));
-    (
-        host.trim_matches(['[', ']']).to_owned(),
-        port.parse().unwrap_or(0),
-    )
+    (host.trim_matches(['[', ']']).to_owned(), port.parse().unwrap_or(0))
 }
 
 fn seconds(microseconds: u64) -> String {
-    format!(
-        "{}.{:06}",
-        microseconds / 1_000_000,
-        microseconds % 1_000_000
-    )
+    format!("{}.{:06}", microseconds / 1_000_000, microseconds % 1_000_000)
 }
 
 /// Bytes as Redis shows them to people.
 fn human(bytes: u64) -> String {
     let bytes = bytes as f64;
-    let units = [
-        ("G", 1024.0 * 1024.0 * 1024.0),
-        ("M", 1024.0 * 1024.0),
-        ("K", 1024.0),
-    ];
+    let units = [("G", 1024.0 * 1024.0 * 1024.0), ("M", 1024.0 * 1024.0), ("K", 1024.0)];
     for (unit, size) in units {
         if bytes >= size {
             return format!("{:.2}{unit}", bytes / size);

@@ -12,10 +12,7 @@ mod handshake;
 mod held;
 mod info;
 mod input;
-#[expect(
-    clippy::module_inception,
-    reason = "the file holds Node and nothing else"
-)]
+#[expect(clippy::module_inception, reason = "the file holds Node and nothing else")]
 mod node;
 mod pipeline;
 mod reads;

@@ -158,17 +158,9 @@ impl Node {
         let resend_after = self.resend_after();
         let undecided = self.gateway.deadline(timeout, resend_after);
         let reads = self.reads.deadline(timeout, resend_after);
-        let stop = self
-            .stop_deadline
-            .filter(|_| !self.is_abandoned)
-            .unwrap_or(Instant::NEVER);
+        let stop = self.stop_deadline.filter(|_| !self.is_abandoned).unwrap_or(Instant::NEVER);
         let expiry = self.expiry_deadline(now);
-        self.raft
-            .deadline()
-            .min(undecided)
-            .min(reads)
-            .min(stop)
-            .min(expiry)
+        self.raft.deadline().min(undecided).min(reads).min(stop).min(expiry)
     }
 
     /// Whether clients' sockets are to be read: not while the gateway's window is full, or the
@@ -213,28 +205,12 @@ impl Node {
     pub fn peers(&self) -> Vec<Peer> {
         let membership = self.raft.membership();
         let all: Vec<(ServerId, &String)> = if membership.is_empty() {
-            self.config
-                .cluster
-                .nodes
-                .iter()
-                .map(|node| (node.id, &node.peer))
-                .collect()
+            self.config.cluster.nodes.iter().map(|node| (node.id, &node.peer)).collect()
         } else {
-            membership
-                .members()
-                .iter()
-                .map(|member| (member.id, &member.peer))
-                .collect()
+            membership.members().iter().map(|member| (member.id, &member.peer)).collect()
         };
-        let others = all
-            .into_iter()
-            .filter(|(id, _)| *id != self.identity.server);
-        others
-            .map(|(id, address)| Peer {
-                id,
-                address: address.clone(),
-            })
-            .collect()
+        let others = all.into_iter().filter(|(id, _)| *id != self.identity.server);
+        others.map(|(id, address)| Peer { id, address: address.clone() }).collect()
     }
 
     /// What consensus knows; for tests and checkers.
@@ -250,9 +226,7 @@ impl Node {
     /// The cluster clock as far as this node knows it, not behind the state machine's.
     pub(super) fn estimate(&self, now: Instant) -> ClusterTime {
         let clock = self.machine.store().clock();
-        self.raft
-            .cluster_time(now)
-            .map_or(clock, |estimate| estimate.max(clock))
+        self.raft.cluster_time(now).map_or(clock, |estimate| estimate.max(clock))
     }
 
     fn resend_after(&self) -> Duration {
@@ -319,16 +293,9 @@ impl Node {
     fn time_out(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         let resend_after = self.resend_after();
         let is_stopping = self.stop_deadline.is_some_and(|deadline| now >= deadline);
-        let timeout = if is_stopping {
-            Duration::ZERO
-        } else {
-            self.config.client.request_timeout
-        };
-        self.gateway
-            .time_out(now, timeout, &mut self.clients, effects);
-        let unparked = self
-            .reads
-            .time_out(now, timeout, &mut self.clients, effects);
+        let timeout = if is_stopping { Duration::ZERO } else { self.config.client.request_timeout };
+        self.gateway.time_out(now, timeout, &mut self.clients, effects);
+        let unparked = self.reads.time_out(now, timeout, &mut self.clients, effects);
         self.unparked.extend(unparked);
         self.reads.ask_overdue_again(now, resend_after);
         // What a leader has appended is in its log; there is nobody to send it to.
@@ -347,8 +314,7 @@ impl Node {
         self.take_parked(now, effects);
         self.gateway.end_turn();
         self.reads.end_turn();
-        self.raft
-            .set_room(self.own_growth_refusal(), self.room == Room::Exhausted);
+        self.raft.set_room(self.own_growth_refusal(), self.room == Room::Exhausted);
         if self.stop_deadline.is_some() {
             self.raft.hand_over(now);
         }
@@ -380,14 +346,10 @@ impl Node {
                 self.send(from, Message::ReadIndexResponse { id, index }, effects);
             }
         }
-        let context = ReadContext {
-            store: self.machine.store(),
-            now: self.estimate(now),
-        };
+        let context = ReadContext { store: self.machine.store(), now: self.estimate(now) };
         let last_applied = self.machine.last_applied();
         let clients = &mut self.clients;
-        self.unparked
-            .extend(self.reads.release(last_applied, &context, clients, effects));
+        self.unparked.extend(self.reads.release(last_applied, &context, clients, effects));
     }
 
     /// Where a batch can go now, if anywhere.
@@ -467,10 +429,7 @@ impl Node {
         let Some(deadline) = self.machine.store().next_deadline() else {
             return;
         };
-        let is_due = self
-            .raft
-            .cluster_time(now)
-            .is_some_and(|time| time >= deadline);
+        let is_due = self.raft.cluster_time(now).is_some_and(|time| time >= deadline);
         if is_due && self.is_timekeeper() {
             self.raft.propose(now, EntryKind::Empty, Bytes::new());
         }
@@ -501,9 +460,7 @@ impl Node {
             to,
             to_incarnation,
         };
-        effects.push(Effect::Send {
-            packet: Packet { envelope, message },
-        });
+        effects.push(Effect::Send { packet: Packet { envelope, message } });
     }
 
     fn own_growth_refusal(&self) -> Option<GrowthRefusal> {
@@ -531,18 +488,9 @@ impl Node {
                 || after.voted_for == before.voted_for,
             "hard-state: one vote in a term"
         );
-        assert!(
-            after.commit_index >= before.commit_index,
-            "monotone: commit never regresses"
-        );
-        assert!(
-            after.last_applied >= before.last_applied,
-            "monotone: applied never regresses"
-        );
-        assert!(
-            after.last_applied <= after.commit_index,
-            "monotone: applied <= commit"
-        );
+        assert!(after.commit_index >= before.commit_index, "monotone: commit never regresses");
+        assert!(after.last_applied >= before.last_applied, "monotone: applied never regresses");
+        assert!(after.last_applied <= after.commit_index, "monotone: applied <= commit");
         self.monotone = after;
     }
 }
@@ -556,12 +504,7 @@ fn without_growth(payload: Bytes, refused: GrowthRefusal) -> Bytes {
     let Some(batch) = Batch::decode(&payload) else {
         return payload;
     };
-    let grows = batch
-        .commands()
-        .any(|command| command::by_code(command.code).is_none_or(Command::grows));
-    if grows {
-        batch.emptied(standing)
-    } else {
-        payload
-    }
+    let grows =
+        batch.commands().any(|command| command::by_code(command.code).is_none_or(Command::grows));
+    if grows { batch.emptied(standing) } else { payload }
 }

@@ -63,10 +63,8 @@ impl Node {
             return;
         }
         client.active = now;
-        let resolved: Vec<Resolved<'_>> = run
-            .clone()
-            .filter_map(|position| resolve(batch, position))
-            .collect();
+        let resolved: Vec<Resolved<'_>> =
+            run.clone().filter_map(|position| resolve(batch, position)).collect();
         let has_write = resolved
             .iter()
             .any(|request| matches!(request, Resolved::Command(command, _) if command.is_write()));
@@ -184,10 +182,7 @@ impl Node {
             ReadMode::Stale => true,
         };
         if is_at_once {
-            let context = ReadContext {
-                store: self.machine.store(),
-                now: self.estimate(now),
-            };
+            let context = ReadContext { store: self.machine.store(), now: self.estimate(now) };
             let reply = evaluate(command, &context, args);
             self.clients.answer(origin, reply, effects);
         } else {

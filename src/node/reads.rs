@@ -116,27 +116,16 @@ impl Reads {
 
     /// This node leads, and a round was requested for everything fresh.
     pub fn wait_for_round(&mut self, round: ReadRound, index: LogIndex) {
-        for group in self
-            .groups
-            .iter_mut()
-            .filter(|group| group.state == State::Fresh)
-        {
+        for group in self.groups.iter_mut().filter(|group| group.state == State::Fresh) {
             group.state = State::Local { round, index };
         }
     }
 
     /// Another leads: the question to ask it for everything fresh.
     pub fn ask(&mut self, now: Instant) -> ReadId {
-        let id = ReadId {
-            boot: self.boot,
-            number: self.next_number,
-        };
+        let id = ReadId { boot: self.boot, number: self.next_number };
         self.next_number += 1;
-        for group in self
-            .groups
-            .iter_mut()
-            .filter(|group| group.state == State::Fresh)
-        {
+        for group in self.groups.iter_mut().filter(|group| group.state == State::Fresh) {
             group.state = State::Asked { id, at: now };
         }
         id
@@ -181,10 +170,7 @@ impl Reads {
     pub fn round_confirmed(&mut self, round: ReadRound) {
         for group in &mut self.groups {
             match group.state {
-                State::Local {
-                    round: waits_for,
-                    index,
-                } if waits_for <= round => {
+                State::Local { round: waits_for, index } if waits_for <= round => {
                     group.state = State::Confirmed(index);
                 }
                 State::Confirmed(_) => {}
@@ -271,25 +257,13 @@ impl Reads {
     /// A round was requested for the followers' new questions.
     pub fn remote_wait_for_round(&mut self, round: ReadRound, index: LogIndex) {
         let early = self.early.drain(..);
-        self.remote.extend(early.map(|(from, id)| RemoteRead {
-            from,
-            id,
-            round,
-            index,
-        }));
+        self.remote.extend(early.map(|(from, id)| RemoteRead { from, id, round, index }));
     }
 
     /// The followers' questions that rounds up to `round` answer.
     pub fn remote_confirmed(&mut self, round: ReadRound) -> Vec<(ServerId, ReadId, LogIndex)> {
-        let count = self
-            .remote
-            .iter()
-            .take_while(|read| read.round <= round)
-            .count();
-        self.remote
-            .drain(..count)
-            .map(|read| (read.from, read.id, read.index))
-            .collect()
+        let count = self.remote.iter().take_while(|read| read.round <= round).count();
+        self.remote.drain(..count).map(|read| (read.from, read.id, read.index)).collect()
     }
 
     /// This node does not lead, or leads in another term: the followers ask someone else.

@@ -52,12 +52,7 @@ impl Requests {
     pub fn push_command(&mut self, client: ClientId, count: u32) {
         let start = self.end();
         let end = self.arena.len();
-        self.heads.push(Head {
-            client,
-            kind: Kind::Command { count },
-            start,
-            end,
-        });
+        self.heads.push(Head { client, kind: Kind::Command { count }, start, end });
     }
 
     /// Adds something that is answered with `error` (without the leading `-`) and skipped.
@@ -103,29 +98,15 @@ impl Requests {
     pub fn push_from(&mut self, other: &Requests, position: usize) {
         let head = other.heads[position];
         let start = self.end();
-        self.arena
-            .extend_from_slice(&other.arena[head.start..head.end]);
-        self.heads.push(Head {
-            start,
-            end: self.arena.len(),
-            ..head
-        });
+        self.arena.extend_from_slice(&other.arena[head.start..head.end]);
+        self.heads.push(Head { start, end: self.arena.len(), ..head });
     }
 
     fn push_text(&mut self, client: ClientId, kind: Kind, text: &str) {
         let start = self.end();
-        assert_eq!(
-            start,
-            self.arena.len(),
-            "a command was left without its name"
-        );
+        assert_eq!(start, self.arena.len(), "a command was left without its name");
         self.arena.extend_from_slice(text.as_bytes());
-        self.heads.push(Head {
-            client,
-            kind,
-            start,
-            end: self.arena.len(),
-        });
+        self.heads.push(Head { client, kind, start, end: self.arena.len() });
     }
 
     fn end(&self) -> usize {

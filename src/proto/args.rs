@@ -68,10 +68,7 @@ impl<'a> Args<'a> {
         let mut iter = self.iter();
         let passed = iter.by_ref().take(skipped).count();
         let passed = u32::try_from(passed).expect("not more than the count, which is a u32");
-        Args {
-            count: self.count - passed,
-            bytes: iter.bytes,
-        }
+        Args { count: self.count - passed, bytes: iter.bytes }
     }
 
     /// The encoded form.
@@ -108,10 +105,7 @@ mod tests {
             push_arg(&mut bytes, arg);
         }
         let args = Args::checked(3, &bytes).expect("encoded just now");
-        assert_eq!(
-            args.iter().collect::<Vec<_>>(),
-            [&b"SET"[..], b"", b"value"]
-        );
+        assert_eq!(args.iter().collect::<Vec<_>>(), [&b"SET"[..], b"", b"value"]);
         assert_eq!(args.get(2), Some(&b"value"[..]));
         assert_eq!(args.get(3), None);
     }

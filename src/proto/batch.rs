@@ -65,11 +65,7 @@ impl<'a> Batch<'a> {
             incarnation: Incarnation(number(8)),
             admitted: LogIndex(number(16)),
         };
-        let id = BatchId {
-            gateway,
-            epoch: Boot(number(24)),
-            seq: BatchSeq(number(32)),
-        };
+        let id = BatchId { gateway, epoch: Boot(number(24)), seq: BatchSeq(number(32)) };
         let standing = match header[STANDING_AT] {
             0 => Standing::Whole,
             1 => Standing::GivenUp,
@@ -79,12 +75,7 @@ impl<'a> Batch<'a> {
         };
         let count = LittleEndian::read_u32(&header[COUNT_AT..]);
         let commands = &payload[HEADER_BYTES..];
-        let batch = Batch {
-            id,
-            standing,
-            count,
-            commands,
-        };
+        let batch = Batch { id, standing, count, commands };
         batch.is_well_formed().then_some(batch)
     }
 
@@ -143,11 +134,7 @@ pub struct BatchBuilder {
 
 impl Default for BatchBuilder {
     fn default() -> BatchBuilder {
-        BatchBuilder {
-            bytes: vec![0; HEADER_BYTES],
-            count: 0,
-            standing: None,
-        }
+        BatchBuilder { bytes: vec![0; HEADER_BYTES], count: 0, standing: None }
     }
 }
 
@@ -157,8 +144,7 @@ impl BatchBuilder {
         let encoded = args.encoded();
         let length = u32::try_from(encoded.len()).expect("limits::COMMAND_BYTES is below 4 GiB");
         self.bytes.extend_from_slice(&code.to_le_bytes());
-        self.bytes
-            .extend_from_slice(&(args.len() as u32).to_le_bytes());
+        self.bytes.extend_from_slice(&(args.len() as u32).to_le_bytes());
         self.bytes.extend_from_slice(&length.to_le_bytes());
         self.bytes.extend_from_slice(encoded);
         self.count += 1;
@@ -181,19 +167,10 @@ impl BatchBuilder {
 
     /// The payload, under its number.
     pub fn finish(self, id: BatchId) -> Bytes {
-        let BatchBuilder {
-            mut bytes,
-            count,
-            standing,
-        } = self;
+        let BatchBuilder { mut bytes, count, standing } = self;
         let gateway = id.gateway;
-        let numbers = [
-            gateway.server.0,
-            gateway.incarnation.0,
-            gateway.admitted.0,
-            id.epoch.0,
-            id.seq.0,
-        ];
+        let numbers =
+            [gateway.server.0, gateway.incarnation.0, gateway.admitted.0, id.epoch.0, id.seq.0];
         for (position, number) in numbers.into_iter().enumerate() {
             LittleEndian::write_u64(&mut bytes[position * 8..], number);
         }
@@ -209,16 +186,9 @@ mod tests {
     use crate::proto::args::push_arg;
 
     fn id(seq: u64) -> BatchId {
-        let gateway = GatewayId {
-            server: ServerId(2),
-            incarnation: Incarnation(77),
-            admitted: LogIndex(1),
-        };
-        BatchId {
-            gateway,
-            epoch: Boot(3),
-            seq: BatchSeq(seq),
-        }
+        let gateway =
+            GatewayId { server: ServerId(2), incarnation: Incarnation(77), admitted: LogIndex(1) };
+        BatchId { gateway, epoch: Boot(3), seq: BatchSeq(seq) }
     }
 
     fn sample() -> Bytes {
@@ -256,10 +226,7 @@ mod tests {
     fn decode_rejects_every_cut_and_a_wrong_count() {
         let payload = sample();
         for length in 0..payload.len() {
-            assert!(
-                Batch::decode(&payload[..length]).is_none(),
-                "cut at {length}"
-            );
+            assert!(Batch::decode(&payload[..length]).is_none(), "cut at {length}");
         }
         let mut miscounted = payload.to_vec();
         miscounted[COUNT_AT] = 3;

@@ -104,11 +104,7 @@ impl fmt::Display for FrameError {
                 write!(f, "frame version {version}, expected {FRAME_VERSION}")
             }
             FrameError::TooLarge(length) => {
-                write!(
-                    f,
-                    "a frame of {length} bytes, limit {}",
-                    limits::FRAME_BYTES
-                )
+                write!(f, "a frame of {length} bytes, limit {}", limits::FRAME_BYTES)
             }
             FrameError::Empty => write!(f, "a frame without a payload"),
             FrameError::ReservedNotZero(value) => write!(f, "a reserved field of {value}, not 0"),
@@ -140,10 +136,7 @@ pub fn encode_frame(
 
     let length = out.len() - start - HEADER_BYTES;
     assert!(length > 0, "a payload is never empty");
-    assert!(
-        length <= limits::FRAME_BYTES,
-        "a payload stays below limits::FRAME_BYTES"
-    );
+    assert!(length <= limits::FRAME_BYTES, "a payload stays below limits::FRAME_BYTES");
     let frame = &mut out[start..];
     LittleEndian::write_u32(&mut frame[..4], length as u32);
     frame[8] = kind as u8;
@@ -164,10 +157,7 @@ struct Header {
 impl Header {
     /// Checks every field that can be checked without the payload.
     fn decode(bytes: &[u8]) -> Result<Header, FrameError> {
-        assert!(
-            bytes.len() >= HEADER_BYTES,
-            "callers wait for a whole header"
-        );
+        assert!(bytes.len() >= HEADER_BYTES, "callers wait for a whole header");
         let length = LittleEndian::read_u32(&bytes[..4]);
         if length as usize > limits::FRAME_BYTES {
             return Err(FrameError::TooLarge(length));
@@ -194,11 +184,7 @@ impl Header {
         if crc32fast::hash(&bytes[CHECKED_FROM..]) != self.checksum {
             return Err(FrameError::BadChecksum);
         }
-        Ok(Frame {
-            kind: self.kind,
-            flags: self.flags,
-            payload: &bytes[HEADER_BYTES..],
-        })
+        Ok(Frame { kind: self.kind, flags: self.flags, payload: &bytes[HEADER_BYTES..] })
     }
 }
 
@@ -246,11 +232,7 @@ impl FrameDecoder {
 
     /// Bytes of a frame that is not whole yet.
     pub fn pending_bytes(&self) -> usize {
-        if self.handed_out {
-            0
-        } else {
-            self.partial.len()
-        }
+        if self.handed_out { 0 } else { self.partial.len() }
     }
 
     fn forget_handed_out(&mut self) {
@@ -337,9 +319,7 @@ impl ClientTag {
 
     /// Parts a payload into its tag and the RESP behind it.
     pub fn decode(payload: &[u8]) -> Result<(ClientTag, &[u8]), FrameError> {
-        let (tag, resp) = payload
-            .split_at_checked(Self::BYTES)
-            .ok_or(FrameError::Truncated)?;
+        let (tag, resp) = payload.split_at_checked(Self::BYTES).ok_or(FrameError::Truncated)?;
         let session = SessionId(LittleEndian::read_u64(&tag[..8]));
         let sequence = RequestSeq(LittleEndian::read_u64(&tag[8..]));
         Ok((ClientTag { session, sequence }, resp))
@@ -349,19 +329,10 @@ impl ClientTag {
 /// Appends the frames of one reply: as a rule one, and more with [`FLAG_MORE`] for a reply that is
 /// larger than a frame may be.
 pub fn encode_client_reply(tag: ClientTag, resp: &[u8], out: &mut Vec<u8>) {
-    assert!(
-        !resp.is_empty(),
-        "a reply has at least its type and its line's end"
-    );
-    let mut pieces = resp
-        .chunks(limits::FRAME_BYTES - ClientTag::BYTES)
-        .peekable();
+    assert!(!resp.is_empty(), "a reply has at least its type and its line's end");
+    let mut pieces = resp.chunks(limits::FRAME_BYTES - ClientTag::BYTES).peekable();
     while let Some(piece) = pieces.next() {
-        let flags = if pieces.peek().is_some() {
-            FLAG_MORE
-        } else {
-            0
-        };
+        let flags = if pieces.peek().is_some() { FLAG_MORE } else { 0 };
         encode_frame(FrameKind::ClientReply, flags, out, |out| {
             tag.encode(out);
             out.extend_from_slice(piece);
@@ -385,9 +356,7 @@ mod tests {
     fn stream_of(frames: &[(FrameKind, u8, Vec<u8>)]) -> Vec<u8> {
         let mut out = PREFACE.to_vec();
         for (kind, flags, payload) in frames {
-            encode_frame(*kind, *flags, &mut out, |out| {
-                out.extend_from_slice(payload)
-            });
+            encode_frame(*kind, *flags, &mut out, |out| out.extend_from_slice(payload));
         }
         out
     }
@@ -396,9 +365,7 @@ mod tests {
     fn changed(change: impl FnOnce(&mut [u8])) -> Result<bool, FrameError> {
         let mut stream = stream_of(&[(FrameKind::Peer, 0, b"abc".to_vec())]);
         change(&mut stream[PREFACE.len()..]);
-        FrameDecoder::new()
-            .decode(&mut &stream[..])
-            .map(|frame| frame.is_some())
+        FrameDecoder::new().decode(&mut &stream[..]).map(|frame| frame.is_some())
     }
 
     #[test]
@@ -406,19 +373,10 @@ mod tests {
         assert_eq!(changed(|_| ()), Ok(true));
         assert_eq!(changed(|frame| frame[..4].fill(0)), Err(FrameError::Empty));
         assert_eq!(changed(|frame| frame[4] ^= 1), Err(FrameError::BadChecksum));
-        assert_eq!(
-            changed(|frame| frame[8] = 9),
-            Err(FrameError::UnknownKind(9))
-        );
+        assert_eq!(changed(|frame| frame[8] = 9), Err(FrameError::UnknownKind(9)));
         assert_eq!(changed(|frame| frame[9] = 1), Err(FrameError::BadChecksum));
-        assert_eq!(
-            changed(|frame| frame[11] = 1),
-            Err(FrameError::ReservedNotZero(256))
-        );
-        assert_eq!(
-            changed(|frame| frame[14] ^= 1),
-            Err(FrameError::BadChecksum)
-        );
+        assert_eq!(changed(|frame| frame[11] = 1), Err(FrameError::ReservedNotZero(256)));
+        assert_eq!(changed(|frame| frame[14] ^= 1), Err(FrameError::BadChecksum));
     }
 
     #[test]
@@ -433,15 +391,9 @@ mod tests {
                 assert_eq!(decoder.decode(&mut &[*byte][..]), Ok(None));
             }
             // 2. Its last byte brings the verdict, nothing was reserved, and the verdict stays.
-            assert_eq!(
-                decoder.decode(&mut &[*last][..]),
-                Err(FrameError::TooLarge(length))
-            );
+            assert_eq!(decoder.decode(&mut &[*last][..]), Err(FrameError::TooLarge(length)));
             assert!(decoder.partial.capacity() < 64);
-            assert_eq!(
-                decoder.decode(&mut &[][..]),
-                Err(FrameError::TooLarge(length))
-            );
+            assert_eq!(decoder.decode(&mut &[][..]), Err(FrameError::TooLarge(length)));
         }
     }
 
@@ -449,10 +401,7 @@ mod tests {
     fn decode_reserves_nothing_for_a_declared_length() {
         let mut decoder = FrameDecoder::new();
         let mut stream = stream_of(&[(FrameKind::Peer, 0, b"abc".to_vec())]);
-        LittleEndian::write_u32(
-            &mut stream[PREFACE.len()..][..4],
-            limits::FRAME_BYTES as u32,
-        );
+        LittleEndian::write_u32(&mut stream[PREFACE.len()..][..4], limits::FRAME_BYTES as u32);
         assert_eq!(decoder.decode(&mut &stream[..]), Ok(None));
         assert!(decoder.partial.capacity() < 64);
         assert_eq!(decoder.pending_bytes(), HEADER_BYTES + 3);
@@ -475,22 +424,15 @@ mod tests {
         let mut decoder = FrameDecoder::new();
         assert_eq!(decoder.decode(&mut &b"\0R"[..]), Ok(None));
         assert_eq!(decoder.decode(&mut &b"x"[..]), Err(FrameError::BadPreface));
-        let newer = FrameDecoder::new()
-            .decode(&mut &b"\0RKV\x02"[..])
-            .map(|_| ());
+        let newer = FrameDecoder::new().decode(&mut &b"\0RKV\x02"[..]).map(|_| ());
         assert_eq!(newer, Err(FrameError::UnknownVersion(2)));
-        let redis = FrameDecoder::new()
-            .decode(&mut &b"-ERR unknown\r\n"[..])
-            .map(|_| ());
+        let redis = FrameDecoder::new().decode(&mut &b"-ERR unknown\r\n"[..]).map(|_| ());
         assert_eq!(redis, Err(FrameError::BadPreface));
     }
 
     #[test]
     fn encode_client_reply_parts_what_is_larger_than_a_frame() {
-        let tag = ClientTag {
-            session: SessionId(3),
-            sequence: RequestSeq(4),
-        };
+        let tag = ClientTag { session: SessionId(3), sequence: RequestSeq(4) };
         let resp = vec![b'x'; limits::FRAME_BYTES + 1];
         let mut stream = PREFACE.to_vec();
         encode_client_reply(tag, &resp, &mut stream);

@@ -110,10 +110,7 @@ impl Hello {
     ///
     /// If the cluster's name is over its bound, which the configuration checks.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        assert!(
-            self.cluster.len() <= limits::CLUSTER_NAME_BYTES,
-            "checked by the configuration"
-        );
+        assert!(self.cluster.len() <= limits::CLUSTER_NAME_BYTES, "checked by the configuration");
         out.extend_from_slice(&PROTOCOL_VERSION.to_le_bytes());
         out.push(self.role as u8);
         for number in [
@@ -225,10 +222,7 @@ impl HelloRefused {
         let input = &mut payload;
         let [code] = take(input)?;
         let text = take_text(input, limits::REFUSAL_BYTES)?;
-        Ok(HelloRefused {
-            code: Refusal::from_code(code),
-            text,
-        })
+        Ok(HelloRefused { code: Refusal::from_code(code), text })
     }
 }
 
@@ -239,9 +233,7 @@ fn push_text(text: &str, out: &mut Vec<u8>) {
 }
 
 fn take<const N: usize>(input: &mut &[u8]) -> Result<[u8; N], HelloError> {
-    let (taken, rest) = input
-        .split_first_chunk::<N>()
-        .ok_or(HelloError::Truncated)?;
+    let (taken, rest) = input.split_first_chunk::<N>().ok_or(HelloError::Truncated)?;
     *input = rest;
     Ok(*taken)
 }
@@ -279,10 +271,7 @@ mod tests {
 
     #[test]
     fn decode_rejects_each_bad_field() {
-        let hello = Hello {
-            cluster: "main".to_owned(),
-            ..Hello::client()
-        };
+        let hello = Hello { cluster: "main".to_owned(), ..Hello::client() };
         let whole = encoded(&hello);
         assert_eq!(Hello::decode(&whole), Ok(hello));
         for length in 0..whole.len() {
@@ -305,11 +294,7 @@ mod tests {
     fn refused_cuts_a_long_text_at_a_characters_border() {
         let text = "x".repeat(limits::REFUSAL_BYTES - 1) + "é";
         let mut out = Vec::new();
-        HelloRefused {
-            code: Refusal::Receiver,
-            text,
-        }
-        .encode(&mut out);
+        HelloRefused { code: Refusal::Receiver, text }.encode(&mut out);
         let decoded = HelloRefused::decode(&out).unwrap();
         assert_eq!(decoded.code, Refusal::Receiver);
         assert_eq!(decoded.text, "x".repeat(limits::REFUSAL_BYTES - 1));
@@ -318,16 +303,9 @@ mod tests {
     #[test]
     fn refused_of_a_code_from_the_future_keeps_its_text() {
         let mut out = Vec::new();
-        HelloRefused {
-            code: Refusal::Role,
-            text: "because".to_owned(),
-        }
-        .encode(&mut out);
+        HelloRefused { code: Refusal::Role, text: "because".to_owned() }.encode(&mut out);
         out[0] = 200;
-        let expected = HelloRefused {
-            code: Refusal::Unknown,
-            text: "because".to_owned(),
-        };
+        let expected = HelloRefused { code: Refusal::Unknown, text: "because".to_owned() };
         assert_eq!(HelloRefused::decode(&out), Ok(expected));
     }
 

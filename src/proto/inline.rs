@@ -146,10 +146,7 @@ mod tests {
             (b"SET a 1", &[&b"SET"[..], b"a", b"1"]),
             (b"  SET   a\t1  ", &[b"SET", b"a", b"1"]),
             (b"SET a \"hello world\"", &[b"SET", b"a", b"hello world"]),
-            (
-                b"ECHO \"\\x41\\n\\r\\t\\b\\a\\\"\\q\"",
-                &[b"ECHO", b"A\n\r\t\x08\x07\"q"],
-            ),
+            (b"ECHO \"\\x41\\n\\r\\t\\b\\a\\\"\\q\"", &[b"ECHO", b"A\n\r\t\x08\x07\"q"]),
             (b"ECHO \"\\xzz\\x4\"", &[b"ECHO", b"xzzx4"]),
             (b"ECHO '\\n\\'x'", &[b"ECHO", b"\\n'x"]),
             (b"ECHO \"\" ''", &[b"ECHO", b"", b""]),
@@ -165,22 +162,9 @@ mod tests {
 
     #[test]
     fn split_line_refuses_unbalanced_quotes() {
-        for line in [
-            &b"\""[..],
-            b"'",
-            b"a \"b",
-            b"a 'b",
-            b"\"a\"b",
-            b"'a'b",
-            b"\"a\\\"",
-            b"\"a\\",
-        ] {
-            assert_eq!(
-                words(line),
-                Err(UnbalancedQuotes),
-                "{}",
-                line.escape_ascii()
-            );
+        for line in [&b"\""[..], b"'", b"a \"b", b"a 'b", b"\"a\"b", b"'a'b", b"\"a\\\"", b"\"a\\"]
+        {
+            assert_eq!(words(line), Err(UnbalancedQuotes), "{}", line.escape_ascii());
         }
     }
 }

@@ -57,20 +57,8 @@ const ENTRY_HEADER_BYTES: usize = 29;
 
 /// Appends the packet's encoding to `out`.
 pub fn encode(packet: &Packet, out: &mut Vec<u8>) {
-    let Envelope {
-        cluster,
-        from,
-        from_incarnation,
-        to,
-        to_incarnation,
-    } = packet.envelope;
-    for number in [
-        cluster.0,
-        from.0,
-        from_incarnation.0,
-        to.0,
-        to_incarnation.0,
-    ] {
+    let Envelope { cluster, from, from_incarnation, to, to_incarnation } = packet.envelope;
+    for number in [cluster.0, from.0, from_incarnation.0, to.0, to_incarnation.0] {
         put(out, number);
     }
     match &packet.message {
@@ -115,13 +103,7 @@ pub fn encode(packet: &Packet, out: &mut Vec<u8>) {
 
 fn encode_append_entries(request: &AppendEntries, out: &mut Vec<u8>) {
     out.push(APPEND_ENTRIES);
-    let AppendEntries {
-        term,
-        prev_log_index,
-        prev_log_term,
-        leader_commit,
-        ..
-    } = request;
+    let AppendEntries { term, prev_log_index, prev_log_term, leader_commit, .. } = request;
     for number in [term.0, prev_log_index.0, prev_log_term.0, leader_commit.0] {
         put(out, number);
     }
@@ -150,11 +132,7 @@ fn encode_append_response(response: &AppendEntriesResponse, out: &mut Vec<u8>) {
             out.push(0);
             put(out, match_index.0);
         }
-        AppendOutcome::Conflict {
-            rejected_index,
-            hint_index,
-            hint_term,
-        } => {
+        AppendOutcome::Conflict { rejected_index, hint_index, hint_term } => {
             out.push(1);
             put(out, rejected_index.0);
             put(out, hint_index.0);
@@ -169,9 +147,7 @@ fn put(out: &mut Vec<u8>, number: u64) {
 
 /// The packet of a frame's payload.
 pub fn decode(payload: &Bytes) -> Result<Packet, PeerError> {
-    let mut reader = Reader {
-        rest: payload.clone(),
-    };
+    let mut reader = Reader { rest: payload.clone() };
     let envelope = Envelope {
         cluster: ClusterId(reader.u64()?),
         from: ServerId(reader.u64()?),
@@ -194,32 +170,18 @@ pub fn decode(payload: &Bytes) -> Result<Packet, PeerError> {
             let granted = reader.flag("granted")?;
             let has_time = reader.flag("cluster_time")?;
             let time = ClusterTime(reader.u64()?);
-            Message::Vote(Vote {
-                term,
-                pre_vote,
-                granted,
-                cluster_time: has_time.then_some(time),
-            })
+            Message::Vote(Vote { term, pre_vote, granted, cluster_time: has_time.then_some(time) })
         }
         APPEND_ENTRIES => Message::AppendEntries(decode_append_entries(&mut reader)?),
         APPEND_ENTRIES_RESPONSE => {
             Message::AppendEntriesResponse(decode_append_response(&mut reader)?)
         }
-        TIMEOUT_NOW => Message::TimeoutNow {
-            term: Term(reader.u64()?),
-        },
-        FORWARD => Message::Forward {
-            batch: std::mem::take(&mut reader.rest),
-        },
-        READ_INDEX => Message::ReadIndex {
-            id: reader.read_id()?,
-        },
+        TIMEOUT_NOW => Message::TimeoutNow { term: Term(reader.u64()?) },
+        FORWARD => Message::Forward { batch: std::mem::take(&mut reader.rest) },
+        READ_INDEX => Message::ReadIndex { id: reader.read_id()? },
         READ_INDEX_RESPONSE => {
             let id = reader.read_id()?;
-            Message::ReadIndexResponse {
-                id,
-                index: LogIndex(reader.u64()?),
-            }
+            Message::ReadIndexResponse { id, index: LogIndex(reader.u64()?) }
         }
         kind => return Err(PeerError::UnknownKind(kind)),
     };
@@ -258,13 +220,7 @@ fn decode_append_entries(reader: &mut Reader) -> Result<AppendEntries, PeerError
         let kind = EntryKind::from_code(reader.u8()?).ok_or(PeerError::BadField("entry kind"))?;
         let length = reader.u32()? as usize;
         let payload = reader.bytes(length)?;
-        request.entries.push(Entry {
-            index,
-            term,
-            time,
-            kind,
-            payload,
-        });
+        request.entries.push(Entry { index, term, time, kind, payload });
     }
     Ok(request)
 }
@@ -273,9 +229,7 @@ fn decode_append_response(reader: &mut Reader) -> Result<AppendEntriesResponse, 
     let term = Term(reader.u64()?);
     let read_round = ReadRound(reader.u64()?);
     let outcome = match reader.u8()? {
-        0 => AppendOutcome::Match {
-            match_index: LogIndex(reader.u64()?),
-        },
+        0 => AppendOutcome::Match { match_index: LogIndex(reader.u64()?) },
         1 => AppendOutcome::Conflict {
             rejected_index: LogIndex(reader.u64()?),
             hint_index: LogIndex(reader.u64()?),
@@ -283,11 +237,7 @@ fn decode_append_response(reader: &mut Reader) -> Result<AppendEntriesResponse, 
         },
         _ => return Err(PeerError::BadField("outcome")),
     };
-    Ok(AppendEntriesResponse {
-        term,
-        read_round,
-        outcome,
-    })
+    Ok(AppendEntriesResponse { term, read_round, outcome })
 }
 
 /// Takes fields off the front of a payload.
@@ -324,10 +274,7 @@ impl Reader {
     }
 
     fn read_id(&mut self) -> Result<ReadId, PeerError> {
-        Ok(ReadId {
-            boot: Boot(self.u64()?),
-            number: self.u64()?,
-        })
+        Ok(ReadId { boot: Boot(self.u64()?), number: self.u64()? })
     }
 }
 
@@ -378,9 +325,7 @@ mod tests {
             Message::AppendEntriesResponse(AppendEntriesResponse {
                 term: Term(7),
                 read_round: ReadRound(3),
-                outcome: AppendOutcome::Match {
-                    match_index: LogIndex(12),
-                },
+                outcome: AppendOutcome::Match { match_index: LogIndex(12) },
             }),
             Message::AppendEntriesResponse(AppendEntriesResponse {
                 term: Term(7),
@@ -392,27 +337,14 @@ mod tests {
                 },
             }),
             Message::TimeoutNow { term: Term(7) },
-            Message::Forward {
-                batch: Bytes::from_static(b"a batch"),
-            },
-            Message::ReadIndex {
-                id: ReadId {
-                    boot: Boot(1),
-                    number: 2,
-                },
-            },
+            Message::Forward { batch: Bytes::from_static(b"a batch") },
+            Message::ReadIndex { id: ReadId { boot: Boot(1), number: 2 } },
             Message::ReadIndexResponse {
-                id: ReadId {
-                    boot: Boot(1),
-                    number: 2,
-                },
+                id: ReadId { boot: Boot(1), number: 2 },
                 index: LogIndex(12),
             },
         ];
-        messages
-            .into_iter()
-            .map(|message| Packet { envelope, message })
-            .collect()
+        messages.into_iter().map(|message| Packet { envelope, message }).collect()
     }
 
     #[test]
@@ -434,10 +366,7 @@ mod tests {
             // A forwarded batch has its own end; cutting it is the batch decoder's to notice.
             let shortest_valid = if is_forward { 41 } else { whole.len() };
             for length in 0..shortest_valid {
-                assert!(
-                    decode(&whole.slice(..length)).is_err(),
-                    "{packet:?} cut at {length}"
-                );
+                assert!(decode(&whole.slice(..length)).is_err(), "{packet:?} cut at {length}");
             }
         }
     }
@@ -456,13 +385,7 @@ mod tests {
             entries: Vec::new(),
         };
         let mut out = Vec::new();
-        encode(
-            &Packet {
-                envelope,
-                message: Message::AppendEntries(request),
-            },
-            &mut out,
-        );
+        encode(&Packet { envelope, message: Message::AppendEntries(request) }, &mut out);
         let at = out.len() - 4;
         LittleEndian::write_u32(&mut out[at..], u32::MAX);
         let error = PeerError::BadField("the number of entries");

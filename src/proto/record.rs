@@ -137,11 +137,7 @@ pub fn encode(key: SegmentKey, record: &Record, out: &mut Vec<u8>) {
     let mut header = [0; HEADER_BYTES];
     LittleEndian::write_u32(&mut header[0..4], body.payload_len() as u32);
     header[8] = kind;
-    header[9] = if record.ends_write {
-        FLAG_ENDS_WRITE
-    } else {
-        0
-    };
+    header[9] = if record.ends_write { FLAG_ENDS_WRITE } else { 0 };
     LittleEndian::write_u64(&mut header[16..24], key.number);
     LittleEndian::write_u64(&mut header[24..32], record.write);
     LittleEndian::write_u64(&mut header[32..40], index);
@@ -254,11 +250,7 @@ pub struct RecordDecoder {
 impl RecordDecoder {
     /// A decoder at the first record of a segment.
     pub fn new(key: SegmentKey) -> RecordDecoder {
-        RecordDecoder {
-            key,
-            buffer: Vec::new(),
-            consumed: 0,
-        }
+        RecordDecoder { key, buffer: Vec::new(), consumed: 0 }
     }
 
     /// More bytes of the segment.
@@ -329,10 +321,7 @@ fn drain(decoder: &mut RecordDecoder) -> (Vec<Record>, Result<Decoded, RecordErr
 mod tests {
     use super::*;
 
-    const KEY: SegmentKey = SegmentKey {
-        number: 7,
-        salt: 0x0123_4567_89ab_cdef,
-    };
+    const KEY: SegmentKey = SegmentKey { number: 7, salt: 0x0123_4567_89ab_cdef };
 
     fn records() -> Vec<Record> {
         let entry = |index, payload: &'static [u8]| {
@@ -344,12 +333,7 @@ mod tests {
                 payload: Bytes::from_static(payload),
             })
         };
-        let vote = |voted_for| {
-            Body::HardState(HardState {
-                current_term: Term(3),
-                voted_for,
-            })
-        };
+        let vote = |voted_for| Body::HardState(HardState { current_term: Term(3), voted_for });
         let bodies = vec![
             vote(Some(ServerId(2))),
             vote(None),
@@ -359,11 +343,7 @@ mod tests {
             Body::Seal(Boot(4)),
             Body::Continues,
         ];
-        let number = |(at, body)| Record {
-            write: 40 + at as u64,
-            ends_write: at % 2 == 0,
-            body,
-        };
+        let number = |(at, body)| Record { write: 40 + at as u64, ends_write: at % 2 == 0, body };
         bodies.into_iter().enumerate().map(number).collect()
     }
 

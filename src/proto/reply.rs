@@ -73,11 +73,7 @@ impl Reply {
             Reply::NilArray => push_nil(out, protocol, b"*-1\r\n"),
             Reply::Array(replies) => push_all(out, protocol, b'*', replies),
             Reply::Set(replies) => {
-                let marker = if protocol == Protocol::Resp3 {
-                    b'~'
-                } else {
-                    b'*'
-                };
+                let marker = if protocol == Protocol::Resp3 { b'~' } else { b'*' };
                 push_all(out, protocol, marker, replies);
             }
             Reply::Map(pairs) => {
@@ -105,9 +101,7 @@ impl Reply {
                 16 + replies.iter().map(Reply::size_hint).sum::<usize>()
             }
             Reply::Map(pairs) => {
-                let each = pairs
-                    .iter()
-                    .map(|(key, value)| key.size_hint() + value.size_hint());
+                let each = pairs.iter().map(|(key, value)| key.size_hint() + value.size_hint());
                 16 + each.sum::<usize>()
             }
         }
@@ -139,11 +133,7 @@ fn push_header(out: &mut Vec<u8>, marker: u8, value: i64) {
 }
 
 fn push_count(out: &mut Vec<u8>, marker: u8, count: usize) {
-    push_header(
-        out,
-        marker,
-        i64::try_from(count).expect("memory holds fewer than 2^63 replies"),
-    );
+    push_header(out, marker, i64::try_from(count).expect("memory holds fewer than 2^63 replies"));
 }
 
 fn push_bulk(out: &mut Vec<u8>, bytes: &[u8]) {

@@ -314,21 +314,11 @@ fn parse_opening(kind: u8, rest: &[u8]) -> Result<Line, ReplyError> {
         return Err(ReplyError::TooLarge);
     }
     Ok(match kind {
-        b'$' | b'!' | b'=' => Line::Bulk(OpenBulk {
-            kind,
-            length,
-            bytes: Vec::new(),
-        }),
-        b'%' | b'|' => Line::Aggregate(OpenAggregate {
-            kind,
-            missing: length * 2,
-            items: Vec::new(),
-        }),
-        _ => Line::Aggregate(OpenAggregate {
-            kind,
-            missing: length,
-            items: Vec::new(),
-        }),
+        b'$' | b'!' | b'=' => Line::Bulk(OpenBulk { kind, length, bytes: Vec::new() }),
+        b'%' | b'|' => {
+            Line::Aggregate(OpenAggregate { kind, missing: length * 2, items: Vec::new() })
+        }
+        _ => Line::Aggregate(OpenAggregate { kind, missing: length, items: Vec::new() }),
     })
 }
 
@@ -369,12 +359,7 @@ mod tests {
 
     fn only(bytes: &[u8]) -> Value {
         let (mut values, error) = decode_all(bytes);
-        assert_eq!(
-            (values.len(), error),
-            (1, None),
-            "{:?}",
-            bytes.escape_ascii().to_string()
-        );
+        assert_eq!((values.len(), error), (1, None), "{:?}", bytes.escape_ascii().to_string());
         values.remove(0)
     }
 
@@ -391,10 +376,7 @@ mod tests {
         assert_eq!(only(b"*0\r\n"), Value::Array(Vec::new()));
         let nested = Value::Array(vec![Value::Array(vec![Value::Integer(1)]), Value::Nil]);
         assert_eq!(only(b"*2\r\n*1\r\n:1\r\n$-1\r\n"), nested);
-        let pair = (
-            Value::Simple("a".to_owned()),
-            Value::Set(vec![Value::Boolean(true)]),
-        );
+        let pair = (Value::Simple("a".to_owned()), Value::Set(vec![Value::Boolean(true)]));
         assert_eq!(only(b"%1\r\n+a\r\n~1\r\n#t\r\n"), Value::Map(vec![pair]));
         assert_eq!(only(b",-1.5\r\n"), Value::Double(-1.5));
         assert_eq!(only(b",inf\r\n"), Value::Double(f64::INFINITY));
@@ -403,10 +385,7 @@ mod tests {
         });
         assert_eq!(only(b"!5\r\nERR x\r\n"), Value::Error("ERR x".to_owned()));
         assert_eq!(only(b"=6\r\ntxt:hi\r\n"), Value::Text(b"hi".to_vec()));
-        assert_eq!(
-            only(b">1\r\n+m\r\n"),
-            Value::Push(vec![Value::Simple("m".to_owned())])
-        );
+        assert_eq!(only(b">1\r\n+m\r\n"), Value::Push(vec![Value::Simple("m".to_owned())]));
         // Attributes are passed over, wherever they stand.
         assert_eq!(only(b"|1\r\n+ttl\r\n:1\r\n*2\r\n:1\r\n|0\r\n:2\r\n"), {
             Value::Array(vec![Value::Integer(1), Value::Integer(2)])
@@ -427,23 +406,14 @@ mod tests {
         assert_eq!(error_of(b"(1x\r\n"), Some(ReplyError::BadNumber));
         assert_eq!(error_of(b"$99999999999\r\n"), Some(ReplyError::TooLarge));
         assert_eq!(error_of(&b"*1\r\n".repeat(limits::REPLY_DEPTH)), None);
-        assert_eq!(
-            error_of(&b"*1\r\n".repeat(limits::REPLY_DEPTH + 1)),
-            Some(ReplyError::TooDeep)
-        );
-        assert_eq!(
-            error_of(&vec![b'+'; limits::INLINE_BYTES + 1]),
-            Some(ReplyError::LineTooLong)
-        );
+        assert_eq!(error_of(&b"*1\r\n".repeat(limits::REPLY_DEPTH + 1)), Some(ReplyError::TooDeep));
+        assert_eq!(error_of(&vec![b'+'; limits::INLINE_BYTES + 1]), Some(ReplyError::LineTooLong));
     }
 
     #[test]
     fn decode_reserves_nothing_for_declared_sizes() {
         let mut decoder = ReplyDecoder::new();
-        assert_eq!(
-            decoder.decode(&mut &b"*500000000\r\n$500000000\r\nabc"[..]),
-            Ok(None)
-        );
+        assert_eq!(decoder.decode(&mut &b"*500000000\r\n$500000000\r\nabc"[..]), Ok(None));
         assert!(decoder.is_within_reply());
         assert_eq!(decoder.open[0].items.capacity(), 0);
         assert!(decoder.bulk.as_ref().unwrap().bytes.capacity() < 64);

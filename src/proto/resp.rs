@@ -178,10 +178,7 @@ impl RequestDecoder {
     /// found; call it again with the rest until it is [`Decoded::Incomplete`], which consumes all.
     /// `out` is appended to for [`Decoded::Command`] only.
     pub fn decode(&mut self, input: &[u8], out: &mut Vec<u8>) -> (usize, Decoded) {
-        let mut input = Input {
-            bytes: input,
-            at: 0,
-        };
+        let mut input = Input { bytes: input, at: 0 };
         if self.pending.is_empty() {
             // The common case: the arguments go where they are wanted, and are copied once.
             let start = out.len();
@@ -197,13 +194,7 @@ impl RequestDecoder {
             return (input.at, decoded);
         }
         let mut pending = std::mem::take(&mut self.pending);
-        let decoded = self.advance(
-            &mut input,
-            &mut Target {
-                bytes: &mut pending,
-                start: 0,
-            },
-        );
+        let decoded = self.advance(&mut input, &mut Target { bytes: &mut pending, start: 0 });
         match decoded {
             Decoded::Command { .. } => out.extend_from_slice(&pending),
             // Of a command that is being skipped nothing is kept, not even the room it had.
@@ -232,10 +223,7 @@ impl RequestDecoder {
                 Ok(None) => {}
                 Ok(Some(decoded)) => return decoded,
                 Err(error) => {
-                    *self = RequestDecoder {
-                        state: State::Closed,
-                        ..RequestDecoder::default()
-                    };
+                    *self = RequestDecoder { state: State::Closed, ..RequestDecoder::default() };
                     return Decoded::Closed(error);
                 }
             }
@@ -284,9 +272,7 @@ impl RequestDecoder {
             return WAIT;
         };
         let digits = line.as_slice(&self.line).strip_suffix(b"\r");
-        let count = digits
-            .and_then(parse_integer)
-            .ok_or(ProtocolError::InvalidMultibulkLength)?;
+        let count = digits.and_then(parse_integer).ok_or(ProtocolError::InvalidMultibulkLength)?;
         self.line = Vec::new();
         if count <= 0 {
             self.state = State::Start;
@@ -365,10 +351,7 @@ impl RequestDecoder {
     }
 
     fn end_of_argument(&mut self) -> Step {
-        assert!(
-            self.left > 0,
-            "an argument ends only in an array that still wants one"
-        );
+        assert!(self.left > 0, "an argument ends only in an array that still wants one");
         self.left -= 1;
         if self.left > 0 {
             self.state = State::BulkLine;

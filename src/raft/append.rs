@@ -42,16 +42,10 @@ impl Raft {
     ) {
         if request.term < self.current_term {
             // The sender was deposed and doesn't know: our term tells it.
-            let outcome = AppendOutcome::Match {
-                match_index: LogIndex::ZERO,
-            };
+            let outcome = AppendOutcome::Match { match_index: LogIndex::ZERO };
             let read_round = ReadRound::ZERO;
             let term = self.current_term;
-            let response = AppendEntriesResponse {
-                term,
-                read_round,
-                outcome,
-            };
+            let response = AppendEntriesResponse { term, read_round, outcome };
             return self.withhold(from, Message::AppendEntriesResponse(response));
         }
         if !is_well_formed(&request) {
@@ -76,13 +70,8 @@ impl Raft {
 
     /// Makes our log the leader's, as far as the request goes.
     fn append_from_leader(&mut self, request: AppendEntries) {
-        let AppendEntries {
-            prev_log_index,
-            prev_log_term,
-            leader_commit,
-            read_round,
-            ..
-        } = request;
+        let AppendEntries { prev_log_index, prev_log_term, leader_commit, read_round, .. } =
+            request;
         if self.log_is_full && prev_log_index > self.log.last_index() {
             // To ask for what doesn't fit would have it sent in vain, again and again. Once there
             // is room, the next heartbeat is rejected, and the leader goes back.
@@ -93,17 +82,11 @@ impl Raft {
         }
         if self.log.term_at(prev_log_index) != Some(prev_log_term) {
             let hint_index = self.log.last_possible_match(prev_log_index, prev_log_term);
-            let hint_term = self
-                .log
-                .term_at(hint_index)
-                .expect("a match is within the log");
+            let hint_term = self.log.term_at(hint_index).expect("a match is within the log");
             let following = self.following();
             following.read_round = following.read_round.max(read_round);
-            following.conflict = Some(Conflict {
-                rejected_index: prev_log_index,
-                hint_index,
-                hint_term,
-            });
+            following.conflict =
+                Some(Conflict { rejected_index: prev_log_index, hint_index, hint_term });
             return;
         }
         let mut verified_index = prev_log_index;
@@ -148,16 +131,8 @@ impl Raft {
         let following = self.following();
         let match_index = following.verified_index.min(durable_index);
         let outcome = if let Some(conflict) = following.conflict.take() {
-            let Conflict {
-                rejected_index,
-                hint_index,
-                hint_term,
-            } = conflict;
-            AppendOutcome::Conflict {
-                rejected_index,
-                hint_index,
-                hint_term,
-            }
+            let Conflict { rejected_index, hint_index, hint_term } = conflict;
+            AppendOutcome::Conflict { rejected_index, hint_index, hint_term }
         } else if following.owes_answer || match_index > following.acknowledged_index {
             following.owes_answer = false;
             following.acknowledged_index = match_index;
@@ -166,13 +141,8 @@ impl Raft {
             return;
         };
         let read_round = following.read_round;
-        let response = AppendEntriesResponse {
-            term,
-            read_round,
-            outcome,
-        };
-        self.outbox
-            .push((leader, Message::AppendEntriesResponse(response)));
+        let response = AppendEntriesResponse { term, read_round, outcome };
+        self.outbox.push((leader, Message::AppendEntriesResponse(response)));
     }
 
     /// Whether this is a leader's empty first entry. There are no more of them than of terms, so it

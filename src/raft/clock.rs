@@ -28,13 +28,7 @@ pub struct ClusterClock {
 impl ClusterClock {
     /// A clock that knows nothing yet.
     pub fn new(now: Instant) -> ClusterClock {
-        ClusterClock {
-            base: None,
-            since: now,
-            wall: WallClock::ZERO,
-            wall_since: now,
-            slewed: now,
-        }
+        ClusterClock { base: None, since: now, wall: WallClock::ZERO, wall_since: now, slewed: now }
     }
 
     /// The running estimate, if there is one.
@@ -78,11 +72,7 @@ impl ClusterClock {
         }
         self.slewed = now;
         let ahead_ms = self.wall.0.abs_diff(time.0).min(step_ms);
-        let time = if self.wall.0 > time.0 {
-            time.0 + ahead_ms
-        } else {
-            time.0 - ahead_ms
-        };
+        let time = if self.wall.0 > time.0 { time.0 + ahead_ms } else { time.0 - ahead_ms };
         self.hear(now, ClusterTime(time));
     }
 

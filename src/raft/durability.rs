@@ -105,17 +105,13 @@ impl Durability {
             );
             self.handed_out_index = last.index;
         }
-        self.under_way
-            .push_back((self.last_seq, self.handed_out_index));
+        self.under_way.push_back((self.last_seq, self.handed_out_index));
         Some((self.last_seq, write))
     }
 
     /// The driver reports everything up to `through` durable.
     pub fn persisted(&mut self, through: WalSeq) {
-        assert!(
-            through <= self.last_seq,
-            "only what was handed out can be durable"
-        );
+        assert!(through <= self.last_seq, "only what was handed out can be durable");
         self.persisted = self.persisted.max(through);
         while let Some(&(seq, last_index)) = self.under_way.front() {
             if seq > through {
@@ -157,11 +153,7 @@ mod tests {
         assert_eq!(write.truncate_from, Some(LogIndex(6)));
 
         durability.persisted(first);
-        assert_eq!(
-            durability.durable_index(),
-            LogIndex(5),
-            "entry 6 of term 2 is not durable"
-        );
+        assert_eq!(durability.durable_index(), LogIndex(5), "entry 6 of term 2 is not durable");
         durability.persisted(second);
         assert_eq!(durability.durable_index(), LogIndex(6));
     }
@@ -183,10 +175,7 @@ mod tests {
         let mut durability = Durability::new(LogIndex(0));
         durability.append(entry(1, 1));
         let (first, _) = durability.take_write().expect("an entry gathered");
-        durability.save_hard_state(HardState {
-            current_term: Term(2),
-            voted_for: None,
-        });
+        durability.save_hard_state(HardState { current_term: Term(2), voted_for: None });
         durability.persisted(first);
         assert!(!durability.is_hard_state_persisted());
         let (second, _) = durability.take_write().expect("a hard state gathered");

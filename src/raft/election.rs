@@ -127,11 +127,7 @@ impl Raft {
             && self.would_follow(&request)
             && !self.hears_leader(now)
             && !self.lease_may_hold(now);
-        let term = if granted {
-            request.term
-        } else {
-            self.current_term
-        };
+        let term = if granted { request.term } else { self.current_term };
         let vote = self.vote(now, term, true, granted);
         self.outbox.push((from, vote));
         if granted && matches!(self.role, Role::Follower(_) | Role::PreCandidate(_)) {
@@ -173,10 +169,7 @@ impl Raft {
         self.withheld.clear();
         self.save_hard_state(self.current_term.next(), Some(self.id));
         self.leader = None;
-        self.role = Role::Candidate(Ballot {
-            transfer,
-            ..Ballot::default()
-        });
+        self.role = Role::Candidate(Ballot { transfer, ..Ballot::default() });
         self.reset_candidate_timer(now);
         for peer in self.electorate() {
             let request = self.vote_request();
@@ -201,9 +194,7 @@ impl Raft {
         let has_won = if self.memberships.is_empty() {
             // The first election of a new cluster needs everyone, so that wiped servers can never
             // found a second, empty one.
-            self.founders
-                .iter()
-                .all(|founder| granted.contains_key(&founder.id))
+            self.founders.iter().all(|founder| granted.contains_key(&founder.id))
         } else {
             let (_, membership) = self.memberships.last().expect("just seen not to be empty");
             membership.is_quorum(|id| granted.contains_key(&id))
@@ -221,10 +212,7 @@ impl Raft {
     /// §3.4, §6.4: leads, and appends an entry of its own term at once, because only that can
     /// commit what earlier terms left (§3.6.2).
     fn become_leader(&mut self, now: Instant, ballot: Ballot) {
-        let logged = self
-            .log
-            .last()
-            .map_or(ClusterTime::ZERO, |entry| entry.time);
+        let logged = self.log.last().map_or(ClusterTime::ZERO, |entry| entry.time);
         self.clock.lead(now, ballot.time, logged);
         self.leader = Some(self.id);
         self.withheld.clear();
@@ -262,10 +250,7 @@ impl Raft {
             self.founders.iter().map(|founder| founder.id).collect()
         } else {
             let members = self.membership().members().iter();
-            members
-                .map(|m| m.id)
-                .filter(|id| self.membership().is_voter(*id))
-                .collect()
+            members.map(|m| m.id).filter(|id| self.membership().is_voter(*id)).collect()
         };
         ids.into_iter().filter(|id| *id != self.id).collect()
     }
@@ -273,11 +258,7 @@ impl Raft {
     /// The question that this server's candidacy asks.
     fn vote_request(&self) -> RequestVote {
         let pre_vote = matches!(self.role, Role::PreCandidate(_));
-        let term = if pre_vote {
-            self.current_term.next()
-        } else {
-            self.current_term
-        };
+        let term = if pre_vote { self.current_term.next() } else { self.current_term };
         let transfer = matches!(&self.role, Role::Candidate(ballot) if ballot.transfer);
         RequestVote {
             term,
@@ -291,12 +272,7 @@ impl Raft {
 
     fn vote(&self, now: Instant, term: Term, pre_vote: bool, granted: bool) -> Message {
         let cluster_time = self.clock.estimate(now);
-        Message::Vote(Vote {
-            term,
-            pre_vote,
-            granted,
-            cluster_time,
-        })
+        Message::Vote(Vote { term, pre_vote, granted, cluster_time })
     }
 
     /// Whether the candidate's log would do (§3.6.1). A founder asks only those who have nothing
@@ -304,19 +280,13 @@ impl Raft {
     /// data directory that the membership admitted.
     fn would_follow(&self, request: &RequestVote) -> bool {
         let may_found = !request.bootstrap || self.is_founding();
-        may_found
-            && self
-                .log
-                .is_up_to_date(request.last_log_index, request.last_log_term)
+        may_found && self.log.is_up_to_date(request.last_log_index, request.last_log_term)
     }
 
     /// Whether a leader was heard within the minimum election timeout, or is this server itself.
     fn hears_leader(&self, now: Instant) -> bool {
         let least = self.config.election_timeout.0;
-        self.is_leader()
-            || self
-                .leader_heard
-                .is_some_and(|heard| now.since(heard) < least)
+        self.is_leader() || self.leader_heard.is_some_and(|heard| now.since(heard) < least)
     }
 
     /// A candidate tries again after an election timeout, or after milliseconds in a hurry.
@@ -324,15 +294,14 @@ impl Raft {
         if now < self.hurry_until {
             let retry = self.random_between(HURRY_RETRY.0, HURRY_RETRY.1);
             self.election_deadline = now.after(retry);
-    /// Whether some leader's lease may hold, as far as this server can tell (§6.4.1): a lease leans
-    /// on nobody voting for the minimum election timeout after it last heard a leader, or started,
-    /// because it may have heard one just before. A higher term in between changes nothing.
-    fn lease_may_hold(&self, now: Instant) -> bool {
-        let least = self.config.election_timeout.0;
-        let is_recent = now.since(self.leader_contact) < least;
-        self.config.lease && (self.is_leader() || is_recent)
-    }
-
+            /// Whether some leader's lease may hold, as far as this server can tell (§6.4.1): a lease leans
+            /// on nobody voting for the minimum election timeout after it last heard a leader, or started,
+            /// because it may have heard one just before. A higher term in between changes nothing.
+            fn lease_may_hold(&self, now: Instant) -> bool {
+                let least = self.config.election_timeout.0;
+                let is_recent = now.since(self.leader_contact) < least;
+                self.config.lease && (self.is_leader() || is_recent)
+            }
         } else {
             self.reset_election_timer(now);
         }

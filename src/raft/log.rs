@@ -57,10 +57,7 @@ impl Log {
     /// Appends the entry that follows on the last one.
     pub fn append(&mut self, entry: Entry) {
         assert_eq!(entry.index, self.last_index().next(), "the log has no gaps");
-        assert!(
-            entry.term >= self.last_term(),
-            "terms never fall along the log"
-        );
+        assert!(entry.term >= self.last_term(), "terms never fall along the log");
         self.entries.push_back(entry);
     }
 

@@ -46,18 +46,12 @@ impl Membership {
     /// A membership that is not joint.
     pub fn new(mut members: Vec<Member>) -> Membership {
         members.sort_by_key(|member| member.id);
-        Membership {
-            members,
-            joint: false,
-        }
+        Membership { members, joint: false }
     }
 
     /// Nobody: the membership before the cluster was founded.
     pub const fn nobody() -> Membership {
-        Membership {
-            members: Vec::new(),
-            joint: false,
-        }
+        Membership { members: Vec::new(), joint: false }
     }
 
     /// Whether there is nobody: the cluster has not been founded yet.
@@ -77,8 +71,7 @@ impl Membership {
 
     /// Whether `id` has a vote.
     pub fn is_voter(&self, id: ServerId) -> bool {
-        self.member(id)
-            .is_some_and(|member| member.voter || member.outgoing_voter)
+        self.member(id).is_some_and(|member| member.voter || member.outgoing_voter)
     }
 
     /// Whether those for whom `holds` is true are enough to decide.
@@ -102,11 +95,7 @@ impl Membership {
         let mut out = vec![VERSION, u8::from(self.joint), self.members.len() as u8];
         for member in &self.members {
             let voter = if member.voter { VOTER } else { 0 };
-            let outgoing = if member.outgoing_voter {
-                OUTGOING_VOTER
-            } else {
-                0
-            };
+            let outgoing = if member.outgoing_voter { OUTGOING_VOTER } else { 0 };
             out.push(voter | outgoing);
             for number in [member.id.0, member.incarnation.0, member.admitted.0] {
                 out.extend_from_slice(&number.to_le_bytes());
@@ -134,10 +123,7 @@ impl Membership {
             members.push(decode_member(&mut rest)?);
         }
         let is_ordered = members.is_sorted_by(|a: &Member, b| a.id < b.id);
-        (rest.is_empty() && is_ordered).then_some(Membership {
-            members,
-            joint: *joint == 1,
-        })
+        (rest.is_empty() && is_ordered).then_some(Membership { members, joint: *joint == 1 })
     }
 }
 
@@ -218,18 +204,9 @@ mod tests {
             member(4, true, false),
             member(5, true, false),
         ];
-        let joint = Membership {
-            members,
-            joint: true,
-        };
-        assert!(
-            !joint.is_quorum(|id| id.0 >= 3),
-            "the old set has only server 3"
-        );
-        assert!(
-            !joint.is_quorum(|id| id.0 <= 3),
-            "the new set has only server 3"
-        );
+        let joint = Membership { members, joint: true };
+        assert!(!joint.is_quorum(|id| id.0 >= 3), "the old set has only server 3");
+        assert!(!joint.is_quorum(|id| id.0 <= 3), "the new set has only server 3");
         assert!(joint.is_quorum(|id| id.0 != 1 && id.0 != 5));
     }
 
@@ -242,11 +219,7 @@ mod tests {
         let payload = membership.encode();
         assert_eq!(Membership::decode(&payload), Some(membership));
         for length in 0..payload.len() {
-            assert_eq!(
-                Membership::decode(&payload[..length]),
-                None,
-                "cut at {length}"
-            );
+            assert_eq!(Membership::decode(&payload[..length]), None, "cut at {length}");
         }
     }
 }

@@ -45,14 +45,9 @@ impl Raft {
             if id == self.id {
                 return leading.read_round;
             }
-            leading
-                .followers
-                .get(&id)
-                .map_or(ReadRound::ZERO, |progress| progress.read_round)
+            leading.followers.get(&id).map_or(ReadRound::ZERO, |progress| progress.read_round)
         };
-        self.membership()
-            .quorum_value(echoed)
-            .unwrap_or(ReadRound::ZERO)
+        self.membership().quorum_value(echoed).unwrap_or(ReadRound::ZERO)
     }
 
     /// Whether this server's lease holds: no other can have been elected yet.

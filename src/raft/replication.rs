@@ -84,10 +84,7 @@ impl Raft {
         for id in ids.into_iter().filter(|id| *id != self.id) {
             // The first message carries this term's first entry along.
             let before = leading.term_start.prev().min(last_index);
-            leading
-                .followers
-                .entry(id)
-                .or_insert_with(|| Progress::new(before, now));
+            leading.followers.entry(id).or_insert_with(|| Progress::new(before, now));
         }
     }
 
@@ -140,10 +137,7 @@ impl Raft {
                 return;
             };
             let read_round = leading.read_round;
-            let progress = leading
-                .followers
-                .get_mut(&to)
-                .expect("the caller walks the followers");
+            let progress = leading.followers.get_mut(&to).expect("the caller walks the followers");
             let has_more = progress.next_index <= self.log.last_index() && progress.is_open();
             let has_news = progress.commit_told < commit_index || progress.round_told < read_round;
             if !has_more && (is_told || !(has_news || leading.heartbeat_due.contains(&to))) {
@@ -167,10 +161,7 @@ impl Raft {
             let request = AppendEntries {
                 term: self.current_term,
                 prev_log_index,
-                prev_log_term: self
-                    .log
-                    .term_at(prev_log_index)
-                    .expect("sent entries are ours"),
+                prev_log_term: self.log.term_at(prev_log_index).expect("sent entries are ours"),
                 leader_commit: commit_index,
                 read_round,
                 cluster_time: self.clock.estimate(now).expect("a leader knows the time"),
@@ -209,11 +200,7 @@ impl Raft {
                 }
             }
             AppendOutcome::Match { .. } => {}
-            AppendOutcome::Conflict {
-                rejected_index,
-                hint_index,
-                hint_term,
-            } => {
+            AppendOutcome::Conflict { rejected_index, hint_index, hint_term } => {
                 let possible_match = self.log.last_possible_match(hint_index, hint_term);
                 progress.conflicted(rejected_index, possible_match);
             }
@@ -232,15 +219,9 @@ impl Raft {
             if id == self.id {
                 return own;
             }
-            leading
-                .followers
-                .get(&id)
-                .map_or(LogIndex::ZERO, |progress| progress.match_index)
+            leading.followers.get(&id).map_or(LogIndex::ZERO, |progress| progress.match_index)
         };
-        let reached = self
-            .membership()
-            .quorum_value(match_index)
-            .unwrap_or(LogIndex::ZERO);
+        let reached = self.membership().quorum_value(match_index).unwrap_or(LogIndex::ZERO);
         let is_own_term = self.log.term_at(reached) == Some(self.current_term);
         if reached > self.commit_index && is_own_term {
             self.commit_index = reached;

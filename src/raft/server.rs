@@ -183,10 +183,7 @@ impl Raft {
             log_is_full: false,
         };
         // A vote or an entry is written after the term it belongs to, so this can only be our bug.
-        assert!(
-            raft.log.last_term() <= raft.current_term,
-            "an entry's term was saved before it"
-        );
+        assert!(raft.log.last_term() <= raft.current_term, "an entry's term was saved before it");
         let mut index = LogIndex::ZERO.next();
         while let Some(entry) = raft.log.entry(index) {
             if entry.kind == EntryKind::Membership {
@@ -232,9 +229,7 @@ impl Raft {
     /// The membership in force; empty until the cluster was founded.
     pub fn membership(&self) -> &Membership {
         static NOBODY: Membership = Membership::nobody();
-        self.memberships
-            .last()
-            .map_or(&NOBODY, |(_, membership)| membership)
+        self.memberships.last().map_or(&NOBODY, |(_, membership)| membership)
     }
 
     /// Who leads, as far as this server knows.
@@ -282,11 +277,7 @@ impl Raft {
         let Role::Leader(leading) = &self.role else {
             return BTreeMap::new();
         };
-        leading
-            .followers
-            .iter()
-            .map(|(id, progress)| (*id, progress.match_index))
-            .collect()
+        leading.followers.iter().map(|(id, progress)| (*id, progress.match_index)).collect()
     }
 
     /// Whether a majority answered this leader, or this follower heard its leader, within an
@@ -295,25 +286,16 @@ impl Raft {
         let most = self.config.election_timeout.1;
         match &self.role {
             Role::Leader(leading) => self.membership().is_quorum(|id| {
-                let heard = leading
-                    .followers
-                    .get(&id)
-                    .map(|progress| progress.last_heard);
+                let heard = leading.followers.get(&id).map(|progress| progress.last_heard);
                 id == self.id || heard.is_some_and(|heard| now.since(heard) < most)
             }),
-            _ => self
-                .leader_heard
-                .is_some_and(|heard| now.since(heard) < most),
+            _ => self.leader_heard.is_some_and(|heard| now.since(heard) < most),
         }
     }
 
     /// What whoever leads cannot take.
     pub fn growth_refusal(&self) -> Option<GrowthRefusal> {
-        if self.is_leader() {
-            self.refuses_growth
-        } else {
-            self.leader_refuses_growth
-        }
+        if self.is_leader() { self.refuses_growth } else { self.leader_refuses_growth }
     }
 
     /// Says whether this server could take growth if it led, and whether its log can take anything
@@ -334,10 +316,7 @@ impl Raft {
 
     /// The data directory of `peer`: by the membership, else by its connection's hello.
     pub fn incarnation_of(&self, peer: ServerId) -> Option<Incarnation> {
-        let member = self
-            .membership()
-            .member(peer)
-            .map(|member| member.incarnation);
+        let member = self.membership().member(peer).map(|member| member.incarnation);
         member.or_else(|| self.links.get(&peer).copied())
     }
 
@@ -430,11 +409,7 @@ impl Raft {
             Role::Follower(_) => self.acknowledge(),
             Role::PreCandidate(_) | Role::Candidate(_) => {}
         }
-        actions.extend(
-            self.outbox
-                .drain(..)
-                .map(|(to, message)| Action::Send { to, message }),
-        );
+        actions.extend(self.outbox.drain(..).map(|(to, message)| Action::Send { to, message }));
     }
 
     /// Adopts a term, as a follower of `leader`.
@@ -459,16 +434,10 @@ impl Raft {
     pub(super) fn save_hard_state(&mut self, current_term: Term, voted_for: Option<ServerId>) {
         let is_new_term = current_term > self.current_term;
         let is_first_vote = current_term == self.current_term && self.voted_for.is_none();
-        assert!(
-            is_new_term || is_first_vote,
-            "hard-state: one vote in a term"
-        );
+        assert!(is_new_term || is_first_vote, "hard-state: one vote in a term");
         self.current_term = current_term;
         self.voted_for = voted_for;
-        self.durability.save_hard_state(HardState {
-            current_term,
-            voted_for,
-        });
+        self.durability.save_hard_state(HardState { current_term, voted_for });
     }
 
     /// Sends `message` once the newest term and vote are durable. At the bound it is dropped: the
@@ -483,23 +452,10 @@ impl Raft {
 
     /// Appends an entry of this server's own term to its log.
     pub(super) fn append_own(&mut self, now: Instant, kind: EntryKind, payload: Bytes) -> LogIndex {
-        let logged = self
-            .log
-            .last()
-            .map_or(ClusterTime::ZERO, |entry| entry.time);
-        let time = self
-            .clock
-            .estimate(now)
-            .expect("a leader knows the time")
-            .max(logged);
+        let logged = self.log.last().map_or(ClusterTime::ZERO, |entry| entry.time);
+        let time = self.clock.estimate(now).expect("a leader knows the time").max(logged);
         let index = self.log.last_index().next();
-        self.append(Entry {
-            index,
-            term: self.current_term,
-            time,
-            kind,
-            payload,
-        });
+        self.append(Entry { index, term: self.current_term, time, kind, payload });
         index
     }
 
@@ -514,10 +470,7 @@ impl Raft {
 
     /// Removes the entries from `from` on, on disk too.
     pub(super) fn truncate_from(&mut self, from: LogIndex) {
-        assert!(
-            from > self.commit_index,
-            "leader-completeness: a committed entry stays"
-        );
+        assert!(from > self.commit_index, "leader-completeness: a committed entry stays");
         self.durability.truncate_from(from);
         self.log.truncate_from(from);
         self.memberships.retain(|(index, _)| *index < from);
@@ -538,9 +491,7 @@ impl Raft {
 
     /// A random duration, both ends included.
     pub(super) fn random_between(&mut self, least: Duration, most: Duration) -> Duration {
-        let nanos = self
-            .random
-            .random_range(least.as_nanos() as u64..=most.as_nanos() as u64);
+        let nanos = self.random.random_range(least.as_nanos() as u64..=most.as_nanos() as u64);
         Duration::from_nanos(nanos)
     }
 }

@@ -35,11 +35,7 @@ impl Raft {
             .max_by_key(|(_, progress)| progress.match_index)
             .map(|(id, _)| *id);
         let Some(to) = successor else { return false };
-        leading.transfer = Some(Transfer {
-            to,
-            deadline,
-            is_told: false,
-        });
+        leading.transfer = Some(Transfer { to, deadline, is_told: false });
         true
     }
 
@@ -62,8 +58,7 @@ impl Raft {
         if is_caught_up && !transfer.is_told {
             transfer.is_told = true;
             leading.lease_forfeited = true;
-            self.outbox
-                .push((transfer.to, Message::TimeoutNow { term }));
+            self.outbox.push((transfer.to, Message::TimeoutNow { term }));
         }
     }
 

@@ -123,17 +123,12 @@ impl Ahead {
             return Ok(());
         }
         let number = current.key.number + 1;
-        let filling_next = self
-            .filling
-            .as_ref()
-            .is_some_and(|slice| slice.segment == number);
+        let filling_next = self.filling.as_ref().is_some_and(|slice| slice.segment == number);
         if filling_next {
             // The segment that is too small must not be given up while zeros go there.
             return Ok(());
         }
-        let capacity = self
-            .segment_bytes
-            .max(needed.next_multiple_of(FIRST_RECORD));
+        let capacity = self.segment_bytes.max(needed.next_multiple_of(FIRST_RECORD));
         let made = match segment::allocate(disk, &self.log, number, capacity) {
             Err(StorageError::Disk(error)) if error.is_full() => {
                 self.starve(&error);
@@ -142,11 +137,7 @@ impl Ahead {
             made => made?,
         };
         let blocks = segment::header(self.owner, made.key, capacity);
-        let operation = Operation::WriteDurable {
-            file: made.file,
-            offset: 0,
-            blocks,
-        };
+        let operation = Operation::WriteDurable { file: made.file, offset: 0, blocks };
         disk.submit(Token::Prepare, operation)?;
         if let Next::Ready(small) = std::mem::replace(&mut self.next, Next::Header(made)) {
             disk.close(small.file);
@@ -208,10 +199,7 @@ impl Ahead {
         end: u64,
         operation: Operation,
     ) -> Result<(), StorageError> {
-        let slice = self
-            .filling
-            .as_ref()
-            .filter(|slice| slice.segment == current.key.number);
+        let slice = self.filling.as_ref().filter(|slice| slice.segment == current.key.number);
         // A slice begins at `filled`, and the records end where they end: they meet if this write
         // goes past that.
         let meet = slice.is_some() && end > current.filled;
@@ -234,10 +222,7 @@ impl Ahead {
         current: &mut Segment,
         result: Result<(), DiskError>,
     ) -> Result<(), StorageError> {
-        let slice = self
-            .filling
-            .take()
-            .expect("only a slice that is under way ends");
+        let slice = self.filling.take().expect("only a slice that is under way ends");
         match result {
             Err(error) if error.is_full() => self.starve(&error),
             Err(error) => return Err(error.into()),
@@ -321,9 +306,6 @@ fn fill_slice(
         length: length as usize,
     };
     disk.submit(Token::Fill, operation)?;
-    *filling = Some(Filling {
-        segment: segment.key.number,
-        end: segment.filled + length,
-    });
+    *filling = Some(Filling { segment: segment.key.number, end: segment.filled + length });
     Ok(true)
 }

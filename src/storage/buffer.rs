@@ -26,10 +26,7 @@ impl BlockBuffer {
         fill(&mut bytes);
         let length = (bytes.len() - start).next_multiple_of(BLOCK_BYTES);
         bytes.resize(start + length, 0);
-        assert!(
-            bytes.as_ptr() == address,
-            "the buffer was sized for all of it"
-        );
+        assert!(bytes.as_ptr() == address, "the buffer was sized for all of it");
         BlockBuffer { bytes, start }
     }
 

@@ -20,19 +20,12 @@ pub struct DiskError {
 impl DiskError {
     /// An error of `operation` on `file`.
     pub fn new(operation: &'static str, file: &Path, source: io::Error) -> DiskError {
-        DiskError {
-            operation,
-            file: file.to_path_buf(),
-            source,
-        }
+        DiskError { operation, file: file.to_path_buf(), source }
     }
 
     /// Whether the disk, or this user's share of it, is full.
     pub fn is_full(&self) -> bool {
-        matches!(
-            self.source.kind(),
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-        )
+        matches!(self.source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
     }
 }
 
@@ -89,19 +82,11 @@ pub enum StorageError {
 
 impl StorageError {
     pub(super) fn corrupt(file: &Path, offset: u64, what: impl fmt::Display) -> StorageError {
-        StorageError::Corrupt {
-            file: file.to_path_buf(),
-            offset,
-            what: what.to_string(),
-        }
+        StorageError::Corrupt { file: file.to_path_buf(), offset, what: what.to_string() }
     }
 
     pub(super) fn foreign(file: &Path, offset: u64, what: impl fmt::Display) -> StorageError {
-        StorageError::Foreign {
-            file: file.to_path_buf(),
-            offset,
-            what: what.to_string(),
-        }
+        StorageError::Foreign { file: file.to_path_buf(), offset, what: what.to_string() }
     }
 }
 
@@ -116,11 +101,7 @@ impl fmt::Display for StorageError {
         match self {
             StorageError::Disk(error) => error.fmt(f),
             StorageError::Corrupt { file, offset, what } => {
-                write!(
-                    f,
-                    "{} is corrupt at offset {offset}: {what}",
-                    file.display()
-                )
+                write!(f, "{} is corrupt at offset {offset}: {what}", file.display())
             }
             StorageError::Foreign { file, offset, what } => {
                 let file = file.display();

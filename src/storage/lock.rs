@@ -51,9 +51,7 @@ pub fn acquire(directory: &Path) -> Result<File, StorageError> {
     }
     let pid = format!("{}\n", std::process::id());
     // A full disk must not keep a node from starting: the number only makes an error clearer.
-    let noted = file
-        .set_len(0)
-        .and_then(|()| file.write_all_at(pid.as_bytes(), 0));
+    let noted = file.set_len(0).and_then(|()| file.write_all_at(pid.as_bytes(), 0));
     match noted.map_err(failed("write")) {
         Err(error) if !error.is_full() => Err(error.into()),
         _ => Ok(file),
@@ -63,9 +61,5 @@ pub fn acquire(directory: &Path) -> Result<File, StorageError> {
 fn holder(file: &File) -> Option<u32> {
     let mut text = [0; 16];
     let length = file.read_at(&mut text, 0).ok()?;
-    std::str::from_utf8(&text[..length])
-        .ok()?
-        .trim()
-        .parse()
-        .ok()
+    std::str::from_utf8(&text[..length]).ok()?.trim().parse().ok()
 }

@@ -44,17 +44,8 @@ impl Meta {
             self.cluster.0, self.cluster_name, self.server, self.incarnation.0, self.boot
         );
         for peer in &self.peers {
-            let Identity {
-                server,
-                incarnation,
-                boot,
-                nonce,
-                ..
-            } = peer;
-            let line = format!(
-                "peer {server} {:016x} {boot} {:016x}\n",
-                incarnation.0, nonce.0
-            );
+            let Identity { server, incarnation, boot, nonce, .. } = peer;
+            let line = format!("peer {server} {:016x} {boot} {:016x}\n", incarnation.0, nonce.0);
             text.push_str(&line);
         }
         let sum = crc32fast::hash(text.as_bytes());
@@ -69,9 +60,8 @@ impl Meta {
     pub fn replace(&self, disk: &mut dyn Disk, directory: &Path) -> Result<(), StorageError> {
         let temporary = directory.join("meta.tmp");
         let file = disk.open(&temporary, Open::New)?;
-        let written = disk
-            .write_at(file, 0, self.render().as_bytes())
-            .and_then(|()| disk.sync(file));
+        let written =
+            disk.write_at(file, 0, self.render().as_bytes()).and_then(|()| disk.sync(file));
         disk.close(file);
         written?;
         disk.rename(&temporary, &path(directory))?;
@@ -106,10 +96,7 @@ impl Meta {
     /// # Errors
     /// [`StorageError::TooManyPeers`].
     pub fn note_peer(&mut self, directory: &Path, peer: Identity) -> Result<bool, StorageError> {
-        match self
-            .peers
-            .binary_search_by_key(&peer.server, |known| known.server)
-        {
+        match self.peers.binary_search_by_key(&peer.server, |known| known.server) {
             Ok(at) => {
                 let known = &mut self.peers[at];
                 let older = known.incarnation == peer.incarnation && peer.boot < known.boot;
@@ -134,10 +121,7 @@ impl Meta {
 fn parse(path: &Path, bytes: &[u8]) -> Result<Meta, StorageError> {
     let corrupt = |offset: usize, what| StorageError::corrupt(path, offset as u64, what);
     if bytes.len() > limits::META_BYTES {
-        return Err(corrupt(
-            limits::META_BYTES,
-            "longer than a meta file may be",
-        ));
+        return Err(corrupt(limits::META_BYTES, "longer than a meta file may be"));
     }
     let sum_line = "crc32 00000000\n".len();
     let body = bytes.len().checked_sub(sum_line);

@@ -121,11 +121,8 @@ impl Storage {
         let log = options.dir.join("log");
         disk_mut.create_directory(&options.dir)?;
         let mut meta = own_meta(disk_mut, &log, options)?;
-        let owner = Owner {
-            cluster: meta.cluster,
-            server: meta.server,
-            incarnation: meta.incarnation,
-        };
+        let owner =
+            Owner { cluster: meta.cluster, server: meta.server, incarnation: meta.incarnation };
         disk_mut.create_directory(&log)?;
         let names = disk_mut.open(&log, Open::Directory)?;
         let segment_bytes = segment_size(options.segment_bytes);

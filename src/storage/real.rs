@@ -71,11 +71,7 @@ impl RealDisk {
     fn try_uring(directory: &Path, lock: &File) -> Result<RealDisk, DiskError> {
         let setup = |source| DiskError::new("io_uring setup", directory, source);
         let engine = Engine::Uring(Uring::new(lock).map_err(setup)?);
-        let mut disk = RealDisk {
-            files: Slab::new(),
-            engine,
-            why: String::new(),
-        };
+        let mut disk = RealDisk { files: Slab::new(), engine, why: String::new() };
         let path = directory.join("probe.tmp");
         let tried = disk.try_write(&path);
         // The trial's file holds nothing; a leftover is overwritten by the next trial.
@@ -97,14 +93,7 @@ impl RealDisk {
         };
         let blocks = BlockBuffer::build(1, |out| out.push(0));
         let offset = 0;
-        self.submit(
-            Token::Log,
-            Operation::WriteDurable {
-                file,
-                offset,
-                blocks,
-            },
-        )?;
+        self.submit(Token::Log, Operation::WriteDurable { file, offset, blocks })?;
         let mut done = Vec::new();
         while done.is_empty() {
             self.wait()?;
@@ -136,9 +125,7 @@ pub fn make_directory(path: &Path) -> Result<(), DiskError> {
     if path.is_dir() {
         return Ok(());
     }
-    let parent = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty());
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let parent = parent.unwrap_or(Path::new("."));
     make_directory(parent)?;
     fs::create_dir(path).map_err(|source| DiskError::new("mkdir", path, source))?;
@@ -221,9 +208,7 @@ impl Disk for RealDisk {
     fn length(&mut self, file: FileId) -> Result<u64, DiskError> {
         let OpenFile { file, path, .. } = self.file(file);
         let metadata = file.metadata();
-        Ok(metadata
-            .map_err(|source| DiskError::new("stat", path, source))?
-            .len())
+        Ok(metadata.map_err(|source| DiskError::new("stat", path, source))?.len())
     }
 
     fn read_at(&mut self, file: FileId, offset: u64, out: &mut [u8]) -> Result<usize, DiskError> {
@@ -260,18 +245,11 @@ impl Disk for RealDisk {
     }
 
     fn sync(&mut self, file: FileId) -> Result<(), DiskError> {
-        let OpenFile {
-            file,
-            path,
-            directory,
-            ..
-        } = self.file(file);
+        let OpenFile { file, path, directory, .. } = self.file(file);
         if *directory {
-            file.sync_all()
-                .map_err(|source| DiskError::new("fsync", path, source))
+            file.sync_all().map_err(|source| DiskError::new("fsync", path, source))
         } else {
-            file.sync_data()
-                .map_err(|source| DiskError::new("fdatasync", path, source))
+            file.sync_data().map_err(|source| DiskError::new("fdatasync", path, source))
         }
     }
 
@@ -292,11 +270,7 @@ impl Disk for RealDisk {
 
     fn random(&mut self) -> Result<u64, DiskError> {
         SysRng.try_next_u64().map_err(|error| {
-            DiskError::new(
-                "getrandom",
-                Path::new("/dev/urandom"),
-                io::Error::other(error),
-            )
+            DiskError::new("getrandom", Path::new("/dev/urandom"), io::Error::other(error))
         })
     }
 
@@ -306,9 +280,7 @@ impl Disk for RealDisk {
             | Operation::WriteZeros { file, .. }
             | Operation::SyncDirectory { file } => *file,
         };
-        let OpenFile {
-            path, file, direct, ..
-        } = &self.files[id.0];
+        let OpenFile { path, file, direct, .. } = &self.files[id.0];
         match &mut self.engine {
             Engine::Uring(uring) => uring.submit(token, operation, path, file, direct.as_ref()),
             Engine::Thread(helper) => helper.submit(token, operation, path, file),

@@ -64,11 +64,7 @@ pub fn recover(
     if segments.is_empty() {
         if boot > Boot::ZERO {
             let first = segment::path(log, 1);
-            return Err(StorageError::corrupt(
-                &first,
-                0,
-                "the log's segments are missing",
-            ));
+            return Err(StorageError::corrupt(&first, 0, "the log's segments are missing"));
         }
         segments.push(segment::create(disk, log, names, 1, segment_bytes, owner)?);
     }
@@ -101,18 +97,12 @@ pub fn recover(
     let mut tail = vec![0; (position - block) as usize];
     disk.read_at(segment.file, block, &mut tail)?;
     segments.truncate(current + 2);
-    let next = (segments.len() == current + 2)
-        .then(|| segments.pop())
-        .flatten();
+    let next = (segments.len() == current + 2).then(|| segments.pop()).flatten();
     for passed in segments.drain(..current) {
         disk.close(passed.file);
     }
-    let mut current = segments
-        .pop()
-        .expect("the segment where the log stops is among them");
-    current.filled = current
-        .filled
-        .max(position.next_multiple_of(BLOCK_BYTES as u64));
+    let mut current = segments.pop().expect("the segment where the log stops is among them");
+    current.filled = current.filled.max(position.next_multiple_of(BLOCK_BYTES as u64));
     Ok(RecoveredLog {
         entries: replay.entries,
         hard_state: replay.hard_state,
@@ -133,10 +123,7 @@ fn open_all(disk: &mut dyn Disk, log: &Path, owner: Owner) -> Result<Vec<Segment
             None if name.ends_with(".tmp") && kind == FileKind::Regular => {
                 disk.remove(&log.join(name))?;
             }
-            None => log::warn!(
-                "{} is no segment of the log: left alone",
-                log.join(name).display()
-            ),
+            None => log::warn!("{} is no segment of the log: left alone", log.join(name).display()),
         }
     }
     numbers.sort_unstable();
@@ -223,9 +210,9 @@ impl Replay {
                 self.entries.push(entry);
                 Ok(())
             }
-            Body::Truncation(from) if from == LogIndex::ZERO || from > next => Err(format!(
-                "a truncation at {from} of a log that ends before {next}"
-            )),
+            Body::Truncation(from) if from == LogIndex::ZERO || from > next => {
+                Err(format!("a truncation at {from} of a log that ends before {next}"))
+            }
             Body::Truncation(from) => {
                 self.entries.truncate(from.0 as usize - 1);
                 Ok(())
@@ -254,9 +241,7 @@ impl Replay {
 /// Behind the end of a segment that says that the log continues elsewhere, there is nothing.
 fn expect_blank(disk: &mut dyn Disk, segment: &Segment, from: u64) -> Result<(), StorageError> {
     match scan::behind(disk, segment, from, u64::MAX)? {
-        Behind {
-            written_to: None, ..
-        } => Ok(()),
+        Behind { written_to: None, .. } => Ok(()),
         _ => {
             let what = "the segment has ended here, but what follows is not zeros";
             Err(StorageError::corrupt(&segment.path, from, what))
@@ -275,10 +260,7 @@ fn expect_unused(
         let used = scan::behind(disk, segment, FIRST_RECORD, 0)?;
         if used.later.is_some() || later > current + 1 {
             let stopped = &segments[current].path;
-            let what = format!(
-                "the records stop here, but {} follows",
-                segment.path.display()
-            );
+            let what = format!("the records stop here, but {} follows", segment.path.display());
             return Err(StorageError::corrupt(stopped, at, what));
         }
         if used.written_to.is_some() {
@@ -302,19 +284,13 @@ fn cut_torn(
     // but if a yet later one left a trace, this one had been acknowledged.
     let torn_write = replay.last_write + 1;
     let behind = scan::behind(disk, segment, at, torn_write)?;
-    let what = why.map_or("zeros in place of a record".to_owned(), |why| {
-        why.to_string()
-    });
+    let what = why.map_or("zeros in place of a record".to_owned(), |why| why.to_string());
     if let Some(later) = behind.later {
         let what = format!("{what}, and a later write is there at offset {later}");
         return Err(StorageError::corrupt(&segment.path, at, what));
     }
     if why == Some(RecordError::UnknownKind) {
-        return Err(StorageError::foreign(
-            &segment.path,
-            at,
-            "written by a newer version",
-        ));
+        return Err(StorageError::foreign(&segment.path, at, "written by a newer version"));
     }
     let pending = replay.pending.take();
     if behind.written_to.is_none() && pending.is_none() {
@@ -331,9 +307,7 @@ fn cut_torn(
          acknowledged, and is cut off at offset {cut}",
         segment.path.display()
     );
-    let end = end
-        .max(at.next_multiple_of(BLOCK_BYTES as u64))
-        .min(segment.capacity);
+    let end = end.max(at.next_multiple_of(BLOCK_BYTES as u64)).min(segment.capacity);
     let mut from = cut;
     while from < end {
         let length = (end - from).min(limits::FILL_SLICE_BYTES as u64);

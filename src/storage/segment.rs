@@ -106,14 +106,7 @@ pub fn open(
         let what = format!("the segment is {length} bytes long, its header says {capacity}");
         return Err(StorageError::corrupt(&path, length.min(capacity), what));
     }
-    Ok(Segment {
-        key,
-        path,
-        file,
-        capacity,
-        filled: FIRST_RECORD,
-        promised: capacity,
-    })
+    Ok(Segment { key, path, file, capacity, filled: FIRST_RECORD, promised: capacity })
 }
 
 fn check_header(
@@ -131,10 +124,7 @@ fn check_header(
         return corrupt(HEADER_BYTES as u64, "the header fails its checksum");
     }
     if let Some(at) = rest[4..].iter().position(|byte| *byte != 0) {
-        return corrupt(
-            (HEADER_BYTES + 4 + at) as u64,
-            "the header's block holds more",
-        );
+        return corrupt((HEADER_BYTES + 4 + at) as u64, "the header's block holds more");
     }
     let format = LittleEndian::read_u32(&header[8..12]);
     if format != FORMAT {

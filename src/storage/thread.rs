@@ -50,13 +50,7 @@ impl Helper {
         let wake = Arc::clone(&event);
         let thread = std::thread::Builder::new().name("disk".to_owned());
         let thread = thread.spawn(move || work(&inbox, &outbox, &wake))?;
-        Ok(Helper {
-            jobs: Some(jobs),
-            thread: Some(thread),
-            ended,
-            ready: VecDeque::new(),
-            event,
-        })
+        Ok(Helper { jobs: Some(jobs), thread: Some(thread), ended, ready: VecDeque::new(), event })
     }
 
     /// Hands over one operation on `file`, which is called `path` now.
@@ -67,16 +61,8 @@ impl Helper {
         path: &Path,
         file: &Arc<File>,
     ) -> Result<(), DiskError> {
-        let job = Job {
-            token,
-            operation,
-            path: path.to_path_buf(),
-            file: Arc::clone(file),
-        };
-        let sent = self
-            .jobs
-            .as_ref()
-            .is_some_and(|jobs| jobs.send(job).is_ok());
+        let job = Job { token, operation, path: path.to_path_buf(), file: Arc::clone(file) };
+        let sent = self.jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok());
         if sent { Ok(()) } else { Err(gone(path)) }
     }
 
@@ -118,10 +104,7 @@ fn gone(path: &Path) -> DiskError {
 
 fn work(inbox: &Receiver<Job>, outbox: &Sender<Done>, event: &OwnedFd) {
     for job in inbox {
-        let done = Done {
-            token: job.token,
-            result: carry_out(&job),
-        };
+        let done = Done { token: job.token, result: carry_out(&job) };
         if outbox.send(done).is_err() {
             return;
         }

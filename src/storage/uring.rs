@@ -72,10 +72,7 @@ impl Direct {
                 Err(error) => Err(error),
             }
         };
-        Ok(Direct {
-            synced: open(OFlags::DSYNC)?,
-            unsynced: open(OFlags::empty())?,
-        })
+        Ok(Direct { synced: open(OFlags::DSYNC)?, unsynced: open(OFlags::empty())? })
     }
 
     /// Whether the filesystem has direct access.
@@ -104,11 +101,7 @@ impl Uring {
         // once all its operations have ended: so a killed process's last write cannot reach the
         // disk after its successor has read the log.
         ring.submitter().register_files(&[lock.as_raw_fd()])?;
-        Ok(Uring {
-            ring,
-            under_way: Slab::new(),
-            event,
-        })
+        Ok(Uring { ring, under_way: Slab::new(), event })
     }
 
     /// Starts one operation on a file, which is called `path` now.
@@ -158,8 +151,7 @@ impl Uring {
                 self.push(&[sync.user_data(user_data(slot, Part::Fsync))]);
             }
         }
-        self.enter(0)
-            .map_err(|source| DiskError::new("io_uring_enter", path, source))
+        self.enter(0).map_err(|source| DiskError::new("io_uring_enter", path, source))
     }
 
     fn push(&mut self, entries: &[squeue::Entry]) {
@@ -191,10 +183,7 @@ impl Uring {
             under_way.end_part(completion.user_data() & 3, completion.result());
             if under_way.parts == 0 {
                 let ended = self.under_way.remove(slot);
-                done.push(Done {
-                    token: ended.token,
-                    result: ended.failure.map_or(Ok(()), Err),
-                });
+                done.push(Done { token: ended.token, result: ended.failure.map_or(Ok(()), Err) });
             }
         }
     }
@@ -230,9 +219,7 @@ impl UnderWay {
 }
 
 fn write(fd: RawFd, bytes: &[u8], offset: u64) -> squeue::Entry {
-    opcode::Write::new(types::Fd(fd), bytes.as_ptr(), bytes.len() as u32)
-        .offset(offset)
-        .build()
+    opcode::Write::new(types::Fd(fd), bytes.as_ptr(), bytes.len() as u32).offset(offset).build()
 }
 
 fn user_data(slot: usize, part: Part) -> u64 {

@@ -88,9 +88,7 @@ impl Writer {
         bodies.extend(write.truncate_from.map(Body::Truncation));
         bodies.extend(write.entries.iter().cloned().map(Body::Entry));
         if let Some(state) = write.hard_state {
-            let term = self
-                .gathered_state
-                .map_or(Term::ZERO, |state| state.current_term);
+            let term = self.gathered_state.map_or(Term::ZERO, |state| state.current_term);
             assert!(term <= state.current_term, "the term never falls");
             self.gathered_state = Some(state);
             bodies.push(Body::HardState(state));
@@ -122,11 +120,7 @@ impl Writer {
         }
         // An effect may hold nothing; it is durable when what came before it is.
         if bodies.is_empty() {
-            bodies.extend(
-                self.written_state
-                    .or(Some(HardState::default()))
-                    .map(Body::HardState),
-            );
+            bodies.extend(self.written_state.or(Some(HardState::default())).map(Body::HardState));
         }
         self.owed = !self.gathered.is_empty();
         self.write(disk, bodies, UnderWay::Log(seq))
@@ -156,11 +150,7 @@ impl Writer {
 
     /// Bytes that the current segment still takes.
     fn left(&self) -> u64 {
-        let carried = if self.position == FIRST_RECORD {
-            HARD_STATE_BYTES
-        } else {
-            0
-        };
+        let carried = if self.position == FIRST_RECORD { HARD_STATE_BYTES } else { 0 };
         (self.current.capacity - self.position).saturating_sub(END_BYTES + carried)
     }
 
@@ -195,11 +185,7 @@ impl Writer {
                 if let Body::HardState(state) = body {
                     self.written_state = Some(state);
                 }
-                let record = Record {
-                    write: self.last_write,
-                    ends_write: at == last,
-                    body,
-                };
+                let record = Record { write: self.last_write, ends_write: at == last, body };
                 record::encode(self.current.key, &record, out);
             }
             let partial = end as usize % BLOCK_BYTES;
@@ -210,14 +196,9 @@ impl Writer {
         self.position = end;
         self.under_way = Some(purpose);
         let write_end = block + blocks.blocks().len() as u64;
-        let operation = Operation::WriteDurable {
-            file: self.current.file,
-            offset: block,
-            blocks,
-        };
+        let operation = Operation::WriteDurable { file: self.current.file, offset: block, blocks };
         // A slice of zeros that is under way in this very place would fall on top of the records.
-        self.ahead
-            .write_or_hold(disk, &mut self.current, write_end, operation)
+        self.ahead.write_or_hold(disk, &mut self.current, write_end, operation)
     }
 
     /// Takes what has ended; the last log write that is now durable, if there is a new one.
@@ -232,11 +213,7 @@ impl Writer {
             match token {
                 Token::Log => {
                     result?;
-                    match self
-                        .under_way
-                        .take()
-                        .expect("only a write that is under way ends")
-                    {
+                    match self.under_way.take().expect("only a write that is under way ends") {
                         UnderWay::Log(seq) => through = Some(seq),
                         UnderWay::Continues => self.enter_next(disk),
                         UnderWay::Seal => {}

@@ -67,11 +67,7 @@ impl Client {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(TIMEOUT))?;
         stream.set_write_timeout(Some(TIMEOUT))?;
-        Ok(Client {
-            stream,
-            input: Vec::new(),
-            consumed: 0,
-        })
+        Ok(Client { stream, input: Vec::new(), consumed: 0 })
     }
 
     pub fn set_timeout(&mut self, timeout: Duration) {
@@ -86,8 +82,7 @@ impl Client {
 
     /// Sends one command and waits for its reply, which must come.
     pub fn must(&mut self, words: &[&str]) -> Reply {
-        self.call(words)
-            .unwrap_or_else(|error| panic!("{words:?}: {error}"))
+        self.call(words).unwrap_or_else(|error| panic!("{words:?}: {error}"))
     }
 
     /// Sends one command.
@@ -126,10 +121,7 @@ impl Client {
 
     /// Waits for the next reply.
     pub fn receive(&mut self) -> io::Result<Reply> {
-        let deadline = self
-            .stream
-            .read_timeout()?
-            .map(|timeout| Instant::now() + timeout);
+        let deadline = self.stream.read_timeout()?.map(|timeout| Instant::now() + timeout);
         loop {
             let mut at = self.consumed;
             if let Some(reply) = decode(&self.input, &mut at)? {

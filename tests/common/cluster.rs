@@ -87,12 +87,7 @@ impl Cluster {
         }
         let mut wrappers = options.wrappers;
         wrappers.resize(count, Vec::new());
-        Cluster {
-            nodes,
-            wrappers,
-            _ports: ports,
-            directory,
-        }
+        Cluster { nodes, wrappers, _ports: ports, directory }
     }
 
     pub fn directory(&self) -> &Path {
@@ -135,11 +130,9 @@ impl Cluster {
     /// A connection to a node that should accept one.
     pub fn client(&self, position: usize) -> Client {
         let address = &self.nodes[position].client;
-        eventually(
-            &format!("node {} accepts", self.nodes[position].id),
-            PATIENCE,
-            || Client::connect(address).ok(),
-        )
+        eventually(&format!("node {} accepts", self.nodes[position].id), PATIENCE, || {
+            Client::connect(address).ok()
+        })
     }
 
     /// The lines of a node's `INFO raft`, or nothing where it does not answer.
@@ -148,19 +141,13 @@ impl Cluster {
         client.set_timeout(Duration::from_secs(2));
         let text = client.call(&["INFO", "raft"]).ok()?.text();
         let pairs = text.lines().filter_map(|line| line.split_once(':'));
-        Some(
-            pairs
-                .map(|(name, value)| (name.to_owned(), value.to_owned()))
-                .collect(),
-        )
+        Some(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
     }
 
     /// One number of a node's `INFO raft`; 0 where it does not answer.
     pub fn figure(&self, position: usize, name: &str) -> u64 {
         let info = self.info(position).unwrap_or_default();
-        info.get(name)
-            .and_then(|value| value.parse().ok())
-            .unwrap_or(0)
+        info.get(name).and_then(|value| value.parse().ok()).unwrap_or(0)
     }
 
     /// The position of the node that says it leads and can serve a write, if there is one.
@@ -202,16 +189,11 @@ impl Cluster {
 
     /// The positions of the nodes that run.
     pub fn running(&self) -> Vec<usize> {
-        (0..self.nodes.len())
-            .filter(|&position| self.nodes[position].runs())
-            .collect()
+        (0..self.nodes.len()).filter(|&position| self.nodes[position].runs()).collect()
     }
 
     /// The positions of the running nodes but this one.
     pub fn others(&self, position: usize) -> Vec<usize> {
-        self.running()
-            .into_iter()
-            .filter(|&other| other != position)
-            .collect()
+        self.running().into_iter().filter(|&other| other != position).collect()
     }
 }

@@ -59,10 +59,7 @@ impl Operation {
 /// Writes that were sent before `before` and not answered by `after`.
 pub fn writes_in_flight(history: &[Operation], before: Instant, after: Instant) -> usize {
     let in_flight = |operation: &&Operation| {
-        let open = operation
-            .done
-            .as_ref()
-            .is_none_or(|(done, _)| *done > after);
+        let open = operation.done.as_ref().is_none_or(|(done, _)| *done > after);
         operation.action.writes() && operation.sent < before && open
     };
     history.iter().filter(in_flight).count()
@@ -71,10 +68,7 @@ pub fn writes_in_flight(history: &[Operation], before: Instant, after: Instant) 
 /// The longest that any answered operation took.
 pub fn longest_wait(history: &[Operation]) -> Duration {
     let waits = history.iter().filter_map(|operation| {
-        operation
-            .done
-            .as_ref()
-            .map(|(done, _)| done.duration_since(operation.sent))
+        operation.done.as_ref().map(|(done, _)| done.duration_since(operation.sent))
     });
     waits.max().unwrap_or_default()
 }
@@ -97,25 +91,16 @@ pub fn assert_all_answered(history: &[Operation]) {
 pub fn assert_counters_linearizable(history: &[Operation], last: &BTreeMap<usize, i64>) {
     for (&counter, &last) in last {
         let of = |action: Action| -> Vec<&Operation> {
-            history
-                .iter()
-                .filter(|operation| operation.action == action)
-                .collect()
+            history.iter().filter(|operation| operation.action == action).collect()
         };
         let increments = of(Action::Increment(counter));
         let mut values: Vec<i64> = increments.iter().filter_map(|one| one.number()).collect();
         let (sent, answered) = (increments.len() as i64, values.len() as i64);
         values.sort_unstable();
         let twice = values.windows(2).find(|pair| pair[0] == pair[1]);
-        assert_eq!(
-            twice, None,
-            "counter {counter}: two increments got one number"
-        );
+        assert_eq!(twice, None, "counter {counter}: two increments got one number");
         let highest = values.last().copied().unwrap_or(0);
-        assert!(
-            highest <= last,
-            "counter {counter}: {highest} was acknowledged, {last} is left"
-        );
+        assert!(highest <= last, "counter {counter}: {highest} was acknowledged, {last} is left");
         assert!(
             (answered..=sent).contains(&last),
             "counter {counter} is {last}; {answered} increments were acknowledged of {sent} sent"
@@ -143,11 +128,7 @@ fn assert_in_order(counter: usize, increments: &[&Operation], reads: &[&Operatio
                 panic!("counter {counter}: {operation:?} ended before {earlier:?} began");
             }
         }
-        let newest = group
-            .iter()
-            .copied()
-            .chain(latest)
-            .max_by_key(|operation| operation.sent);
+        let newest = group.iter().copied().chain(latest).max_by_key(|operation| operation.sent);
         latest = newest;
     }
 }

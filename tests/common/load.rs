@@ -55,12 +55,7 @@ impl Load {
             let plan = move |position| plan(number, position);
             threads.push(std::thread::spawn(move || worker.run(plan)));
         }
-        Load {
-            stop,
-            writes_under_way,
-            answered,
-            threads,
-        }
+        Load { stop, writes_under_way, answered, threads }
     }
 
     pub fn writes_under_way(&self) -> usize {
@@ -75,10 +70,7 @@ impl Load {
     /// Sends nothing more, waits for what is under way, and gives each client's story.
     pub fn finish(self) -> Vec<Outcome> {
         self.stop.store(true, Ordering::SeqCst);
-        self.threads
-            .into_iter()
-            .map(|thread| thread.join().unwrap())
-            .collect()
+        self.threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     }
 }
 
@@ -97,16 +89,9 @@ struct Worker {
 impl Worker {
     fn run(mut self, plan: impl Fn(usize) -> Action) -> Outcome {
         let broken = self.work(plan).err();
-        let open = self
-            .waiting
-            .iter()
-            .filter(|&&at| self.operations[at].action.writes())
-            .count();
+        let open = self.waiting.iter().filter(|&&at| self.operations[at].action.writes()).count();
         self.writes_under_way.fetch_sub(open, Ordering::SeqCst);
-        Outcome {
-            operations: self.operations,
-            broken,
-        }
+        Outcome { operations: self.operations, broken }
     }
 
     fn work(&mut self, plan: impl Fn(usize) -> Action) -> io::Result<()> {
@@ -124,8 +109,7 @@ impl Worker {
                     sent: Instant::now(),
                     done: None,
                 });
-                self.writes_under_way
-                    .fetch_add(usize::from(action.writes()), Ordering::SeqCst);
+                self.writes_under_way.fetch_add(usize::from(action.writes()), Ordering::SeqCst);
             }
             self.client.send_raw(&bytes)?;
             let Some(&oldest) = self.waiting.front() else {

@@ -24,24 +24,13 @@ pub struct Node {
 
 impl Node {
     pub fn new(id: u64, client: String, file: PathBuf, data: PathBuf, log: PathBuf) -> Node {
-        Node {
-            id,
-            client,
-            file,
-            data,
-            log,
-            child: None,
-        }
+        Node { id, client, file, data, log, child: None }
     }
 
     /// Starts it. `wrapper` is a program that runs it, such as strace with its options.
     pub fn start(&mut self, wrapper: &[String]) {
         assert!(self.child.is_none(), "node {} runs already", self.id);
-        let log = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&self.log)
-            .unwrap();
+        let log = OpenOptions::new().create(true).append(true).open(&self.log).unwrap();
         let program = env!("CARGO_BIN_EXE_raftkvd").to_owned();
         let words: Vec<String> = wrapper.iter().cloned().chain([program]).collect();
         let child = Command::new(&words[0])
@@ -107,11 +96,7 @@ impl Drop for Node {
             let log = self.logged();
             let lines: Vec<&str> = log.lines().collect();
             let tail = &lines[lines.len().saturating_sub(40)..];
-            eprintln!(
-                "--- node {}'s log, its end:\n{}\n",
-                self.id,
-                tail.join("\n")
-            );
+            eprintln!("--- node {}'s log, its end:\n{}\n", self.id, tail.join("\n"));
         }
     }
 }

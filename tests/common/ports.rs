@@ -39,8 +39,5 @@ pub fn reserve(count: usize) -> Ports {
         }
     }
     assert_eq!(numbers.len(), count, "no free ports left");
-    Ports {
-        numbers,
-        _reserved: reserved,
-    }
+    Ports { numbers, _reserved: reserved }
 }

@@ -52,10 +52,7 @@ pub fn calls(prefix: &Path) -> Vec<Call> {
 pub fn ended(prefix: &Path) -> Option<f64> {
     let exits = files(prefix).into_iter().filter_map(|path| {
         let text = std::fs::read_to_string(path).unwrap();
-        let line = text
-            .lines()
-            .rev()
-            .find(|line| line.contains("+++ exited with"))?;
+        let line = text.lines().rev().find(|line| line.contains("+++ exited with"))?;
         line.split_whitespace().next()?.parse::<f64>().ok()
     });
     exits.max_by(f64::total_cmp)
@@ -65,23 +62,14 @@ fn files(prefix: &Path) -> Vec<PathBuf> {
     let name = prefix.file_name().unwrap().to_string_lossy().into_owned() + ".";
     let entries = std::fs::read_dir(prefix.parent().unwrap()).unwrap();
     let paths = entries.map(|entry| entry.unwrap().path());
-    paths
-        .filter(|path| {
-            path.file_name()
-                .unwrap()
-                .to_string_lossy()
-                .starts_with(&name)
-        })
-        .collect()
+    paths.filter(|path| path.file_name().unwrap().to_string_lossy().starts_with(&name)).collect()
 }
 
 /// From `1700000000.123456 fdatasync(5) = 0 <0.000123>`.
 fn parse(line: &str) -> Option<Call> {
     let (began, rest) = line.split_once(' ')?;
     let (name, _) = rest.split_once('(')?;
-    let took = rest
-        .rsplit_once('<')
-        .and_then(|(_, took)| took.strip_suffix('>'));
+    let took = rest.rsplit_once('<').and_then(|(_, took)| took.strip_suffix('>'));
     let took: f64 = took.and_then(|took| took.parse().ok()).unwrap_or(0.0);
     Some(Call {
         name: name.to_owned(),

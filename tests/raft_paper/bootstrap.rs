@@ -9,11 +9,7 @@ use raftkv::types::{Incarnation, LogIndex, ServerId};
 use crate::support::*;
 
 fn founders_question(term: u64, pre_vote: bool) -> Message {
-    Message::RequestVote(RequestVote {
-        pre_vote,
-        bootstrap: true,
-        ..vote_request(term, (0, 0))
-    })
+    Message::RequestVote(RequestVote { pre_vote, bootstrap: true, ..vote_request(term, (0, 0)) })
 }
 
 #[test]
@@ -40,9 +36,7 @@ fn bootstrap_first_entry_is_the_membership_with_incarnations() {
     let mut server = Start::founder(1).start();
     // Server 3 came back on another directory before it voted.
     server.peer_down(3);
-    server
-        .raft
-        .peer_up(server.now, ServerId(3), Incarnation(999));
+    server.raft.peer_up(server.now, ServerId(3), Incarnation(999));
     server.time_out();
     server.flush();
     server.hear(2, pre_vote(1, true));
@@ -57,19 +51,9 @@ fn bootstrap_first_entry_is_the_membership_with_incarnations() {
     let members: Vec<_> = membership
         .members()
         .iter()
-        .map(|member| {
-            (
-                member.id.0,
-                member.incarnation.0,
-                member.admitted.0,
-                member.voter,
-            )
-        })
+        .map(|member| (member.id.0, member.incarnation.0, member.admitted.0, member.voter))
         .collect();
-    assert_eq!(
-        members,
-        [(1, 11, 1, true), (2, 22, 1, true), (3, 999, 1, true)]
-    );
+    assert_eq!(members, [(1, 11, 1, true), (2, 22, 1, true), (3, 999, 1, true)]);
     assert_eq!(server.raft.membership(), &membership, "in force at once");
 }
 

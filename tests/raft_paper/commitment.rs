@@ -13,11 +13,7 @@ fn section_3_6_2_commits_no_entry_of_an_older_term_by_counting() {
     assert_eq!((leader.term(), leader.terms()), (4, vec![1, 2, 4]));
     leader.hear(2, matched(4, 2));
     leader.hear(3, matched(4, 2));
-    assert_eq!(
-        leader.commit(),
-        0,
-        "entry 2 could still be overwritten, as in (d)"
-    );
+    assert_eq!(leader.commit(), 0, "entry 2 could still be overwritten, as in (d)");
 
     // (e): entry 3 of its own term commits both.
     leader.hear(2, matched(4, 3));
@@ -89,11 +85,7 @@ fn section_10_2_1_a_late_completion_vouches_for_nothing_that_was_replaced() {
     // 3. The first write's completion proves entry 1 and nothing else.
     server.raft.persisted(server.now, WalSeq(1));
     assert_eq!(server.raft.durable_index(), LogIndex(1));
-    assert_eq!(
-        acknowledged(&server.flush()),
-        [],
-        "not even the term is durable"
-    );
+    assert_eq!(acknowledged(&server.flush()), [], "not even the term is durable");
     server.raft.persisted(server.now, WalSeq(2));
     assert_eq!(acknowledged(&server.flush()), [4]);
 }

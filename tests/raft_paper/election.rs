@@ -112,12 +112,8 @@ fn section_3_4_a_withheld_vote_is_not_sent_in_a_later_term() {
     let mut server = Start::member(1, &[1]).start();
     server.hear(2, ask_vote(2, (1, 1)));
     server.flush();
-    let (first, _) = *server
-        .writes
-        .last()
-        .map(|(seq, write)| (*seq, write))
-        .as_ref()
-        .expect("a vote");
+    let (first, _) =
+        *server.writes.last().map(|(seq, write)| (*seq, write)).as_ref().expect("a vote");
     server.hear(3, ask_vote(3, (1, 1)));
 
     // 2. The first write's completion frees nothing, the second one's the new vote.
@@ -131,32 +127,17 @@ fn section_3_4_a_withheld_vote_is_not_sent_in_a_later_term() {
 #[test]
 fn section_3_4_one_vote_in_a_term_first_come_first_served() {
     let mut server = Start::member(1, &[1]).start();
-    assert_eq!(
-        votes(&server.answer(2, ask_vote(2, (1, 1)))),
-        [(2, 2, true)]
-    );
-    assert_eq!(
-        votes(&server.answer(3, ask_vote(2, (9, 1)))),
-        [(3, 2, false)]
-    );
+    assert_eq!(votes(&server.answer(2, ask_vote(2, (1, 1)))), [(2, 2, true)]);
+    assert_eq!(votes(&server.answer(3, ask_vote(2, (9, 1)))), [(3, 2, false)]);
     // The same candidate asks again: the answer may have been lost.
-    assert_eq!(
-        votes(&server.answer(2, ask_vote(2, (1, 1)))),
-        [(2, 2, true)]
-    );
+    assert_eq!(votes(&server.answer(2, ask_vote(2, (1, 1)))), [(2, 2, true)]);
 }
 
 #[test]
 fn section_3_3_a_vote_survives_a_restart() {
     let mut server = Start::member(1, &[1]).term(2).voted_for(3).start();
-    assert_eq!(
-        votes(&server.answer(2, ask_vote(2, (1, 1)))),
-        [(2, 2, false)]
-    );
-    assert_eq!(
-        votes(&server.answer(3, ask_vote(2, (1, 1)))),
-        [(3, 2, true)]
-    );
+    assert_eq!(votes(&server.answer(2, ask_vote(2, (1, 1)))), [(2, 2, false)]);
+    assert_eq!(votes(&server.answer(3, ask_vote(2, (1, 1)))), [(3, 2, true)]);
 }
 
 #[test]
@@ -288,9 +269,5 @@ fn bounded_withheld_answers_while_the_disk_hangs() {
     }
     let mail = server.settle();
     assert!(votes(&mail).contains(&(2, 2, true)));
-    assert!(
-        mail.len() <= raftkv::limits::WITHHELD_MESSAGES,
-        "{}",
-        mail.len()
-    );
+    assert!(mail.len() <= raftkv::limits::WITHHELD_MESSAGES, "{}", mail.len());
 }

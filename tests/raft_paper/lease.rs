@@ -35,16 +35,8 @@ fn section_6_4_1_a_lease_counts_from_the_send_time_and_ends_before_the_timeout()
     assert!(leader.raft.has_lease(leader.now));
 
     // 2. It ends 80 % of the minimum election timeout after the sending.
-    assert!(
-        leader
-            .raft
-            .has_lease(sent.after(Duration::from_millis(119)))
-    );
-    assert!(
-        !leader
-            .raft
-            .has_lease(sent.after(Duration::from_millis(120)))
-    );
+    assert!(leader.raft.has_lease(sent.after(Duration::from_millis(119))));
+    assert!(!leader.raft.has_lease(sent.after(Duration::from_millis(120))));
 }
 
 #[test]
@@ -63,16 +55,10 @@ fn section_6_4_1_who_hears_a_leader_refuses_votes_too_and_keeps_its_term() {
     server.wait(LEAST);
     server.answer(2, append(1, (1, 1), &[], 0));
     server.now = server.now.after(ALMOST);
-    assert_eq!(
-        votes(&server.answer(3, ask_vote(5, (1, 1)))),
-        [(3, 1, false)]
-    );
+    assert_eq!(votes(&server.answer(3, ask_vote(5, (1, 1)))), [(3, 1, false)]);
     assert_eq!(server.term(), 1);
     server.now = server.now.after(Duration::from_millis(1));
-    assert_eq!(
-        votes(&server.answer(3, ask_vote(5, (1, 1)))),
-        [(3, 5, true)]
-    );
+    assert_eq!(votes(&server.answer(3, ask_vote(5, (1, 1)))), [(3, 5, true)]);
 }
 
 #[test]
@@ -80,19 +66,10 @@ fn section_6_4_1_a_server_that_just_started_refuses_votes_and_pre_votes() {
     // It may have confirmed a leader's round a moment before it was restarted.
     let mut server = Start::member(1, &[1]).lease().start();
     server.now = server.now.after(ALMOST);
-    assert_eq!(
-        votes(&server.answer(3, ask_pre_vote(2, (1, 1)))),
-        [(3, 1, false)]
-    );
-    assert_eq!(
-        votes(&server.answer(3, ask_vote(2, (1, 1)))),
-        [(3, 1, false)]
-    );
+    assert_eq!(votes(&server.answer(3, ask_pre_vote(2, (1, 1)))), [(3, 1, false)]);
+    assert_eq!(votes(&server.answer(3, ask_vote(2, (1, 1)))), [(3, 1, false)]);
     server.now = server.now.after(Duration::from_millis(1));
-    assert_eq!(
-        votes(&server.answer(3, ask_vote(2, (1, 1)))),
-        [(3, 2, true)]
-    );
+    assert_eq!(votes(&server.answer(3, ask_vote(2, (1, 1)))), [(3, 2, true)]);
 }
 
 #[test]
@@ -118,24 +95,15 @@ fn section_6_4_1_a_vote_that_was_given_is_given_again() {
     // The answer was lost; by now another leader of an older term was heard... of none, in fact.
     let mut server = Start::member(1, &[1]).lease().start();
     server.wait(LEAST);
-    assert_eq!(
-        votes(&server.answer(3, ask_vote(2, (1, 1)))),
-        [(3, 2, true)]
-    );
-    assert_eq!(
-        votes(&server.answer(3, ask_vote(2, (1, 1)))),
-        [(3, 2, true)]
-    );
+    assert_eq!(votes(&server.answer(3, ask_vote(2, (1, 1)))), [(3, 2, true)]);
+    assert_eq!(votes(&server.answer(3, ask_vote(2, (1, 1)))), [(3, 2, true)]);
 }
 
 #[test]
 fn section_6_4_1_a_transfer_is_excepted() {
     let mut server = Start::member(1, &[1]).lease().start();
     server.answer(2, append(1, (1, 1), &[], 0));
-    let request = RequestVote {
-        transfer: true,
-        ..vote_request(2, (1, 1))
-    };
+    let request = RequestVote { transfer: true, ..vote_request(2, (1, 1)) };
     let mail = server.answer(3, Message::RequestVote(request));
     assert_eq!(votes(&mail), [(3, 2, true)]);
 }
@@ -169,9 +137,6 @@ fn section_6_4_1_a_closed_connection_makes_nobody_early() {
     let deadline = server.raft.deadline();
     server.peer_down(2);
     assert_eq!(server.raft.deadline(), deadline);
-    assert_eq!(
-        votes(&server.answer(3, ask_pre_vote(2, (1, 1)))),
-        [(3, 1, false)]
-    );
+    assert_eq!(votes(&server.answer(3, ask_pre_vote(2, (1, 1)))), [(3, 1, false)]);
     assert_eq!(server.raft.role(), RoleName::Follower);
 }

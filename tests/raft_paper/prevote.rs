@@ -23,18 +23,12 @@ fn section_9_6_who_hears_the_leader_refuses_and_stays() {
     let mut server = Start::member(1, &[1]).start();
     server.answer(2, append(1, (1, 1), &[], 0));
     server.wait(LEAST - std::time::Duration::from_millis(1));
-    assert_eq!(
-        votes(&server.answer(3, ask_pre_vote(2, (1, 1)))),
-        [(3, 1, false)]
-    );
+    assert_eq!(votes(&server.answer(3, ask_pre_vote(2, (1, 1)))), [(3, 1, false)]);
     assert_eq!(server.term(), 1);
 
     // 2. An election timeout's silence later it agrees, for the term that was asked for.
     server.wait(std::time::Duration::from_millis(1));
-    assert_eq!(
-        votes(&server.answer(3, ask_pre_vote(2, (1, 1)))),
-        [(3, 2, true)]
-    );
+    assert_eq!(votes(&server.answer(3, ask_pre_vote(2, (1, 1)))), [(3, 2, true)]);
     assert_eq!(server.term(), 1, "a pre-vote changes no state");
     assert_eq!(server.raft.voted_for(), None);
 }
@@ -63,14 +57,8 @@ fn section_9_6_a_lower_term_is_answered_so_that_its_asker_catches_up() {
 #[test]
 fn section_9_6_the_log_check_holds_for_pre_votes_too() {
     let mut server = Start::member(1, &[1, 1, 2]).start();
-    assert_eq!(
-        votes(&server.answer(3, ask_pre_vote(3, (2, 2)))),
-        [(3, 2, false)]
-    );
-    assert_eq!(
-        votes(&server.answer(3, ask_pre_vote(3, (3, 2)))),
-        [(3, 3, true)]
-    );
+    assert_eq!(votes(&server.answer(3, ask_pre_vote(3, (2, 2)))), [(3, 2, false)]);
+    assert_eq!(votes(&server.answer(3, ask_pre_vote(3, (3, 2)))), [(3, 3, true)]);
 }
 
 #[test]
@@ -107,10 +95,7 @@ fn section_6_2_check_quorum_a_leader_that_reaches_no_majority_steps_down() {
     while leader.raft.is_leader() {
         leader.time_out();
         leader.settle();
-        assert!(
-            leader.now.since(begin) <= MOST + HEARTBEAT,
-            "within a timeout"
-        );
+        assert!(leader.now.since(begin) <= MOST + HEARTBEAT, "within a timeout");
     }
     assert_eq!(leader.raft.leader(), None);
     assert_eq!(leader.term(), 2, "it gives up leading, not its term");

@@ -10,10 +10,7 @@ fn section_6_4_no_read_before_this_terms_first_commit() {
     assert!(!leader.raft.is_ready());
     assert_eq!(leader.raft.request_read(), None);
     leader.answer(2, matched(2, 3));
-    assert_eq!(
-        leader.raft.request_read(),
-        Some((ReadRound(1), LogIndex(3)))
-    );
+    assert_eq!(leader.raft.request_read(), Some((ReadRound(1), LogIndex(3))));
 }
 
 #[test]
@@ -75,20 +72,12 @@ fn section_6_4_a_deposed_leader_confirms_nothing() {
 #[test]
 fn section_6_4_a_follower_echoes_the_newest_round_of_its_leader_only() {
     let mut server = Start::member(1, &[1]).start();
-    let echoed = |mail| {
-        responses(&mail)
-            .last()
-            .map(|response| response.read_round.0)
-    };
+    let echoed = |mail| responses(&mail).last().map(|response| response.read_round.0);
     assert_eq!(echoed(server.answer(2, round(2, (1, 1), 9))), Some(9));
     assert_eq!(echoed(server.answer(2, round(2, (1, 1), 8))), Some(9));
     assert_eq!(echoed(server.answer(3, round(3, (1, 1), 2))), Some(2));
     let late = server.answer(2, round(2, (1, 1), 10));
-    assert_eq!(
-        responses(&late)[0].term.0,
-        3,
-        "the deposed leader is told so"
-    );
+    assert_eq!(responses(&late)[0].term.0, 3, "the deposed leader is told so");
     assert_eq!(echoed(late), Some(0));
 }
 

@@ -103,11 +103,7 @@ fn section_3_5_a_delayed_duplicate_truncates_nothing() {
     let mail = server.answer(2, append(2, (1, 1), &[2], 0));
     assert_eq!(server.terms(), [1, 2, 2, 2]);
     assert_eq!(server.writes.len(), writes, "nothing is written");
-    assert_eq!(
-        acknowledged(&mail),
-        [4],
-        "an answer is a report of the state"
-    );
+    assert_eq!(acknowledged(&mail), [4], "an answer is a report of the state");
 }
 
 #[test]
@@ -204,10 +200,7 @@ fn section_3_5_forged_acknowledgements_commit_nothing() {
         unreachable!("matched builds a response");
     };
     for from in [2, 3, 77] {
-        let response = raftkv::proto::message::AppendEntriesResponse {
-            outcome,
-            ..response
-        };
+        let response = raftkv::proto::message::AppendEntriesResponse { outcome, ..response };
         leader.answer(from, Message::AppendEntriesResponse(response));
     }
     assert_eq!(leader.commit(), 0);
@@ -241,16 +234,10 @@ fn bounded_window_bytes_to_one_follower() {
     let payload = bytes::Bytes::from(vec![7; limits::APPEND_BYTES / 2]);
     let mut bytes = 0;
     for _ in 0..64 {
-        leader
-            .raft
-            .propose(leader.now, EntryKind::Batch, payload.clone());
+        leader.raft.propose(leader.now, EntryKind::Batch, payload.clone());
     }
     for request in appends(&leader.settle(), 2) {
-        let size: usize = request
-            .entries
-            .iter()
-            .map(|entry| entry.payload.len())
-            .sum();
+        let size: usize = request.entries.iter().map(|entry| entry.payload.len()).sum();
         assert!(size <= limits::APPEND_BYTES);
         bytes += size;
     }
@@ -303,10 +290,7 @@ fn log_full_a_leader_proposes_nothing_and_says_so() {
     assert!(!leader.raft.accepts_proposals());
     leader.wait(HEARTBEAT);
     let mail = leader.settle();
-    assert_eq!(
-        appends(&mail, 2)[0].refuses_growth,
-        Some(GrowthRefusal::Disk)
-    );
+    assert_eq!(appends(&mail, 2)[0].refuses_growth, Some(GrowthRefusal::Disk));
 }
 
 #[test]
@@ -318,10 +302,7 @@ fn log_full_a_new_leaders_first_entry_still_fits() {
     request.entries[0].kind = EntryKind::Empty;
     request.entries[0].payload = bytes::Bytes::new();
     let mail = server.answer(2, Message::AppendEntries(request));
-    assert_eq!(
-        (server.terms(), acknowledged(&mail)),
-        (vec![1, 1, 2], vec![3])
-    );
+    assert_eq!((server.terms(), acknowledged(&mail)), (vec![1, 1, 2], vec![3]));
 }
 
 #[test]
@@ -333,9 +314,7 @@ fn log_full_a_follower_that_lags_is_not_fed_in_vain() {
     follower.raft.set_room(Some(GrowthRefusal::Disk), true);
     let payload = bytes::Bytes::from(vec![7; limits::APPEND_BYTES]);
     for _ in 0..20 {
-        leader
-            .raft
-            .propose(leader.now, EntryKind::Batch, payload.clone());
+        leader.raft.propose(leader.now, EntryKind::Batch, payload.clone());
     }
 
     // 2. Over a hundred heartbeats it is sent no more than a window's worth.

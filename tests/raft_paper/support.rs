@@ -46,26 +46,14 @@ impl Start {
     /// A member of a founded cluster of three whose log holds entries of `terms`; the first one is
     /// the membership.
     pub fn member(id: u64, terms: &[u64]) -> Start {
-        let hard_state = HardState {
-            current_term: Term(terms.last().copied().unwrap_or(0)),
-            voted_for: None,
-        };
-        Start {
-            id,
-            members: 3,
-            founded: true,
-            terms: terms.to_vec(),
-            hard_state,
-            lease: false,
-        }
+        let hard_state =
+            HardState { current_term: Term(terms.last().copied().unwrap_or(0)), voted_for: None };
+        Start { id, members: 3, founded: true, terms: terms.to_vec(), hard_state, lease: false }
     }
 
     /// A server with nothing, listed with two others.
     pub fn founder(id: u64) -> Start {
-        Start {
-            founded: false,
-            ..Start::member(id, &[])
-        }
+        Start { founded: false, ..Start::member(id, &[]) }
     }
 
     pub fn of(mut self, members: u64) -> Start {
@@ -180,8 +168,7 @@ impl Server {
     }
 
     pub fn peer_up(&mut self, peer: u64) {
-        self.raft
-            .peer_up(self.now, ServerId(peer), incarnation(peer));
+        self.raft.peer_up(self.now, ServerId(peer), incarnation(peer));
     }
 
     pub fn peer_down(&mut self, peer: u64) {
@@ -295,10 +282,7 @@ pub fn append_request(term: u64, prev: (u64, u64), terms: &[u64], commit: u64) -
 /// A heartbeat that carries a read round.
 pub fn round(term: u64, prev: (u64, u64), round: u64) -> Message {
     let request = append_request(term, prev, &[], 0);
-    Message::AppendEntries(AppendEntries {
-        read_round: ReadRound(round),
-        ..request
-    })
+    Message::AppendEntries(AppendEntries { read_round: ReadRound(round), ..request })
 }
 
 pub fn matched(term: u64, match_index: u64) -> Message {
@@ -320,10 +304,7 @@ pub fn ask_vote(term: u64, last: (u64, u64)) -> Message {
 }
 
 pub fn ask_pre_vote(term: u64, last: (u64, u64)) -> Message {
-    Message::RequestVote(RequestVote {
-        pre_vote: true,
-        ..vote_request(term, last)
-    })
+    Message::RequestVote(RequestVote { pre_vote: true, ..vote_request(term, last) })
 }
 
 /// A question for a vote from a candidate whose last entry is `last` = (index, term).
@@ -347,12 +328,7 @@ pub fn pre_vote(term: u64, granted: bool) -> Message {
 }
 
 fn vote_message(term: u64, pre_vote: bool, granted: bool) -> Message {
-    Message::Vote(Vote {
-        term: Term(term),
-        pre_vote,
-        granted,
-        cluster_time: None,
-    })
+    Message::Vote(Vote { term: Term(term), pre_vote, granted, cluster_time: None })
 }
 
 /// The votes in `mail`: to whom, of which term, granted or not.

@@ -32,30 +32,18 @@ pub fn entry(index: u64, term: u64, payload: &[u8]) -> Entry {
 }
 
 pub fn state(term: u64, voted_for: u64) -> HardState {
-    HardState {
-        current_term: Term(term),
-        voted_for: Some(ServerId(voted_for)),
-    }
+    HardState { current_term: Term(term), voted_for: Some(ServerId(voted_for)) }
 }
 
 pub fn entries(entries: Vec<Entry>) -> LogWrite {
-    LogWrite {
-        entries,
-        ..LogWrite::default()
-    }
+    LogWrite { entries, ..LogWrite::default() }
 }
 
 /// Blocks until the storage has something to complete.
 pub fn wait_readable(storage: &Storage) {
     let fd = storage.completion_fd();
-    let mut polled = [rustix::event::PollFd::new(
-        &fd,
-        rustix::event::PollFlags::IN,
-    )];
-    let timeout = rustix::event::Timespec {
-        tv_sec: 10,
-        tv_nsec: 0,
-    };
+    let mut polled = [rustix::event::PollFd::new(&fd, rustix::event::PollFlags::IN)];
+    let timeout = rustix::event::Timespec { tv_sec: 10, tv_nsec: 0 };
     let ready = rustix::event::poll(&mut polled, Some(&timeout)).unwrap();
     assert_eq!(ready, 1, "nothing ended within ten seconds");
     let _ = fd.as_fd();
@@ -72,10 +60,7 @@ pub fn persist(storage: &mut Storage, seq: u64, write: &LogWrite) -> Result<(), 
 pub fn wait_for(storage: &mut Storage, seq: u64) -> Result<(), StorageError> {
     loop {
         wait_readable(storage);
-        if storage
-            .complete()?
-            .is_some_and(|through| through >= WalSeq(seq))
-        {
+        if storage.complete()?.is_some_and(|through| through >= WalSeq(seq)) {
             return Ok(());
         }
         storage.submit()?;

@@ -51,10 +51,7 @@ impl Cluster {
         let mut cluster = Cluster {
             raftkvd: raftkvd.to_owned(),
             dir: dir.to_owned(),
-            endpoints: clients
-                .iter()
-                .map(|port| format!("127.0.0.1:{port}"))
-                .collect(),
+            endpoints: clients.iter().map(|port| format!("127.0.0.1:{port}")).collect(),
             children: (0..NODES).map(|_| None).collect(),
         };
         for node in 0..NODES {
@@ -101,9 +98,7 @@ impl Cluster {
 
     /// Sends a signal to a running node.
     pub fn signal(&self, node: usize, signal: Signal) -> io::Result<()> {
-        let child = self.children[node]
-            .as_ref()
-            .expect("only running nodes are sent signals");
+        let child = self.children[node].as_ref().expect("only running nodes are sent signals");
         Ok(kill_process(Pid::from_child(child), signal)?)
     }
 
@@ -135,11 +130,7 @@ impl Cluster {
         let [leader] = leaders[..] else {
             return Err(format!("{} leaders", leaders.len()));
         };
-        let committed = infos
-            .iter()
-            .map(|info| info.commit_index)
-            .max()
-            .unwrap_or_default();
+        let committed = infos.iter().map(|info| info.commit_index).max().unwrap_or_default();
         for (node, info) in infos.iter().enumerate() {
             if info.leader_id != leader as u64 + 1 {
                 return Err(format!("node {} follows {}", node + 1, info.leader_id));
@@ -160,20 +151,14 @@ impl Cluster {
             Value::Bulk(text) | Value::Text(text) => String::from_utf8_lossy(&text).into_owned(),
             other => return Err(format!("node {}: INFO raft: {other:?}", node + 1)),
         };
-        let fields: BTreeMap<_, _> = text
-            .lines()
-            .filter_map(|line| line.trim_end().split_once(':'))
-            .collect();
+        let fields: BTreeMap<_, _> =
+            text.lines().filter_map(|line| line.trim_end().split_once(':')).collect();
         let field = |name: &str| {
-            fields
-                .get(name)
-                .copied()
-                .ok_or(format!("node {}: no {name} in INFO raft", node + 1))
+            fields.get(name).copied().ok_or(format!("node {}: no {name} in INFO raft", node + 1))
         };
         let number = |name: &str| {
             let text = field(name)?;
-            text.parse()
-                .map_err(|_| format!("node {}: {name} is {text}", node + 1))
+            text.parse().map_err(|_| format!("node {}: {name} is {text}", node + 1))
         };
         Ok(Info {
             is_leader: field("raft_role")? == "leader",
@@ -195,10 +180,7 @@ impl Cluster {
             if let Some(child) = child
                 && let Some(status) = child.try_wait()?
             {
-                return Err(io::Error::other(format!(
-                    "node {} ended: {status}",
-                    node + 1
-                )));
+                return Err(io::Error::other(format!("node {} ended: {status}", node + 1)));
             }
         }
         Ok(())
@@ -217,13 +199,9 @@ impl Drop for Cluster {
 
 /// Ports that were free a moment ago.
 fn free_ports(count: usize) -> io::Result<Vec<u16>> {
-    let listeners: Vec<_> = (0..count)
-        .map(|_| TcpListener::bind("127.0.0.1:0"))
-        .collect::<io::Result<_>>()?;
-    listeners
-        .iter()
-        .map(|listener| Ok(listener.local_addr()?.port()))
-        .collect()
+    let listeners: Vec<_> =
+        (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<io::Result<_>>()?;
+    listeners.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
 }
 
 fn configuration(dir: &Path, peers: &[u16], clients: &[u16]) -> String {

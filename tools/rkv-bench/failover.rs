@@ -84,10 +84,7 @@ pub fn run(arguments: &FailoverArguments) -> io::Result<bool> {
     let rounds =
         Cluster::start(&raftkvd, &dir).and_then(|mut cluster| run_rounds(arguments, &mut cluster));
     let rounds = rounds.map_err(|error| {
-        io::Error::new(
-            error.kind(),
-            format!("{error} (what the nodes said: {})", dir.display()),
-        )
+        io::Error::new(error.kind(), format!("{error} (what the nodes said: {})", dir.display()))
     })?;
     if arguments.dir.is_none() {
         fs::remove_dir_all(&dir)?;
@@ -147,10 +144,7 @@ fn run_round(
     drop(writes);
     *count = match writer.join() {
         Ok(counted) => counted.map_err(|error| {
-            io::Error::other(format!(
-                "a write through node {} failed: {error}",
-                survivor + 1
-            ))
+            io::Error::other(format!("a write through node {} failed: {error}", survivor + 1))
         })?,
         Err(panic) => std::panic::resume_unwind(panic),
     };
@@ -161,11 +155,7 @@ fn run_round(
         leader,
         survivor,
         failover: last.acknowledged - killed,
-        longest_write: seen
-            .iter()
-            .map(|it| it.acknowledged - it.sent)
-            .max()
-            .unwrap_or_default(),
+        longest_write: seen.iter().map(|it| it.acknowledged - it.sent).max().unwrap_or_default(),
         writes: seen.len(),
     })
 }

@@ -23,12 +23,7 @@ use crate::workload::{Kind, Workload, key_name, random_value};
 #[derive(Args, Debug)]
 pub struct LoadArguments {
     /// The nodes; connections are spread over them
-    #[arg(
-        short,
-        long = "connect",
-        value_name = "HOST:PORT,...",
-        value_delimiter = ','
-    )]
+    #[arg(short, long = "connect", value_name = "HOST:PORT,...", value_delimiter = ',')]
     #[arg(default_value = "127.0.0.1:7101")]
     connect: Vec<String>,
 
@@ -108,10 +103,7 @@ fn plan_of(arguments: &LoadArguments) -> io::Result<Plan> {
         addresses.extend(found.next());
     }
     if addresses.is_empty() {
-        return Err(io::Error::new(
-            io::ErrorKind::NotFound,
-            "no endpoint has an address",
-        ));
+        return Err(io::Error::new(io::ErrorKind::NotFound, "no endpoint has an address"));
     }
     Ok(Plan {
         addresses,
@@ -142,13 +134,7 @@ fn fill(arguments: &LoadArguments) -> io::Result<()> {
     while number < arguments.keys {
         let end = arguments.keys.min(number + 1000);
         let commands: Vec<Vec<Vec<u8>>> = (number..end)
-            .map(|number| {
-                vec![
-                    b"SET".to_vec(),
-                    key_name(number).into_bytes(),
-                    value.clone(),
-                ]
-            })
+            .map(|number| vec![b"SET".to_vec(), key_name(number).into_bytes(), value.clone()])
             .collect();
         for result in client.pipeline(&commands) {
             result.map_err(|error| io::Error::other(format!("filling the keys: {error}")))?;

@@ -32,11 +32,7 @@ Exit code: 0 if there was no error, 1 if there was one, 2 for bad usage.";
 
 /// The command line.
 #[derive(Parser)]
-#[command(
-    name = "rkv-bench",
-    version,
-    about = "Measures a Redis-protocol server"
-)]
+#[command(name = "rkv-bench", version, about = "Measures a Redis-protocol server")]
 #[command(long_about = LONG_ABOUT, after_help = AFTER_HELP, args_conflicts_with_subcommands = true)]
 struct Arguments {
     #[command(subcommand)]

@@ -48,9 +48,7 @@ impl Report {
 
     /// Adds another worker's results. They ran side by side.
     pub fn merge(&mut self, other: &Report) {
-        self.latencies
-            .add(&other.latencies)
-            .expect("both have the same bounds");
+        self.latencies.add(&other.latencies).expect("both have the same bounds");
         for (word, count) in &other.errors {
             self.record_errors(word, *count);
         }
@@ -93,25 +91,14 @@ impl Report {
         if self.requests() > 0 {
             let latencies = self.latencies_ms();
             out.push_str("  latency ms ");
-            latencies
-                .iter()
-                .for_each(|(name, _)| out.push_str(&format!("{name:>10}")));
+            latencies.iter().for_each(|(name, _)| out.push_str(&format!("{name:>10}")));
             out.push_str("\n             ");
-            latencies
-                .iter()
-                .for_each(|(_, value)| out.push_str(&format!("{value:>10.3}")));
+            latencies.iter().for_each(|(_, value)| out.push_str(&format!("{value:>10.3}")));
             out.push('\n');
         }
-        let errors: Vec<_> = self
-            .errors
-            .iter()
-            .map(|(word, count)| format!("{word} {count}"))
-            .collect();
-        let errors = if errors.is_empty() {
-            "none".to_owned()
-        } else {
-            errors.join(", ")
-        };
+        let errors: Vec<_> =
+            self.errors.iter().map(|(word, count)| format!("{word} {count}")).collect();
+        let errors = if errors.is_empty() { "none".to_owned() } else { errors.join(", ") };
         out + &format!("  errors      {errors}\n")
     }
 

@@ -127,9 +127,7 @@ pub fn run(plan: &Plan, thread: usize, threads: usize, answered: &AtomicU64) -> 
         }
         let waited = worker.last_reply.elapsed();
         if waited > STALLED || is_over && waited > LAST_REPLIES {
-            connections
-                .iter_mut()
-                .for_each(|connection| worker.lose(connection, "no-reply"));
+            connections.iter_mut().for_each(|connection| worker.lose(connection, "no-reply"));
             break;
         }
     }
@@ -311,8 +309,7 @@ impl Worker<'_> {
             _ => connection.batch_is_measured,
         };
         if is_measured {
-            self.report
-                .record_errors(word, connection.awaited.max(1) as u64);
+            self.report.record_errors(word, connection.awaited.max(1) as u64);
         }
         connection.stream = None;
         connection.decoder = ReplyDecoder::new();
@@ -332,9 +329,7 @@ mod tests {
     #[test]
     fn share_adds_up() {
         for (total, threads) in [(10, 3), (1, 4), (0, 2), (1000, 7)] {
-            let shares: u64 = (0..threads)
-                .map(|thread| share(total, thread, threads))
-                .sum();
+            let shares: u64 = (0..threads).map(|thread| share(total, thread, threads)).sum();
             assert_eq!(shares, total);
         }
     }

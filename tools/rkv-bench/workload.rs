@@ -143,15 +143,7 @@ mod tests {
     use raftkv::proto::reply_decoder::ReplyDecoder;
 
     fn commands(kind: Kind) -> Commands {
-        Commands::new(
-            &Workload {
-                kind,
-                keys: 10,
-                value_bytes: 5,
-                read_percent: 50,
-            },
-            3,
-        )
+        Commands::new(&Workload { kind, keys: 10, value_bytes: 5, read_percent: 50 }, 3)
     }
 
     fn next(commands: &mut Commands) -> Vec<String> {
@@ -189,20 +181,14 @@ mod tests {
         assert_eq!(next(&mut commands), ["CAS", "bench:cas:3", "0", "1"]);
         assert_eq!(commands.error_of(&Value::Integer(1)), None);
         assert_eq!(next(&mut commands), ["CAS", "bench:cas:3", "1", "2"]);
-        assert_eq!(
-            commands.error_of(&Value::Integer(0)).as_deref(),
-            Some("not-swapped")
-        );
+        assert_eq!(commands.error_of(&Value::Integer(0)).as_deref(), Some("not-swapped"));
         assert_eq!(next(&mut commands), ["SET", "bench:cas:3", "0"]);
     }
 
     #[test]
     fn error_of_is_the_first_word() {
         let error = Value::Error("CLUSTERDOWN no leader".to_owned());
-        assert_eq!(
-            commands(Kind::Set).error_of(&error).as_deref(),
-            Some("CLUSTERDOWN")
-        );
+        assert_eq!(commands(Kind::Set).error_of(&error).as_deref(), Some("CLUSTERDOWN"));
         assert_eq!(commands(Kind::Incr).error_of(&Value::Integer(0)), None);
     }
 }

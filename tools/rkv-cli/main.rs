@@ -46,12 +46,7 @@ reached, 2 for bad usage.";
 #[command(after_help = AFTER_HELP)]
 struct Arguments {
     /// The nodes to try, in this order; the other members are found by asking one of them
-    #[arg(
-        short,
-        long = "connect",
-        value_name = "HOST:PORT,...",
-        value_delimiter = ','
-    )]
+    #[arg(short, long = "connect", value_name = "HOST:PORT,...", value_delimiter = ',')]
     #[arg(default_value = "127.0.0.1:7101", value_parser = parse_endpoint)]
     connect: Vec<String>,
 
@@ -77,11 +72,7 @@ struct Arguments {
     timeout: u64,
 
     /// The command and its arguments
-    #[arg(
-        trailing_var_arg = true,
-        allow_hyphen_values = true,
-        value_name = "COMMAND"
-    )]
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
     command: Vec<OsString>,
 }
 
@@ -163,24 +154,13 @@ fn main() -> ExitCode {
         _ => Style::Raw,
     };
     let mut options = Options::new(arguments.connect);
-    options.wire = if arguments.text {
-        Wire::Text
-    } else {
-        Wire::Frames
-    };
+    options.wire = if arguments.text { Wire::Text } else { Wire::Frames };
     options.reply_timeout = Duration::from_secs(arguments.timeout);
     options.retry_timeout = options.retry_timeout.max(options.reply_timeout);
-    let mut session = Session {
-        client: Client::new(options),
-        style,
-    };
+    let mut session = Session { client: Client::new(options), style };
 
     let outcome = if !arguments.command.is_empty() {
-        let args: Vec<_> = arguments
-            .command
-            .into_iter()
-            .map(OsString::into_vec)
-            .collect();
+        let args: Vec<_> = arguments.command.into_iter().map(OsString::into_vec).collect();
         session.run(&args)
     } else if io::stdin().is_terminal() {
         prompt::run(&mut session)
@@ -221,10 +201,7 @@ mod tests {
     #[test]
     fn arguments_reject_an_endpoint_without_a_port() {
         for endpoint in ["localhost", ":7101", "a:0", "a:70000", "a:1,"] {
-            assert!(
-                Arguments::try_parse_from(["rkv-cli", "-c", endpoint]).is_err(),
-                "{endpoint}"
-            );
+            assert!(Arguments::try_parse_from(["rkv-cli", "-c", endpoint]).is_err(), "{endpoint}");
         }
         let parsed = Arguments::parse_from(["rkv-cli", "-c", "a:1,[::1]:2"]);
         assert_eq!(parsed.connect, ["a:1", "[::1]:2"]);

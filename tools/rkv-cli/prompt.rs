@@ -65,12 +65,7 @@ fn candidates(names: &[String], typed: &str) -> Vec<Pair> {
     }
     let wanted = typed.to_ascii_uppercase();
     let fitting = names.iter().filter(|name| name.starts_with(&wanted));
-    fitting
-        .map(|name| Pair {
-            display: name.clone(),
-            replacement: format!("{name} "),
-        })
-        .collect()
+    fitting.map(|name| Pair { display: name.clone(), replacement: format!("{name} ") }).collect()
 }
 
 /// The names in a reply to `COMMAND`.
@@ -95,10 +90,7 @@ fn names_of(reply: Value) -> Vec<String> {
 }
 
 fn command_names(client: &mut Client) -> Vec<String> {
-    client
-        .command(&["COMMAND"])
-        .map(names_of)
-        .unwrap_or_default()
+    client.command(&["COMMAND"]).map(names_of).unwrap_or_default()
 }
 
 fn history_file() -> Option<PathBuf> {
@@ -123,10 +115,7 @@ pub fn run(session: &mut Session) -> io::Result<Outcome> {
         .build();
     let mut editor: Editor<Completion, FileHistory> =
         Editor::with_config(config).map_err(io::Error::other)?;
-    editor.set_helper(Some(Completion {
-        names,
-        history: HistoryHinter::new(),
-    }));
+    editor.set_helper(Some(Completion { names, history: HistoryHinter::new() }));
     let history = history_file();
     if let Some(path) = &history {
         // There is none on the first run.
@@ -178,10 +167,7 @@ mod tests {
         let names = names_of(reply);
         assert_eq!(names, ["GET", "GETREV", "SET"]);
         let found = |typed: &str| -> Vec<String> {
-            candidates(&names, typed)
-                .into_iter()
-                .map(|pair| pair.replacement)
-                .collect()
+            candidates(&names, typed).into_iter().map(|pair| pair.replacement).collect()
         };
         assert_eq!(found("ge"), ["GET ", "GETREV "]);
         assert_eq!(found("S"), ["SET "]);

@@ -62,8 +62,7 @@ pub fn is_for_stderr(error: &ClientError, style: Style) -> bool {
 /// Commands whose reply is a text for people, shown as it is.
 fn is_text(args: &[Vec<u8>]) -> bool {
     let word = |place: usize, expected: &str| {
-        args.get(place)
-            .is_some_and(|arg| arg.eq_ignore_ascii_case(expected.as_bytes()))
+        args.get(place).is_some_and(|arg| arg.eq_ignore_ascii_case(expected.as_bytes()))
     };
     word(0, "INFO")
         || word(0, "CLIENT") && (word(1, "LIST") || word(1, "INFO"))
@@ -261,10 +260,7 @@ mod tests {
         ]);
         let expected = "1# \"a\" => (double) 1.5\n2# \"b\" => 1~ (true)\n3# \"c\" => \n   1~ (nil)\n   2~ (nil)\n";
         assert_eq!(shown(&map, Style::Typed), expected);
-        assert_eq!(
-            shown(&Value::Map(Vec::new()), Style::Typed),
-            "(empty hash)\n"
-        );
+        assert_eq!(shown(&Value::Map(Vec::new()), Style::Typed), "(empty hash)\n");
     }
 
     #[test]

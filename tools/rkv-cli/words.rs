@@ -30,9 +30,7 @@ pub fn split(line: &[u8]) -> Option<Vec<Vec<u8>>> {
 
 /// `rest` lies behind a closing quote.
 fn closed(rest: &[u8]) -> Option<&[u8]> {
-    rest.first()
-        .is_none_or(u8::is_ascii_whitespace)
-        .then_some(rest)
+    rest.first().is_none_or(u8::is_ascii_whitespace).then_some(rest)
 }
 
 /// Returns what lies behind the closing quote.
@@ -91,12 +89,7 @@ mod tests {
 
     fn words(line: &str) -> Option<Vec<String>> {
         let words = split(line.as_bytes())?;
-        Some(
-            words
-                .iter()
-                .map(|word| word.escape_ascii().to_string())
-                .collect(),
-        )
+        Some(words.iter().map(|word| word.escape_ascii().to_string()).collect())
     }
 
     fn some(expected: &[&str]) -> Option<Vec<String>> {

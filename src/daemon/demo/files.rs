@@ -36,11 +36,7 @@ pub fn prepare(arguments: &DemoArguments) -> Result<Vec<NodeFiles>, String> {
         .map_err(|error| format!("--dir: {}: {error}", arguments.dir.display()))?;
     let dir = std::path::absolute(&arguments.dir)
         .map_err(|error| format!("--dir: {}: {error}", arguments.dir.display()))?;
-    if config_path(&dir, 1).exists() {
-        resume(arguments, &dir)
-    } else {
-        create(arguments, &dir)
-    }
+    if config_path(&dir, 1).exists() { resume(arguments, &dir) } else { create(arguments, &dir) }
 }
 
 fn config_path(dir: &Path, id: u16) -> PathBuf {
@@ -51,16 +47,11 @@ fn create(arguments: &DemoArguments, dir: &Path) -> Result<Vec<NodeFiles>, Strin
     let nodes = arguments.nodes.unwrap_or(NODES);
     let base = arguments.base_port.unwrap_or(BASE_PORT);
     if nodes == 0 || usize::from(nodes) > limits::MEMBERS {
-        return Err(format!(
-            "--nodes: is {nodes}, expected 1 to {}",
-            limits::MEMBERS
-        ));
+        return Err(format!("--nodes: is {nodes}, expected 1 to {}", limits::MEMBERS));
     }
     let highest = u16::MAX - HTTP_OFFSET - nodes;
     if base > highest {
-        return Err(format!(
-            "--base-port: is {base}, expected at most {highest}"
-        ));
+        return Err(format!("--base-port: is {base}, expected at most {highest}"));
     }
     // Node 1's file is written last: its presence says that all of them are there.
     for id in (1..=nodes).rev() {
@@ -90,21 +81,13 @@ fn resume(arguments: &DemoArguments, dir: &Path) -> Result<Vec<NodeFiles>, Strin
     let nodes = read(dir)?;
     let held = nodes.len();
     let shown = arguments.dir.display();
-    if arguments
-        .nodes
-        .is_some_and(|asked| usize::from(asked) != held)
-    {
+    if arguments.nodes.is_some_and(|asked| usize::from(asked) != held) {
         return Err(format!(
             "--nodes: {shown} holds a demo of {held}; leave --nodes out, or give another --dir"
         ));
     }
-    let first = nodes
-        .first()
-        .map(|node| node.config.own().client.clone())
-        .unwrap_or_default();
-    let asked = arguments
-        .base_port
-        .map(|base| format!("127.0.0.1:{}", base.saturating_add(1)));
+    let first = nodes.first().map(|node| node.config.own().client.clone()).unwrap_or_default();
+    let asked = arguments.base_port.map(|base| format!("127.0.0.1:{}", base.saturating_add(1)));
     if asked.is_some_and(|asked| asked != first) {
         return Err(format!(
             "--base-port: {shown} holds a demo whose node 1 is at {first}; leave --base-port out, \
@@ -128,10 +111,7 @@ fn read_one(dir: &Path, id: u16) -> Result<NodeFiles, String> {
     let file = config_path(dir, id);
     let data = dir.join(format!("node{id}"));
     // The directory may have been moved since it was written: where it is now counts.
-    let overrides = Overrides {
-        id: None,
-        data_dir: Some(data.clone()),
-    };
+    let overrides = Overrides { id: None, data_dir: Some(data.clone()) };
     Ok(NodeFiles {
         config: crate::daemon::configuration(Some(&file), &overrides)?,
         file,

@@ -66,10 +66,7 @@ struct Asked {
 
 impl Asked {
     fn listen() -> std::io::Result<Asked> {
-        Ok(Asked {
-            signals: Signals::new([SIGINT, SIGTERM, SIGHUP])?,
-            times: 0,
-        })
+        Ok(Asked { signals: Signals::new([SIGINT, SIGTERM, SIGHUP])?, times: 0 })
     }
 
     fn times(&mut self) -> usize {
@@ -141,10 +138,7 @@ fn introduction(running: &[DemoNode], arguments: &DemoArguments) -> String {
     for node in running {
         let own = node.files.config.own();
         let (id, pid, log) = (own.id.0, node.child.id(), node.files.log.display());
-        text += &format!(
-            "  {id:<5} {pid:<8} {:<16} {:<16} {log}\n",
-            own.client, own.peer
-        );
+        text += &format!("  {id:<5} {pid:<8} {:<16} {:<16} {log}\n", own.client, own.peer);
         clients.push(own.client.as_str());
     }
     let any = clients.first().copied().unwrap_or_default();
@@ -170,7 +164,5 @@ Kill one (kill -9 {pid}) and go on with the others.
 /// Prints at once. That nobody reads it any more is no reason to end the nodes.
 fn say(text: &str) {
     let mut stdout = std::io::stdout().lock();
-    let _unread = stdout
-        .write_all(text.as_bytes())
-        .and_then(|()| stdout.flush());
+    let _unread = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
 }

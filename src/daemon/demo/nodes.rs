@@ -55,10 +55,7 @@ impl DemoNode {
     /// One line for the operator.
     pub fn start(files: NodeFiles) -> Result<DemoNode, String> {
         let start = || -> io::Result<Child> {
-            let log = OpenOptions::new()
-                .create(true)
-                .append(true)
-                .open(&files.log)?;
+            let log = OpenOptions::new().create(true).append(true).open(&files.log)?;
             Command::new(std::env::current_exe()?)
                 .arg("-c")
                 .arg(&files.file)
@@ -74,11 +71,7 @@ impl DemoNode {
                 .spawn()
         };
         match start() {
-            Ok(child) => Ok(DemoNode {
-                files,
-                child,
-                ended: false,
-            }),
+            Ok(child) => Ok(DemoNode { files, child, ended: false }),
             Err(error) => Err(format!("node {}: {error}", files.config.id)),
         }
     }
@@ -89,10 +82,7 @@ impl DemoNode {
             return None;
         }
         // A child that cannot be waited for has been reaped: it is gone as well.
-        let status = self
-            .child
-            .try_wait()
-            .unwrap_or(Some(ExitStatus::default()))?;
+        let status = self.child.try_wait().unwrap_or(Some(ExitStatus::default()))?;
         self.ended = true;
         Some(status)
     }
@@ -107,9 +97,7 @@ impl DemoNode {
         let (address, _) = self.files.config.client_listen();
         let answer = ask(address, "RAFT HEALTH\r\nINFO raft\r\nQUIT\r\n").ok()?;
         let rest = answer.strip_prefix("+OK\r\n")?;
-        let line = rest
-            .lines()
-            .find_map(|line| line.strip_prefix("raft_leader_id:"))?;
+        let line = rest.lines().find_map(|line| line.strip_prefix("raft_leader_id:"))?;
         line.trim().parse().ok().filter(|&id| id != 0)
     }
 
