@@ -156,6 +156,9 @@ impl Clients {
     /// Closes the client behind its last reply; nothing more is taken from it.
     pub fn close(&mut self, id: ClientId, effects: &mut Vec<Effect>) {
         let Some(client) = self.find(id) else { return };
+        if client.closing {
+            return;
+        }
         client.closing = true;
         if client.slots.is_empty() {
             effects.push(Effect::Close { client: id });

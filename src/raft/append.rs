@@ -6,7 +6,7 @@
 
 use super::membership::Membership;
 use super::server::{Raft, Role};
-use crate::proto::entry::EntryKind;
+use crate::proto::entry::{Entry, EntryKind};
 use crate::proto::message::{AppendEntries, AppendEntriesResponse, AppendOutcome, Message};
 use crate::types::{Instant, LogIndex, ReadRound, ServerId, Term};
 
@@ -60,6 +60,7 @@ impl Raft {
             self.become_follower(now, request.term, Some(from));
         }
         self.leader_heard = Some(now);
+        self.leader_contact = now;
         self.leader_refuses_growth = request.refuses_growth;
         self.hurry_until = Instant::ZERO;
         self.clock.hear(now, request.cluster_time);
@@ -71,6 +72,14 @@ impl Raft {
     fn append_from_leader(&mut self, request: AppendEntries) {
         let AppendEntries { prev_log_index, prev_log_term, leader_commit, read_round, .. } =
             request;
+        if self.log_is_full && prev_log_index > self.log.last_index() {
+            // To ask for what doesn't fit would have it sent in vain, again and again. Once there
+            // is room, the next heartbeat is rejected, and the leader goes back.
+            let following = self.following();
+            following.read_round = following.read_round.max(read_round);
+            following.owes_answer = true;
+            return;
+        }
         if self.log.term_at(prev_log_index) != Some(prev_log_term) {
             let hint_index = self.log.last_possible_match(prev_log_index, prev_log_term);
             let hint_term = self.log.term_at(hint_index).expect("a match is within the log");
@@ -88,7 +97,7 @@ impl Raft {
             // acknowledged entries (§3.5).
             let own_term = self.log.term_at(index);
             if own_term != Some(entry.term) {
-                if self.log_is_full {
+                if self.log_is_full && !self.begins_term(&entry) {
                     // What doesn't fit isn't taken; the leader sees a follower that lags.
                     break;
                 }
@@ -134,6 +143,14 @@ impl Raft {
         let read_round = following.read_round;
         let response = AppendEntriesResponse { term, read_round, outcome };
         self.outbox.push((leader, Message::AppendEntriesResponse(response)));
+    }
+
+    /// Whether this is a leader's empty first entry. There are no more of them than of terms, so it
+    /// fits where terms and votes do; without it a full cluster's new leader could serve no read.
+    fn begins_term(&self, entry: &Entry) -> bool {
+        let before = self.log.term_at(entry.index.prev());
+        let is_empty = entry.kind == EntryKind::Empty && entry.payload.is_empty();
+        is_empty && before.is_some_and(|before| entry.term > before)
     }
 
     fn following(&mut self) -> &mut Following {

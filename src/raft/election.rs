@@ -47,6 +47,11 @@ impl Raft {
             self.reset_election_timer(now);
             return;
         }
+        if matches!(self.role, Role::Candidate(_)) && !self.durability.is_hard_state_persisted() {
+            // A slow disk: nobody was asked yet, and another campaign would wait for it as long.
+            self.reset_candidate_timer(now);
+            return;
+        }
         self.leader = None;
         self.leader_heard = None;
         self.role = Role::PreCandidate(Ballot::default());
@@ -96,12 +101,14 @@ impl Raft {
         if request.pre_vote {
             return self.receive_pre_vote_request(now, from, request);
         }
-        // A lease leans on nobody voting while it may hold.
-        let protects_leader = self.config.lease && !request.transfer && self.hears_leader(now);
-        if request.term > self.current_term && !protects_leader {
+        let protects_lease = !request.transfer && self.lease_may_hold(now);
+        if request.term > self.current_term && !protects_lease {
             self.become_follower(now, request.term, None);
         }
-        let may_vote = self.voted_for.is_none_or(|voted_for| voted_for == from);
+        let may_vote = match self.voted_for {
+            None => !protects_lease,
+            Some(voted_for) => voted_for == from,
+        };
         let granted = request.term == self.current_term && may_vote && self.would_follow(&request);
         if granted {
             if self.voted_for.is_none() {
@@ -118,7 +125,8 @@ impl Raft {
     fn receive_pre_vote_request(&mut self, now: Instant, from: ServerId, request: RequestVote) {
         let granted = request.term > self.current_term
             && self.would_follow(&request)
-            && !self.hears_leader(now);
+            && !self.hears_leader(now)
+            && !self.lease_may_hold(now);
         let term = if granted { request.term } else { self.current_term };
         let vote = self.vote(now, term, true, granted);
         self.outbox.push((from, vote));
@@ -286,6 +294,14 @@ impl Raft {
         if now < self.hurry_until {
             let retry = self.random_between(HURRY_RETRY.0, HURRY_RETRY.1);
             self.election_deadline = now.after(retry);
+            /// Whether some leader's lease may hold, as far as this server can tell (§6.4.1): a lease leans
+            /// on nobody voting for the minimum election timeout after it last heard a leader, or started,
+            /// because it may have heard one just before. A higher term in between changes nothing.
+            fn lease_may_hold(&self, now: Instant) -> bool {
+                let least = self.config.election_timeout.0;
+                let is_recent = now.since(self.leader_contact) < least;
+                self.config.lease && (self.is_leader() || is_recent)
+            }
         } else {
             self.reset_election_timer(now);
         }

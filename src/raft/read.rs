@@ -57,6 +57,7 @@ impl Raft {
                 self.config.lease
                     && self.is_ready()
                     && leading.transfer.is_none()
+                    && !leading.lease_forfeited
                     && now < leading.lease_until
             }
             _ => false,

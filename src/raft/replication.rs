@@ -33,6 +33,9 @@ pub(super) struct Leading {
     pub rounds_sent: VecDeque<(ReadRound, Instant)>,
     /// Until when the lease holds.
     pub lease_until: Instant,
+    /// Whether a successor was told to campaign in this term: its order may be late, and votes for
+    /// it wait for no lease.
+    pub lease_forfeited: bool,
     pub transfer: Option<Transfer>,
 }
 
@@ -47,6 +50,7 @@ impl Leading {
             round_requested: false,
             rounds_sent: VecDeque::new(),
             lease_until: Instant::ZERO,
+            lease_forfeited: false,
             transfer: None,
         }
     }

@@ -18,6 +18,7 @@ use super::log::Log;
 use super::membership::Membership;
 use super::replication::Leading;
 use crate::config::RaftConfig;
+use crate::limits;
 use crate::proto::entry::{Entry, EntryKind, HardState, LogWrite};
 use crate::proto::message::{GrowthRefusal, Message};
 use crate::types::{
@@ -129,6 +130,9 @@ pub struct Raft {
     pub(super) election_deadline: Instant,
     /// When the current leader was last heard; `None` once its connection closed.
     pub(super) leader_heard: Option<Instant>,
+    /// When any leader was last heard, or this server started. Never forgotten, unlike
+    /// `leader_heard`: a lease that was confirmed then may still hold (§6.4.1).
+    pub(super) leader_contact: Instant,
     /// Until then, refused pre-votes are asked again after milliseconds: the leader's connection
     /// closed, and the others will notice any moment.
     pub(super) hurry_until: Instant,
@@ -168,6 +172,7 @@ impl Raft {
             clock: ClusterClock::new(now),
             election_deadline: now,
             leader_heard: None,
+            leader_contact: now,
             hurry_until: Instant::ZERO,
             links: BTreeMap::new(),
             withheld: VecDeque::new(),
@@ -435,8 +440,12 @@ impl Raft {
         self.durability.save_hard_state(HardState { current_term, voted_for });
     }
 
-    /// Sends `message` once the newest term and vote are durable.
+    /// Sends `message` once the newest term and vote are durable. At the bound it is dropped: the
+    /// disk hangs, and whoever waits for it asks again.
     pub(super) fn withhold(&mut self, to: ServerId, message: Message) {
+        if self.withheld.len() >= limits::WITHHELD_MESSAGES {
+            return;
+        }
         let until = self.durability.hard_state_seq();
         self.withheld.push_back(Withheld { until, to, message });
     }

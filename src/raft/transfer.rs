@@ -57,6 +57,7 @@ impl Raft {
         let is_caught_up = progress.is_some_and(|progress| progress.match_index == last_index);
         if is_caught_up && !transfer.is_told {
             transfer.is_told = true;
+            leading.lease_forfeited = true;
             self.outbox.push((transfer.to, Message::TimeoutNow { term }));
         }
     }
