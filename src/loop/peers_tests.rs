@@ -11,6 +11,9 @@ use crate::types::{Boot, Incarnation, Nonce};
 
 const FIRST_TOKEN: usize = 100;
 
+/// News and faults of a turn, each with the place of the peer it is about.
+type Happened = (Vec<(usize, News)>, Vec<(usize, Fault)>);
+
 /// One server's side.
 struct Side {
     poll: Poll,
@@ -45,7 +48,7 @@ impl Side {
     }
 
     /// One turn: what was said, and where, and the faults.
-    fn turn(&mut self) -> (Vec<(usize, News)>, Vec<(usize, Fault)>) {
+    fn turn(&mut self) -> Happened {
         let Side { poll, events, peers, own, now } = self;
         poll.poll(events, Some(Duration::from_millis(5))).unwrap();
         for event in events.iter() {

@@ -289,19 +289,20 @@ impl Raft {
         self.is_leader() || self.leader_heard.is_some_and(|heard| now.since(heard) < least)
     }
 
+    /// Whether some leader's lease may hold, as far as this server can tell (§6.4.1): a lease leans
+    /// on nobody voting for the minimum election timeout after it last heard a leader, or started,
+    /// because it may have heard one just before. A higher term in between changes nothing.
+    fn lease_may_hold(&self, now: Instant) -> bool {
+        let least = self.config.election_timeout.0;
+        let is_recent = now.since(self.leader_contact) < least;
+        self.config.lease && (self.is_leader() || is_recent)
+    }
+
     /// A candidate tries again after an election timeout, or after milliseconds in a hurry.
     fn reset_candidate_timer(&mut self, now: Instant) {
         if now < self.hurry_until {
             let retry = self.random_between(HURRY_RETRY.0, HURRY_RETRY.1);
             self.election_deadline = now.after(retry);
-            /// Whether some leader's lease may hold, as far as this server can tell (§6.4.1): a lease leans
-            /// on nobody voting for the minimum election timeout after it last heard a leader, or started,
-            /// because it may have heard one just before. A higher term in between changes nothing.
-            fn lease_may_hold(&self, now: Instant) -> bool {
-                let least = self.config.election_timeout.0;
-                let is_recent = now.since(self.leader_contact) < least;
-                self.config.lease && (self.is_leader() || is_recent)
-            }
         } else {
             self.reset_election_timer(now);
         }
