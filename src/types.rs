@@ -163,6 +163,18 @@ impl ClusterTime {
     }
 }
 
+/// How much the log on disk can still grow.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Room {
+    /// No worry.
+    #[default]
+    Ample,
+    /// Only the reserve is left: growing commands are refused, deletions go on.
+    Scarce,
+    /// Only room for terms and votes is left: nothing is appended.
+    Exhausted,
+}
+
 /// A client connection: the driver's slot for it, and a generation that tells two users of one
 /// slot apart.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

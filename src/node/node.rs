@@ -13,7 +13,7 @@ use bytes::Bytes;
 use super::clients::Clients;
 use super::gateway::Gateway;
 use super::reads::Reads;
-use super::{Effect, Facts, Input, Peer, Role, Room, Status};
+use super::{Effect, Facts, Input, Peer, Role, Status};
 use crate::config::Config;
 use crate::kv::command::{self, Command, ReadContext};
 use crate::kv::machine::StateMachine;
@@ -22,7 +22,7 @@ use crate::proto::entry::{EntryKind, Recovered};
 use crate::proto::message::{Envelope, GrowthRefusal, Message, Packet};
 use crate::raft::{Action, Founder, Raft, RoleName, Setup};
 use crate::types::{
-    ClientId, ClusterTime, Identity, Incarnation, Instant, LogIndex, ServerId, Term,
+    ClientId, ClusterTime, Identity, Incarnation, Instant, LogIndex, Room, ServerId, Term,
 };
 
 /// A batch or a read request that was not answered for so many election timeouts is sent again.
