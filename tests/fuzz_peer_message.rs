@@ -130,6 +130,9 @@ fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     cut_short.truncate(cut_short.len() - 1);
     let mut trailing = seed(5, Message::TimeoutNow { term: Term(7) });
     trailing.push(0);
+    // Found by the fuzzer: a time beside the flag that says that there is none.
+    let mut vote_with_hidden_time = seed(2, Message::Vote(vote));
+    *vote_with_hidden_time.last_mut().unwrap() = 1;
     let mut unknown = seed(5, Message::TimeoutNow { term: Term(7) });
     unknown[41] = 99;
     let mut count_huge = seed(5, Message::AppendEntries(append(&[], 3)));
@@ -159,6 +162,7 @@ fn seeds() -> Vec<(&'static str, Vec<u8>)> {
             "read-index-response",
             seed(5, Message::ReadIndexResponse { id, index: LogIndex(u64::MAX) }),
         ),
+        ("vote-with-hidden-time", vote_with_hidden_time),
         ("cut-short", cut_short),
         ("trailing", trailing),
         ("unknown-kind", unknown),
