@@ -17,6 +17,7 @@ use super::{Effect, Facts, Input, Peer, Role, Status};
 use crate::config::Config;
 use crate::kv::command::{self, Command, ReadContext};
 use crate::kv::machine::StateMachine;
+use crate::limits;
 use crate::proto::batch::{Batch, Standing};
 use crate::proto::entry::{EntryKind, Recovered};
 use crate::proto::message::{Envelope, GrowthRefusal, Message, Packet};
@@ -170,7 +171,7 @@ impl Node {
     pub fn accepts_requests(&self) -> bool {
         self.gateway.has_room()
             && self.reads.has_room()
-            && self.parked_bytes < crate::limits::GATEWAY_WAITING_BYTES
+            && self.parked_bytes < limits::GATEWAY_WAITING_BYTES
             && self.stop_deadline.is_none()
     }
 
@@ -281,8 +282,12 @@ impl Node {
     /// A gateway's batch, to be appended if this node leads; if it doesn't, the gateway sends it
     /// again to whoever does.
     fn receive_forward(&mut self, now: Instant, from: ServerId, payload: Bytes) {
+        // A larger entry would fit no AppendEntries: once appended, it would wedge replication.
+        let fits = payload.len() <= limits::BATCH_BYTES;
         match Batch::decode(&payload) {
-            Some(batch) if batch.id.gateway.server == from => self.append_batch(now, payload),
+            Some(batch) if fits && batch.id.gateway.server == from => {
+                self.append_batch(now, payload);
+            }
             _ => self.counters.malformed += 1,
         }
     }
@@ -418,10 +423,12 @@ impl Node {
         }
     }
 
-    /// Whether this node has to let keys expire: it leads, and no entry is on its way that would
-    /// move the clock anyway.
+    /// Whether this node has to let keys expire: it leads and can append, and no entry is on its
+    /// way that would move the clock anyway.
     fn is_timekeeper(&self) -> bool {
-        self.raft.is_ready() && self.raft.log().last_index() == self.machine.last_applied()
+        self.raft.is_ready()
+            && self.raft.accepts_proposals()
+            && self.raft.log().last_index() == self.machine.last_applied()
     }
 
     /// When the next key's deadline comes, for the timekeeper.

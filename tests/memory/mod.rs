@@ -267,7 +267,8 @@ impl Cluster {
         self.events.insert((self.now.after(delay), self.next_event), event);
     }
 
-    fn give(&mut self, id: ServerId, input: Input) {
+    /// Puts an input into the inbox of a server that runs.
+    pub fn give(&mut self, id: ServerId, input: Input) {
         let server = self.servers.get_mut(&id).expect("a server of this cluster");
         if server.node.is_some() {
             server.inbox.push(input);
