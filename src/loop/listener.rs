@@ -136,16 +136,28 @@ impl Listener {
         }
     }
 
-    /// Accepts one connection on the reserved descriptor and closes it. Whether the reserve stands
-    /// again afterwards. The kernel looks for a descriptor before it looks at the queue, so that
-    /// nobody may have been waiting: that is seen here, or accepting would be tried on and on.
+    /// Accepts one connection on the reserved descriptor and closes it. Whether that went well and
+    /// the reserve stands again. The kernel looks for a descriptor before it looks at the queue, so
+    /// that nobody may have been waiting: that is seen here, or accepting would be tried on and on.
     fn turn_one_away(&mut self) -> bool {
-        if let (Some(_), Some(socket)) = (self.reserve.take(), &self.socket) {
-            let accepted = socket.accept();
-            self.ready = !accepted.is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
-        }
+        // Closed before the attempt, or its descriptor would not be free for it.
+        drop(self.reserve.take());
+        let Some(socket) = &self.socket else {
+            return false;
+        };
+        let was_turned_away = match socket.accept() {
+            Ok(connection) => {
+                drop(connection);
+                true
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                self.ready = false;
+                true
+            }
+            Err(_) => false,
+        };
         self.reserve = File::open("/dev/null").ok();
-        self.reserve.is_some()
+        was_turned_away && self.reserve.is_some()
     }
 }
 
