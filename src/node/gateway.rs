@@ -116,10 +116,7 @@ impl Gateway {
         command: &'static Command,
         args: Args<'_>,
     ) {
-        let is_full = self.gathering.as_ref().is_some_and(|gathered| {
-            gathered.builder.bytes() + args.encoded().len() > limits::BATCH_BYTES
-        });
-        if is_full {
+        if self.gathering.as_ref().is_some_and(|gathered| !gathered.builder.fits(&args)) {
             self.end_turn();
         }
         let gathered = self.gathered(now);

@@ -170,8 +170,14 @@ impl Raft {
 
     /// §3.4: a new term, a vote for oneself, and a question to everyone else.
     pub(super) fn campaign(&mut self, now: Instant, transfer: bool) {
+        let term = self.current_term.next();
+        if term == self.current_term {
+            // Somebody named the last term that there is. To vote in it twice would break
+            // election-safety; without another term there are no more elections.
+            return self.step_down(now);
+        }
         self.withheld.clear();
-        self.save_hard_state(self.current_term.next(), Some(self.id));
+        self.save_hard_state(term, Some(self.id));
         self.leader = None;
         self.role = Role::Candidate(Ballot { transfer, ..Ballot::default() });
         self.reset_candidate_timer(now);
