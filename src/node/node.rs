@@ -102,7 +102,7 @@ impl Node {
             seed,
         };
         let known = recovered.known_peers.into_iter();
-        Node {
+        let mut node = Node {
             config: config.clone(),
             identity,
             known_peers: known.map(|peer| (peer.server, peer)).collect(),
@@ -123,7 +123,9 @@ impl Node {
             is_abandoned: false,
             actions: Vec::new(),
             monotone: Monotone::default(),
-        }
+        };
+        node.check_own_membership(now);
+        node
     }
 
     /// Handles one input. It cannot fail: decoders reject malformed input before it gets here, and
@@ -236,13 +238,13 @@ impl Node {
         self.config.raft.election_timeout.1 * RESEND_ELECTION_TIMEOUTS
     }
 
-    /// When pending batches are sent again. What a leader has appended is in its log; there is
-    /// nobody to send it to.
+    /// When pending batches are sent again. What a leader has appended is in its log, unless a gap
+    /// shows that it isn't.
     fn resend_deadline(&self) -> Instant {
-        if self.raft.is_leader() {
+        if self.raft.is_leader() && !self.gateway.has_seen_gap() {
             return Instant::NEVER;
         }
-        self.gateway.resend_deadline(self.resend_after())
+        self.gateway.resend_deadline(self.resend_after(), self.config.raft.heartbeat)
     }
 
     fn peer_up(&mut self, now: Instant, peer: ServerId, incarnation: Incarnation) {
@@ -423,12 +425,12 @@ impl Node {
         }
     }
 
-    /// Whether this node has to let keys expire: it leads and can append, and no entry is on its
-    /// way that would move the clock anyway.
+    /// Whether this node has to let keys expire: it leads, and no entry is on its way that would
+    /// move the clock anyway. A leader that can append nothing (its log is full, it hands over) must
+    /// not want a tick for it: a deadline that stays in the past would have the driver spin.
     fn is_timekeeper(&self) -> bool {
-        self.raft.is_ready()
-            && self.raft.accepts_proposals()
-            && self.raft.log().last_index() == self.machine.last_applied()
+        let may_append = self.raft.is_ready() && self.raft.accepts_proposals();
+        may_append && self.raft.log().last_index() == self.machine.last_applied()
     }
 
     /// When the next key's deadline comes, for the timekeeper.

@@ -101,6 +101,11 @@ impl Raft {
                     // What doesn't fit isn't taken; the leader sees a follower that lags.
                     break;
                 }
+                if index <= self.commit_index {
+                    // No leader lacks a committed entry (§3.6.3). A peer that contradicts one is
+                    // broken; that must not take this server down with it.
+                    break;
+                }
                 if own_term.is_some() {
                     self.truncate_from(index);
                 }

@@ -192,7 +192,10 @@ impl Raft {
             return;
         }
         progress.last_heard = now;
-        progress.read_round = progress.read_round.max(response.read_round);
+        // Nobody can have seen a round that has not begun.
+        if response.read_round <= leading.read_round {
+            progress.read_round = progress.read_round.max(response.read_round);
+        }
         match response.outcome {
             AppendOutcome::Match { match_index } if match_index <= self.log.last_index() => {
                 if progress.matched(match_index) {

@@ -132,3 +132,13 @@ fn section_3_5_the_commit_index_is_told_without_a_heartbeat() {
     assert_eq!(appends(&mail, 2)[0].leader_commit, LogIndex(3));
     assert_eq!(appends(&mail, 3)[0].leader_commit, LogIndex(3));
 }
+
+#[test]
+fn section_3_6_3_a_committed_entry_is_given_up_for_no_message() {
+    let mut server = Start::member(1, &[1, 1, 1]).start();
+    server.answer(2, append(1, (3, 1), &[], 3));
+    assert_eq!(server.commit(), 3);
+    let mail = server.answer(3, append(9, (1, 1), &[9, 9, 9], 4));
+    assert_eq!((server.terms(), server.commit()), (vec![1, 1, 1], 3));
+    assert_eq!(acknowledged(&mail), [1], "what is the same, and no more");
+}

@@ -99,3 +99,13 @@ fn section_6_4_a_server_alone_confirms_its_own_round() {
     server.flush();
     assert_eq!(server.raft.confirmed_round(), round);
 }
+
+#[test]
+fn section_6_4_an_echo_of_a_round_that_has_not_begun_confirms_nothing() {
+    let mut leader = elect(Start::member(1, &[1]));
+    leader.answer(2, matched(2, 2));
+    leader.answer(2, echo(2, 2, u64::MAX));
+    let (round, _) = leader.raft.request_read().expect("it is ready");
+    leader.flush();
+    assert!(leader.raft.confirmed_round() < round);
+}
