@@ -88,6 +88,10 @@ pub const CLIENT_OUTPUT_BYTES: usize = 64 * 1024 * 1024;
 /// waits for ever, so this leaves room for the pipelines that people write.
 pub const CLIENT_OUTPUT_PAUSE_BYTES: usize = 16 * 1024 * 1024;
 
+/// Commands of one client that are not yet answered. At the bound its socket is not read: behind
+/// one that takes long, cheap ones would otherwise pile up without end.
+pub const CLIENT_AWAITED_COMMANDS: u32 = 16 * 1024;
+
 /// Bytes read from one socket in one turn.
 pub const READ_BUDGET_BYTES: usize = 256 * 1024;
 

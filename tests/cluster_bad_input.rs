@@ -289,6 +289,56 @@ fn client_that_never_reads_costs_a_bounded_amount_of_memory() {
 }
 
 #[test]
+fn packet_of_large_reads_costs_a_bounded_amount_of_memory() {
+    let cluster = single("");
+    let process_id = cluster.nodes[0].process_id();
+    let mut other = cluster.client(0);
+    let value = "v".repeat(1024 * 1024);
+    assert_eq!(other.must(&["SET", "big", &value]), Reply::ok());
+    let before = status_kib(process_id, "VmRSS:");
+    // A gibibyte of replies to a few kilobytes of commands: reads alone, and behind a write.
+    let reads = b"GET big\r\n".repeat(1000);
+    for commands in [reads.clone(), [&b"SET a 1\r\n"[..], &reads].concat()] {
+        let mut greedy = connect(&cluster.nodes[0].client);
+        greedy.write_all(&commands).unwrap();
+        rest(&mut greedy);
+        assert_eq!(other.must(&["PING"]), Reply::Simple("PONG".to_owned()));
+    }
+    let peak = status_kib(process_id, "VmHWM:");
+    let bound = before + 4 * (limits::CLIENT_OUTPUT_BYTES as u64 / 1024);
+    println!("{before} KiB before, {peak} KiB at the most");
+    assert!(peak < bound, "{peak} KiB");
+}
+
+#[test]
+fn many_commands_behind_one_that_waits_are_left_in_the_socket() {
+    let mut cluster = Cluster::start();
+    let leader = cluster.wait_for_leader();
+    for other in cluster.others(leader) {
+        cluster.kill(other);
+    }
+    // A write that cannot be decided, and all the cheap commands that the connection takes.
+    let process_id = cluster.nodes[leader].process_id();
+    let before = status_kib(process_id, "VmRSS:");
+    let mut stream = connect(&cluster.nodes[leader].client);
+    stream.set_write_timeout(Some(SECOND)).unwrap();
+    stream.write_all(b"SET a 1\r\n").unwrap();
+    let pings = b"PING\r\n".repeat(10_000);
+    let mut sent = 0;
+    while sent < 500 && stream.write_all(&pings).is_ok() {
+        sent += 1;
+    }
+    let after = status_kib(process_id, "VmRSS:");
+    println!("{sent} times {} bytes sent; {before} KiB before, {after} KiB after", pings.len());
+    assert!(sent < 500, "all of it was taken");
+    assert!(after < before + 32 * 1024, "{after} KiB");
+    // The end: every command is answered, in order, once the first one is.
+    let mut answer = vec![0; b"-INDOUBT".len()];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(answer, b"-INDOUBT");
+}
+
+#[test]
 fn ten_thousand_idle_clients_cost_memory_only() {
     // As many as this process and the node may have, up to the default limit less a few.
     let limit = getrlimit(Resource::Nofile);

@@ -106,7 +106,10 @@ impl Client {
     /// Whether reading it now would bring something, and what it would bring is wanted.
     pub(super) fn wants_read(&self) -> bool {
         let wanted = match self.phase {
-            Phase::Open => self.output.pending_bytes() <= limits::CLIENT_OUTPUT_PAUSE_BYTES,
+            Phase::Open => {
+                self.output.pending_bytes() <= limits::CLIENT_OUTPUT_PAUSE_BYTES
+                    && self.conversation.awaited() < limits::CLIENT_AWAITED_COMMANDS
+            }
             Phase::Lingering => true,
             Phase::Finishing | Phase::Closing | Phase::Gone => false,
         };

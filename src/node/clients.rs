@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 
 use super::{ClientInfo, Effect, Requests};
 use crate::kv::connection::ReadMode;
+use crate::limits;
 use crate::proto::reply::{Protocol, Reply};
 use crate::types::{ClientId, Instant};
 
@@ -53,6 +54,13 @@ pub struct Client {
     slots: VecDeque<Slot>,
     /// The number of the first slot.
     first_slot: u64,
+    /// Bytes of replies that wait in their slots.
+    held_bytes: usize,
+    /// Bytes of replies that left in the turn of that number.
+    left_bytes: usize,
+    left_in: u64,
+    /// It asked for more at once than may wait for one client: nothing more is answered.
+    is_cut_off: bool,
 }
 
 #[derive(Debug)]
@@ -66,6 +74,8 @@ struct Slot {
 pub struct Clients {
     connections: Vec<Option<Client>>,
     count: usize,
+    /// Turns so far.
+    turn: u64,
 }
 
 impl Clients {
@@ -97,6 +107,10 @@ impl Clients {
             generation: id.generation,
             slots: VecDeque::new(),
             first_slot: 0,
+            held_bytes: 0,
+            left_bytes: 0,
+            left_in: 0,
+            is_cut_off: false,
         };
         let before = self.connections[place].replace(client);
         assert!(before.is_none(), "the driver says that a client is gone before it reuses a slot");
@@ -133,11 +147,35 @@ impl Clients {
         Some(Origin { client: id, slot })
     }
 
-    /// Answers a command; whatever may leave now does. Nothing happens if the client is gone.
+    /// The turn is over: its replies are the driver's now.
+    pub fn end_turn(&mut self) {
+        self.turn += 1;
+    }
+
+    /// Whether anybody is left to be answered. Who is not costs no evaluation.
+    pub fn awaits(&mut self, origin: Origin) -> bool {
+        self.find(origin.client).is_some_and(|client| !client.is_cut_off)
+    }
+
+    /// Answers a command; whatever may leave now does. Nothing happens if the client is gone. One
+    /// that is owed more than may wait for a client is closed: a packet of short reads can ask for
+    /// more memory than there is, and the driver sees replies only when all of them are made.
     pub fn answer(&mut self, origin: Origin, reply: Reply, effects: &mut Vec<Effect>) {
-        let Some(client) = self.find(origin.client) else {
+        let turn = self.turn;
+        let Some(client) = self.find(origin.client).filter(|client| !client.is_cut_off) else {
             return;
         };
+        if client.left_in != turn {
+            (client.left_in, client.left_bytes) = (turn, 0);
+        }
+        if client.held_bytes + client.left_bytes > limits::CLIENT_OUTPUT_BYTES {
+            client.is_cut_off = true;
+            client.closing = true;
+            client.slots.clear();
+            effects.push(Effect::Close { client: origin.client });
+            return;
+        }
+        client.held_bytes += reply.payload_bytes();
         let place = origin.slot.checked_sub(client.first_slot).expect("a slot is answered once");
         let slot = client.slots.get_mut(place as usize).expect("an origin names an opened slot");
         assert!(slot.reply.is_none(), "exactly-once: a command has one reply");
@@ -146,6 +184,8 @@ impl Clients {
             let Slot { protocol, reply } = client.slots.pop_front().expect("just seen");
             let reply = reply.expect("just seen");
             client.first_slot += 1;
+            client.held_bytes -= reply.payload_bytes();
+            client.left_bytes += reply.payload_bytes();
             effects.push(Effect::Reply { client: origin.client, protocol, reply });
         }
         if client.closing && client.slots.is_empty() {

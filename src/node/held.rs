@@ -68,7 +68,9 @@ impl HeldReads {
             && read.position <= position
         {
             let args = Args::new(read.count, &self.arena[read.start..read.end]);
-            clients.answer(read.origin, evaluate(read.command, context, args), effects);
+            if clients.awaits(read.origin) {
+                clients.answer(read.origin, evaluate(read.command, context, args), effects);
+            }
             next += 1;
         }
         next

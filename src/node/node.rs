@@ -341,6 +341,7 @@ impl Node {
         self.flush_raft(now, effects);
         // Where this node is its own majority, the round that was just begun is confirmed already.
         self.release_reads(now, effects);
+        self.clients.end_turn();
     }
 
     /// Under a new leader, or in a new term, everything pending is sent and asked again.

@@ -57,6 +57,22 @@ impl Reply {
         Reply::Bulk(Bytes::copy_from_slice(bytes))
     }
 
+    /// Bytes of what it carries: less than its encoding takes.
+    pub fn payload_bytes(&self) -> usize {
+        match self {
+            Reply::Simple(text) | Reply::Word(text) => text.len(),
+            Reply::Error(text) => text.len(),
+            Reply::Bulk(bytes) | Reply::Text(bytes) => bytes.len(),
+            Reply::Integer(_) | Reply::Nil | Reply::NilArray => 0,
+            Reply::Array(replies) | Reply::Set(replies) => {
+                replies.iter().map(Reply::payload_bytes).sum()
+            }
+            Reply::Map(pairs) => {
+                pairs.iter().map(|(key, value)| key.payload_bytes() + value.payload_bytes()).sum()
+            }
+        }
+    }
+
     /// Appends the reply as the connection's protocol has it.
     pub fn encode(&self, protocol: Protocol, out: &mut Vec<u8>) {
         match self {
