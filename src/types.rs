@@ -131,10 +131,15 @@ impl ClusterId {
 }
 
 impl Instant {
-    /// This instant and `duration` more.
+    /// This instant and `duration` more; [`NEVER`](Instant::NEVER) where that is past the range. A
+    /// key may live for longer than 2^64 nanoseconds.
     #[must_use]
     pub const fn after(self, duration: Duration) -> Instant {
-        Instant(self.0.saturating_add(duration.as_nanos() as u64))
+        let nanos = duration.as_nanos();
+        if nanos > u64::MAX as u128 {
+            return Instant::NEVER;
+        }
+        Instant(self.0.saturating_add(nanos as u64))
     }
 
     /// The time from `earlier` to this instant, zero if `earlier` is later.
@@ -161,6 +166,18 @@ impl ClusterTime {
     pub const fn plus_ms(self, duration_ms: u64) -> ClusterTime {
         ClusterTime(self.0.saturating_add(duration_ms))
     }
+}
+
+/// How much the log on disk can still grow.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Room {
+    /// No worry.
+    #[default]
+    Ample,
+    /// Only the reserve is left: growing commands are refused, deletions go on.
+    Scarce,
+    /// Only room for terms and votes is left: nothing is appended.
+    Exhausted,
 }
 
 /// A client connection: the driver's slot for it, and a generation that tells two users of one

@@ -6,7 +6,8 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use raftkv::storage::{Storage, StorageError, SyncMode};
+use raftkv::config::SyncMode;
+use raftkv::storage::{Storage, StorageError};
 use raftkv::types::{Boot, Identity, Incarnation, Nonce, ServerId};
 use storage_support::*;
 
@@ -144,7 +145,7 @@ fn a_full_filesystem_is_survived() {
         let options = options(&data, sync, 64 * 1024);
         let (mut storage, _) = open(&options);
         let mut seq = 0;
-        while storage.room() == raftkv::storage::Room::Ample {
+        while storage.room() == raftkv::types::Room::Ample {
             seq += 1;
             persist(&mut storage, seq, &entries(vec![entry(seq, 1, &[9; 5000])])).unwrap();
             assert!(seq < 300);
@@ -160,7 +161,7 @@ fn a_full_filesystem_is_survived() {
         assert!(more.unwrap().success());
         storage.retry_room();
         persist(&mut storage, 1, &entries(vec![entry(seq + 1, 1, &[9; 90_000])])).unwrap();
-        assert_eq!(storage.room(), raftkv::storage::Room::Ample);
+        assert_eq!(storage.room(), raftkv::types::Room::Ample);
         storage.close().unwrap();
         fs::remove_dir_all(&data).unwrap();
         let limit = ["-o", "remount,size=1m"];

@@ -2,8 +2,10 @@
 
 mod storage_support;
 
+use raftkv::config::SyncMode;
 use raftkv::proto::entry::LogWrite;
-use raftkv::storage::{Room, Storage, StorageError, SyncMode};
+use raftkv::storage::{Storage, StorageError};
+use raftkv::types::Room;
 use raftkv::types::{Boot, LogIndex, ServerId, WalSeq};
 use storage_support::*;
 

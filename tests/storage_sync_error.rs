@@ -5,7 +5,8 @@ mod storage_support;
 
 use std::process::Command;
 
-use raftkv::storage::{StorageError, SyncMode};
+use raftkv::config::SyncMode;
+use raftkv::storage::StorageError;
 use storage_support::*;
 
 const DIRECTORY: &str = "RAFTKV_TEST_SYNC_ERROR_DIR";

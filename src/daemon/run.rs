@@ -11,7 +11,7 @@ use rand::rngs::SysRng;
 use rustix::process::set_parent_process_death_signal;
 use rustix::process::{Pid, Resource, Rlimit, Signal, getppid, getrlimit, setrlimit};
 
-use raftkv::config::{Config, SyncMode};
+use raftkv::config::Config;
 use raftkv::event_loop::{Clock, Listeners, LoopError, Server};
 use raftkv::limits;
 use raftkv::node::Node;
@@ -60,11 +60,7 @@ fn serve(config: &Config) -> Result<(), String> {
         dir: config.data_dir.clone(),
         cluster: config.cluster.name.clone(),
         server: config.id,
-        sync: match config.storage.sync {
-            SyncMode::Auto => storage::SyncMode::Auto,
-            SyncMode::Uring => storage::SyncMode::Uring,
-            SyncMode::Thread => storage::SyncMode::Thread,
-        },
+        sync: config.storage.sync,
         segment_bytes: config.storage.segment_bytes,
     };
     let opened = Storage::open(&options).map_err(|error| error.to_string())?;

@@ -171,7 +171,9 @@ fn condition<'a>(options: &Options<'a>) -> Result<Condition<'a>, CommandError> {
 /// Carries out a SET.
 pub(super) fn apply(context: &mut WriteContext<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let set = parse(args)?;
-    let before = context.store.get(set.key);
+    // A plain SET overwrites whatever is there: it needn't be looked up.
+    let looks_back = set.get || set.expiry == Expiry::Keep || set.condition != Condition::Always;
+    let before = if looks_back { context.store.get(set.key) } else { None };
     let deadline = match set.expiry {
         Expiry::Clear => None,
         Expiry::Keep => before.and_then(|item| item.deadline),

@@ -35,8 +35,8 @@ use crate::config::Config;
 use crate::limits;
 use crate::node::{Effect, Node, Requests, Role};
 use crate::proto::hello;
-use crate::storage::{Room, Storage, StorageError};
-use crate::types::{Instant, ServerId, Term};
+use crate::storage::{Storage, StorageError};
+use crate::types::{Instant, Room, ServerId, Term};
 
 pub use self::clock::Clock;
 pub use self::listener::Listeners;

@@ -175,7 +175,7 @@ fn peers_refused_hello_is_heard_with_its_reason() {
     let (there, _) = large.hears();
 
     let text = "another disk".to_owned();
-    let refused = HelloRefused { code: Refusal::SenderIncarnation, text };
+    let refused = HelloRefused { code: Refusal::LostDisk, text };
     large.peers.refuse(there, &refused, large.poll.registry(), large.now);
     let (_, News::Refused(heard)) = small.hears() else { panic!("the refusal is heard") };
     assert_eq!(heard, refused);

@@ -12,10 +12,9 @@ use super::{
     facts,
 };
 use crate::limits;
-use crate::node::{self, Effect, Facts, Input, RefusalCode};
+use crate::node::{Effect, Facts, Input};
 use crate::proto::hello::{Hello, HelloRefused, Refusal};
-use crate::storage::Room;
-use crate::types::Instant;
+use crate::types::{Instant, Room};
 
 /// How the loop goes on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -158,8 +157,7 @@ impl Server {
                 News::Refused(refused) => {
                     if let Some(peer) = self.peers.peer(slot) {
                         log::debug!("peer {peer} does not accept our hello: {}", refused.text);
-                        let code = code_of(refused.code);
-                        self.node.hello_refused(self.now, code as u8, &refused.text);
+                        self.node.hello_refused(self.now, &refused);
                     }
                     self.end_peer(slot, Fault::NotAccepted);
                 }
@@ -182,13 +180,14 @@ impl Server {
     fn greet_peer(&mut self, slot: usize, hello: &Hello) -> Result<(), LoopError> {
         if !self.peers.may_greet(slot, hello.sender) {
             let text = format!("server {} is not expected on this connection", hello.sender);
-            return self.refuse_peer(slot, Refusal::Sender, text);
+            self.refuse_peer(slot, &HelloRefused { code: Refusal::Sender, text });
+            return Ok(());
         }
         let verdict = match self.node.judge_hello(self.now, hello) {
             Ok(verdict) => verdict,
-            Err(refusal) => {
-                let code = code_on_wire(refusal.code);
-                return self.refuse_peer(slot, code, refusal.text);
+            Err(refused) => {
+                self.refuse_peer(slot, &refused);
+                return Ok(());
             }
         };
         if let Some(identity) = verdict.record {
@@ -202,11 +201,9 @@ impl Server {
         Ok(())
     }
 
-    fn refuse_peer(&mut self, slot: usize, code: Refusal, text: String) -> Result<(), LoopError> {
-        log::debug!("refused the hello of a server: {text}");
-        let refused = HelloRefused { code, text };
-        self.peers.refuse(slot, &refused, self.poll.registry(), self.now);
-        Ok(())
+    fn refuse_peer(&mut self, slot: usize, refused: &HelloRefused) {
+        log::debug!("refused the hello of a server: {}", refused.text);
+        self.peers.refuse(slot, refused, self.poll.registry(), self.now);
     }
 
     fn end_peer(&mut self, slot: usize, fault: Fault) {
@@ -283,11 +280,6 @@ impl Server {
         }
         log::warn!("room for the log: {room:?}");
         self.room = room;
-        let room = match room {
-            Room::Ample => node::Room::Ample,
-            Room::Scarce => node::Room::Scarce,
-            Room::Exhausted => node::Room::Exhausted,
-        };
         self.handle(Input::LogRoom { room });
     }
 
@@ -341,28 +333,5 @@ impl Server {
 
     fn handle(&mut self, input: Input) {
         self.node.handle(self.now, input, &mut self.effects);
-    }
-}
-
-/// The node's reasons are fewer than those that a hello can be refused for on the wire.
-fn code_on_wire(code: RefusalCode) -> Refusal {
-    match code {
-        RefusalCode::Misaddressed => Refusal::Receiver,
-        RefusalCode::LostDisk | RefusalCode::OldCopy => Refusal::SenderIncarnation,
-    }
-}
-
-/// What a refusal by a peer means to the node.
-fn code_of(code: Refusal) -> RefusalCode {
-    match code {
-        Refusal::SenderIncarnation => RefusalCode::LostDisk,
-        Refusal::Unknown
-        | Refusal::Malformed
-        | Refusal::Version
-        | Refusal::Cluster
-        | Refusal::Receiver
-        | Refusal::ReceiverIncarnation
-        | Refusal::Sender
-        | Refusal::Role => RefusalCode::Misaddressed,
     }
 }

@@ -74,7 +74,7 @@ impl Node {
                     self.machine.execute(command);
                 }
             }
-            Verdict::Gap if is_own => self.gateway.resend(),
+            Verdict::Gap if is_own => self.gateway.note_gap(),
             Verdict::Gap | Verdict::Duplicate | Verdict::Stranger => {}
         }
     }

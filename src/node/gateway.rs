@@ -57,6 +57,8 @@ pub struct Gateway {
     next_seq: BatchSeq,
     /// Whether everything pending has to be sent again.
     must_resend: bool,
+    /// Whether a batch was skipped as a gap since everything was last sent.
+    gap_seen: bool,
     /// When something pending was last sent.
     sent: Instant,
 }
@@ -74,6 +76,7 @@ impl Gateway {
             pending_bytes: 0,
             next_seq: BatchSeq(1),
             must_resend: false,
+            gap_seen: false,
             sent: Instant::ZERO,
         }
     }
@@ -113,10 +116,7 @@ impl Gateway {
         command: &'static Command,
         args: Args<'_>,
     ) {
-        let is_full = self.gathering.as_ref().is_some_and(|gathered| {
-            gathered.builder.bytes() + args.encoded().len() > limits::BATCH_BYTES
-        });
-        if is_full {
+        if self.gathering.as_ref().is_some_and(|gathered| !gathered.builder.fits(&args)) {
             self.end_turn();
         }
         let gathered = self.gathered(now);
@@ -178,10 +178,21 @@ impl Gateway {
         Some(payload)
     }
 
-    /// Everything pending must be sent again: who leads has changed, the link to it is new, or a
-    /// batch was skipped because one before it was lost.
+    /// Everything pending must be sent again: who leads has changed, or the link to it is new.
     pub fn resend(&mut self) {
         self.must_resend = true;
+    }
+
+    /// A batch of ours was skipped because one before it was lost: everything pending must be sent
+    /// again, but not for every such batch. What was sent last may be on its way still, so the next
+    /// sending waits until [`resend_deadline`](Gateway::resend_deadline).
+    pub fn note_gap(&mut self) {
+        self.gap_seen = true;
+    }
+
+    /// Whether that happened since everything was last sent.
+    pub fn has_seen_gap(&self) -> bool {
+        self.gap_seen
     }
 
     /// What has to be sent again now, in order.
@@ -190,6 +201,7 @@ impl Gateway {
             return Vec::new();
         }
         self.sent = now;
+        self.gap_seen = false;
         self.pending.iter().map(|pending| pending.payload.clone()).collect()
     }
 
@@ -210,12 +222,13 @@ impl Gateway {
         oldest.map_or(Instant::NEVER, |since| since.after(timeout))
     }
 
-    /// When what is pending has been on its way for `resend_after`.
-    pub fn resend_deadline(&self, resend_after: Duration) -> Instant {
+    /// When what is pending has been on its way for `resend_after`, or for `gap_patience` where a
+    /// gap was seen.
+    pub fn resend_deadline(&self, resend_after: Duration, gap_patience: Duration) -> Instant {
         if self.pending.is_empty() || self.must_resend {
             return Instant::NEVER;
         }
-        self.sent.after(resend_after)
+        self.sent.after(if self.gap_seen { gap_patience } else { resend_after })
     }
 
     /// Answers what could not be decided since `timeout`: a batch without a number was surely not

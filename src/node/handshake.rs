@@ -5,7 +5,7 @@
 //! disk, or runs on an old copy of one, shows here. Called by the drivers for every hello.
 
 use super::node::Node;
-use crate::proto::hello::{Hello, Role};
+use crate::proto::hello::{Hello, HelloRefused, Refusal, Role};
 use crate::types::{Identity, Incarnation, Instant, ServerId};
 
 /// A hello that is in order.
@@ -17,27 +17,6 @@ pub struct Verdict {
     pub incarnation: Incarnation,
     /// A process that this directory has not met: to be recorded durably before the hello counts.
     pub record: Option<Identity>,
-}
-
-/// Why a hello was refused. The number is its code on the wire.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u8)]
-pub enum RefusalCode {
-    /// Another cluster, another receiver, no member: a mistake in somebody's configuration.
-    Misaddressed = 1,
-    /// The sender's id is a member's, on another data directory.
-    LostDisk = 2,
-    /// A later process of the sender's directory has been met: this one is an old copy of it.
-    OldCopy = 3,
-}
-
-/// A refused hello.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Refusal {
-    /// What kind of refusal.
-    pub code: RefusalCode,
-    /// For people.
-    pub text: String,
 }
 
 impl Node {
@@ -58,7 +37,7 @@ impl Node {
     }
 
     /// Decides about a peer's hello.
-    pub fn judge_hello(&mut self, now: Instant, hello: &Hello) -> Result<Verdict, Refusal> {
+    pub fn judge_hello(&mut self, now: Instant, hello: &Hello) -> Result<Verdict, HelloRefused> {
         self.check_address(now, hello)?;
         let (peer, incarnation) = (hello.sender, hello.sender_incarnation);
         let member = self.raft.membership().member(peer);
@@ -69,7 +48,7 @@ impl Node {
                 "server {peer} is a member on data directory {known}, not on {incarnation}: it \
                  lost its disk, or was given another one, and must be admitted again"
             );
-            return Err(Refusal { code: RefusalCode::LostDisk, text });
+            return Err(HelloRefused { code: Refusal::LostDisk, text });
         }
         let identity = Identity {
             cluster: self.identity.cluster,
@@ -89,7 +68,7 @@ impl Node {
                  {}: this is an old copy of it, and must be admitted again",
                 hello.boot
             );
-            return Err(Refusal { code: RefusalCode::OldCopy, text });
+            return Err(HelloRefused { code: Refusal::OldCopy, text });
         }
         let record = (known != Some(identity)).then_some(identity);
         self.known_peers.insert(peer, identity);
@@ -97,22 +76,26 @@ impl Node {
     }
 
     /// Whether the hello is for this node, from someone it knows.
-    fn check_address(&mut self, now: Instant, hello: &Hello) -> Result<(), Refusal> {
+    fn check_address(&mut self, now: Instant, hello: &Hello) -> Result<(), HelloRefused> {
         let own = self.identity;
-        let misaddressed = |text: String| Err(Refusal { code: RefusalCode::Misaddressed, text });
+        let refused = |code: Refusal, text: String| Err(HelloRefused { code, text });
         if hello.role != Role::Peer {
-            return misaddressed("this is the peer port; clients connect elsewhere".to_owned());
+            let text = "this is the peer port; clients connect elsewhere".to_owned();
+            return refused(Refusal::Role, text);
         }
         if hello.cluster != self.config.cluster.name {
             let name = &self.config.cluster.name;
-            return misaddressed(format!("this is cluster '{name}', not '{}'", hello.cluster));
+            let text = format!("this is cluster '{name}', not '{}'", hello.cluster);
+            return refused(Refusal::Cluster, text);
         }
         if hello.receiver != own.server {
-            return misaddressed(format!("this is server {}, not {}", own.server, hello.receiver));
+            let text = format!("this is server {}, not {}", own.server, hello.receiver);
+            return refused(Refusal::Receiver, text);
         }
         let is_peer = self.peers().iter().any(|peer| peer.id == hello.sender);
         if !is_peer {
-            return misaddressed(format!("server {} is not a member", hello.sender));
+            let text = format!("server {} is not a member", hello.sender);
+            return refused(Refusal::Sender, text);
         }
         let expected = hello.receiver_incarnation;
         if expected != Incarnation::ZERO && expected != own.incarnation {
@@ -121,15 +104,15 @@ impl Node {
                 hello.sender, own.incarnation
             );
             self.lost_disk(now, text.clone());
-            return misaddressed(text);
+            return refused(Refusal::ReceiverIncarnation, text);
         }
         Ok(())
     }
 
     /// A peer refused this node's hello.
-    pub fn hello_refused(&mut self, now: Instant, code: u8, text: &str) {
-        if code == RefusalCode::LostDisk as u8 || code == RefusalCode::OldCopy as u8 {
-            self.lost_disk(now, text.to_owned());
+    pub fn hello_refused(&mut self, now: Instant, refused: &HelloRefused) {
+        if refused.code.is_lost_disk() {
+            self.lost_disk(now, refused.text.clone());
         }
     }
 

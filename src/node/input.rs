@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 
 use crate::node::Requests;
 use crate::proto::message::Packet;
-use crate::types::{ClientId, Incarnation, ServerId, WalSeq, WallClock};
+use crate::types::{ClientId, Incarnation, Room, ServerId, WalSeq, WallClock};
 
 /// One input. What it means is written at each; the order of the inputs of one turn is the
 /// driver's: peers' messages, completions, then the tick, then the requests.
@@ -72,18 +72,6 @@ pub enum Input {
     EndOfTurn,
     /// The process is asked to end: hand over leadership, take no new commands, and be done soon.
     Stop,
-}
-
-/// How much the log on disk can still grow.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub enum Room {
-    /// No worry.
-    #[default]
-    Ample,
-    /// Only the reserve is left: growing commands are refused, deletions go on.
-    Scarce,
-    /// Only room for terms and votes is left: nothing is appended.
-    Exhausted,
 }
 
 /// A client's connection, for `CLIENT LIST`.

@@ -23,8 +23,8 @@ mod requests;
 mod status;
 
 pub use effect::Effect;
-pub use handshake::{Refusal, RefusalCode, Verdict};
-pub use input::{ClientInfo, Facts, Input, Room};
+pub use handshake::Verdict;
+pub use input::{ClientInfo, Facts, Input};
 pub use node::Node;
 pub use requests::{Request, Requests};
 pub use status::{Peer, Role, Status};

@@ -235,13 +235,13 @@ impl Node {
         self.config.raft.election_timeout.1 * RESEND_ELECTION_TIMEOUTS
     }
 
-    /// When pending batches are sent again. What a leader has appended is in its log; there is
-    /// nobody to send it to.
+    /// When pending batches are sent again. What a leader has appended is in its log, unless a gap
+    /// shows that it isn't.
     fn resend_deadline(&self) -> Instant {
-        if self.raft.is_leader() {
+        if self.raft.is_leader() && !self.gateway.has_seen_gap() {
             return Instant::NEVER;
         }
-        self.gateway.resend_deadline(self.resend_after())
+        self.gateway.resend_deadline(self.resend_after(), self.config.raft.heartbeat)
     }
 
     fn peer_up(&mut self, now: Instant, peer: ServerId, incarnation: Incarnation) {

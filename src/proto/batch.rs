@@ -12,6 +12,7 @@
 use byteorder::{ByteOrder, LittleEndian};
 use bytes::Bytes;
 
+use crate::limits;
 use crate::proto::args::Args;
 use crate::proto::message::{BatchId, GatewayId};
 use crate::types::{BatchSeq, Boot, Incarnation, LogIndex, ServerId};
@@ -149,6 +150,12 @@ impl BatchBuilder {
         self.count += 1;
     }
 
+    /// Whether the payload stays within [`limits::BATCH_BYTES`] with this command too.
+    pub fn fits(&self, args: &Args<'_>) -> bool {
+        let command_bytes = COMMAND_HEADER_BYTES + args.encoded().len();
+        self.bytes.len() + command_bytes <= limits::BATCH_BYTES
+    }
+
     /// How many commands it has.
     pub fn len(&self) -> usize {
         self.count as usize
@@ -219,6 +226,19 @@ mod tests {
         let emptied = Batch::decode(&emptied).expect("built just now");
         assert_eq!((emptied.id, emptied.standing), (id(9), Standing::GivenUp));
         assert!(emptied.is_empty() && emptied.commands().next().is_none());
+    }
+
+    #[test]
+    fn fits_counts_every_byte_of_the_payload() {
+        let mut builder = BatchBuilder::default();
+        let largest = limits::BATCH_BYTES - HEADER_BYTES - COMMAND_HEADER_BYTES;
+        let (mut exact, mut over) = (Vec::new(), Vec::new());
+        push_arg(&mut exact, &vec![b'v'; largest - 4]);
+        push_arg(&mut over, &vec![b'v'; largest - 3]);
+        assert!(!builder.fits(&Args::new(1, &over)));
+        assert!(builder.fits(&Args::new(1, &exact)));
+        builder.push(1, &Args::new(1, &exact));
+        assert_eq!(builder.finish(id(1)).len(), limits::BATCH_BYTES);
     }
 
     #[test]

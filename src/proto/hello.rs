@@ -174,11 +174,13 @@ pub enum Refusal {
     ReceiverIncarnation = 5,
     /// The sender is no member.
     Sender = 6,
-    /// The sender is an old copy of its data directory (a lower boot, or the same with another
-    /// nonce), or runs on another directory than the membership says.
-    SenderIncarnation = 7,
+    /// The sender's id is a member's, on another data directory.
+    LostDisk = 7,
     /// A client on the peers' port, or a peer on the clients'.
     Role = 8,
+    /// The sender is an old copy of its data directory: a later process of that one has been met
+    /// (a higher boot, or the same with another nonce).
+    OldCopy = 9,
 }
 
 impl Refusal {
@@ -190,10 +192,18 @@ impl Refusal {
             4 => Refusal::Receiver,
             5 => Refusal::ReceiverIncarnation,
             6 => Refusal::Sender,
-            7 => Refusal::SenderIncarnation,
+            7 => Refusal::LostDisk,
             8 => Refusal::Role,
+            9 => Refusal::OldCopy,
             _ => Refusal::Unknown,
         }
+    }
+
+    /// Whether it says that the sender's data directory is not the one that the cluster relies on:
+    /// the sender must take part in nothing until it was admitted again. Anything else is a mistake
+    /// in somebody's configuration.
+    pub fn is_lost_disk(self) -> bool {
+        matches!(self, Refusal::LostDisk | Refusal::OldCopy)
     }
 }
 

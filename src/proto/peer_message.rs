@@ -170,6 +170,9 @@ pub fn decode(payload: &Bytes) -> Result<Packet, PeerError> {
             let granted = reader.flag("granted")?;
             let has_time = reader.flag("cluster_time")?;
             let time = ClusterTime(reader.u64()?);
+            if !has_time && time != ClusterTime::ZERO {
+                return Err(PeerError::BadField("cluster_time"));
+            }
             Message::Vote(Vote { term, pre_vote, granted, cluster_time: has_time.then_some(time) })
         }
         APPEND_ENTRIES => Message::AppendEntries(decode_append_entries(&mut reader)?),

@@ -18,8 +18,12 @@ use crate::types::{ClusterTime, Incarnation, Instant, LogIndex, ServerId, Term};
 /// long enough that one of the followers is usually alone, short against a client's patience.
 const HURRY_DELAY: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(8));
 
-/// A pre-vote that was refused in a hurry, or a vote that was split, is tried again after this.
+/// A pre-vote that was refused in a hurry is tried again after this.
 const HURRY_RETRY: (Duration, Duration) = (Duration::from_millis(8), Duration::from_millis(24));
+
+/// A vote that was split in a hurry is tried again after this: longer, because the voters' disks
+/// have to write before they answer, and who moves on too soon finds every answer too late.
+const HURRY_CAMPAIGN: (Duration, Duration) = (Duration::from_millis(40), Duration::from_millis(90));
 
 /// The votes for one candidacy.
 #[derive(Default, Debug)]
@@ -166,8 +170,14 @@ impl Raft {
 
     /// §3.4: a new term, a vote for oneself, and a question to everyone else.
     pub(super) fn campaign(&mut self, now: Instant, transfer: bool) {
+        let term = self.current_term.next();
+        if term == self.current_term {
+            // Somebody named the last term that there is. To vote in it twice would break
+            // election-safety; without another term there are no more elections.
+            return self.step_down(now);
+        }
         self.withheld.clear();
-        self.save_hard_state(self.current_term.next(), Some(self.id));
+        self.save_hard_state(term, Some(self.id));
         self.leader = None;
         self.role = Role::Candidate(Ballot { transfer, ..Ballot::default() });
         self.reset_candidate_timer(now);
@@ -301,8 +311,9 @@ impl Raft {
     /// A candidate tries again after an election timeout, or after milliseconds in a hurry.
     fn reset_candidate_timer(&mut self, now: Instant) {
         if now < self.hurry_until {
-            let retry = self.random_between(HURRY_RETRY.0, HURRY_RETRY.1);
-            self.election_deadline = now.after(retry);
+            let is_campaign = matches!(self.role, Role::Candidate(_));
+            let (least, most) = if is_campaign { HURRY_CAMPAIGN } else { HURRY_RETRY };
+            self.election_deadline = now.after(self.random_between(least, most));
         } else {
             self.reset_election_timer(now);
         }

@@ -374,7 +374,7 @@ impl Raft {
             Message::AppendEntriesResponse(response) => {
                 self.receive_append_response(now, from, response);
             }
-            Message::TimeoutNow { term } => self.receive_timeout_now(now, term),
+            Message::TimeoutNow { term } => self.receive_timeout_now(now, from, term),
             Message::Forward { .. }
             | Message::ReadIndex { .. }
             | Message::ReadIndexResponse { .. } => {

@@ -64,9 +64,10 @@ impl Raft {
 
     /// The leader asks us to take over: campaign at once, without a pre-vote, because everyone
     /// still hears the leader.
-    pub(super) fn receive_timeout_now(&mut self, now: Instant, term: Term) {
+    pub(super) fn receive_timeout_now(&mut self, now: Instant, from: ServerId, term: Term) {
+        let is_leader_asking = self.leader == Some(from) && term == self.current_term;
         let is_follower = matches!(self.role, Role::Follower(_));
-        if term == self.current_term && is_follower && self.membership().is_voter(self.id) {
+        if is_leader_asking && is_follower && self.membership().is_voter(self.id) {
             self.campaign(now, true);
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! A sync over space that was written before has no metadata to write. Both go in small steps that
 //! never block the loop and that no log write waits for, but for a slice in its very place. Called
-//! by the writer. A full disk is no error here: it is what [`super::Room`] tells.
+//! by the writer. A full disk is no error here: it is what [`Room`](crate::types::Room) tells.
 
 use std::path::PathBuf;
 

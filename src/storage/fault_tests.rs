@@ -11,11 +11,12 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 
 use super::disk::Token;
 use super::memory::{Image, MemoryDisk};
-use super::{Options, Room, Storage, StorageError, SyncMode};
+use super::{Options, Storage, StorageError};
+use crate::config::SyncMode;
 use crate::limits;
 use crate::proto::entry::{Entry, EntryKind, HardState, LogWrite, Recovered};
 use crate::types::{Boot, ClusterTime, Identity, Incarnation, LogIndex, Nonce};
-use crate::types::{ServerId, Term, WalSeq};
+use crate::types::{Room, ServerId, Term, WalSeq};
 
 fn options() -> Options {
     Options {

@@ -31,9 +31,10 @@ use std::fs::File;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
+use crate::config::SyncMode;
 use crate::limits;
 use crate::proto::entry::{LogWrite, Recovered};
-use crate::types::{Boot, ClusterId, Identity, Incarnation, Nonce, ServerId, WalSeq};
+use crate::types::{Boot, ClusterId, Identity, Incarnation, Nonce, Room, ServerId, WalSeq};
 
 use ahead::Ahead;
 use disk::{Disk, Open};
@@ -43,18 +44,6 @@ use segment::{FIRST_RECORD, Owner};
 use writer::Writer;
 
 pub use error::{DiskError, StorageError};
-
-/// How a write becomes durable: `[storage] sync`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum SyncMode {
-    /// io_uring where the kernel allows it, else the helper thread.
-    #[default]
-    Auto,
-    /// io_uring, or no start.
-    Uring,
-    /// The helper thread, which calls `fdatasync`.
-    Thread,
-}
 
 /// Which directory to open, and as whose.
 #[derive(Clone, Debug)]
@@ -69,17 +58,6 @@ pub struct Options {
     pub sync: SyncMode,
     /// The size of a new segment, rounded up to a block.
     pub segment_bytes: u64,
-}
-
-/// What the log still has room for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Room {
-    /// Everything.
-    Ample,
-    /// The disk is full: growing commands are to be refused, what shrinks the store still fits.
-    Scarce,
-    /// The disk is full, and only hard states still fit.
-    Exhausted,
 }
 
 /// An open data directory.

@@ -15,12 +15,12 @@ use rand::rngs::SysRng;
 use rustix::fs::{FallocateFlags, OFlags};
 use slab::Slab;
 
-use super::SyncMode;
 use super::buffer::BlockBuffer;
 use super::disk::{Disk, Done, FileId, FileKind, Open, Operation, Token};
 use super::error::DiskError;
 use super::thread::Helper;
 use super::uring::{Direct, Uring};
+use crate::config::SyncMode;
 
 /// The filesystem of the operating system.
 pub struct RealDisk {

@@ -6,7 +6,6 @@
 
 use std::collections::VecDeque;
 
-use super::Room;
 use super::ahead::Ahead;
 use super::buffer::{BLOCK_BYTES, BlockBuffer};
 use super::disk::{Disk, Done, Operation, Token};
@@ -16,7 +15,7 @@ use super::segment::{FIRST_RECORD, Segment};
 use crate::limits;
 use crate::proto::entry::{HardState, LogWrite};
 use crate::proto::record::{self, Body, HEADER_BYTES, Record};
-use crate::types::{Boot, Term, WalSeq};
+use crate::types::{Boot, Room, Term, WalSeq};
 
 /// Bytes at the end of every segment that only the record that ends it and a seal may use.
 const END_BYTES: u64 = 2 * HEADER_BYTES as u64;

@@ -267,7 +267,8 @@ impl Cluster {
         self.events.insert((self.now.after(delay), self.next_event), event);
     }
 
-    fn give(&mut self, id: ServerId, input: Input) {
+    /// Puts an input into the inbox of a server that runs.
+    pub fn give(&mut self, id: ServerId, input: Input) {
         let server = self.servers.get_mut(&id).expect("a server of this cluster");
         if server.node.is_some() {
             server.inbox.push(input);
@@ -433,10 +434,9 @@ impl Cluster {
             let node = self.servers.get_mut(&to).and_then(|server| server.node.as_mut());
             match node.expect("just seen").judge_hello(now, &hello) {
                 Ok(verdict) => verdicts.push((to, verdict)),
-                Err(refusal) => {
-                    let refused = self.servers.get_mut(&from).and_then(|s| s.node.as_mut());
-                    let refused = refused.expect("just seen");
-                    refused.hello_refused(now, refusal.code as u8, &refusal.text);
+                Err(refused) => {
+                    let sender = self.servers.get_mut(&from).and_then(|s| s.node.as_mut());
+                    sender.expect("just seen").hello_refused(now, &refused);
                 }
             }
         }

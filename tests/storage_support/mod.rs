@@ -5,8 +5,9 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use bytes::Bytes;
+use raftkv::config::SyncMode;
 use raftkv::proto::entry::{Entry, EntryKind, HardState, LogWrite, Recovered};
-use raftkv::storage::{Options, Storage, StorageError, SyncMode};
+use raftkv::storage::{Options, Storage, StorageError};
 use raftkv::types::{ClusterTime, LogIndex, ServerId, Term, WalSeq};
 
 pub const BOTH: [SyncMode; 2] = [SyncMode::Uring, SyncMode::Thread];
