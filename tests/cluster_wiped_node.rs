@@ -67,3 +67,50 @@ fn wiped_nodes_never_found_a_second_cluster() {
     assert!(reply.text().starts_with("CLUSTERDOWN "), "{reply:?}");
     assert!(cluster.leader().is_none());
 }
+
+#[test]
+fn old_copy_of_a_directory_stays_out_however_often_it_is_restarted() {
+    let mut cluster = Cluster::start();
+    cluster.client(0).must(&["SET", "a", "1"]);
+    cluster.wait_until_even();
+    let leader = cluster.wait_for_leader();
+    let position = cluster.others(leader)[0];
+
+    // 1. A copy of a stopped node's directory is put aside; the node runs on, three boots more.
+    cluster.kill(position);
+    let data = cluster.nodes[position].data.clone();
+    let copy = data.with_extension("copy");
+    copy_directory(&data, &copy);
+    for _ in 0..3 {
+        cluster.restart(position);
+        eventually("it is back", common::cluster::PATIENCE, || {
+            cluster.is_healthy(position).then_some(())
+        });
+        cluster.kill(position);
+    }
+
+    // 2. The copy takes its place. Each restart raises its boot counter, past the real one's in
+    //    the end; it stays out all the same.
+    std::fs::remove_dir_all(&data).unwrap();
+    std::fs::rename(&copy, &data).unwrap();
+    for _ in 0..5 {
+        cluster.restart(position);
+        eventually("it is recovering", common::cluster::PATIENCE, || {
+            (cluster.info(position)?.get("raft_role")? == "recovering").then_some(())
+        });
+        cluster.kill(position);
+    }
+}
+
+fn copy_directory(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_directory(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), &target).unwrap();
+        }
+    }
+}

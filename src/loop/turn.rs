@@ -157,6 +157,9 @@ impl Server {
                 News::Refused(refused) => {
                     if let Some(peer) = self.peers.peer(slot) {
                         log::debug!("peer {peer} does not accept our hello: {}", refused.text);
+                        if refused.code == Refusal::OldCopy {
+                            self.storage.renew_incarnation()?;
+                        }
                         self.node.hello_refused(self.now, &refused);
                     }
                     self.end_peer(slot, Fault::NotAccepted);

@@ -13,16 +13,17 @@ use bytes::Bytes;
 use super::clients::Clients;
 use super::gateway::Gateway;
 use super::reads::Reads;
-use super::{Effect, Facts, Input, Peer, Role, Room, Status};
+use super::{Effect, Facts, Input, Peer, Role, Status};
 use crate::config::Config;
 use crate::kv::command::{self, Command, ReadContext};
 use crate::kv::machine::StateMachine;
+use crate::limits;
 use crate::proto::batch::{Batch, Standing};
 use crate::proto::entry::{EntryKind, Recovered};
 use crate::proto::message::{Envelope, GrowthRefusal, Message, Packet};
 use crate::raft::{Action, Founder, Raft, RoleName, Setup};
 use crate::types::{
-    ClientId, ClusterTime, Identity, Incarnation, Instant, LogIndex, ServerId, Term,
+    ClientId, ClusterTime, Identity, Incarnation, Instant, LogIndex, Room, ServerId, Term,
 };
 
 /// A batch or a read request that was not answered for so many election timeouts is sent again.
@@ -101,7 +102,7 @@ impl Node {
             seed,
         };
         let known = recovered.known_peers.into_iter();
-        Node {
+        let mut node = Node {
             config: config.clone(),
             identity,
             known_peers: known.map(|peer| (peer.server, peer)).collect(),
@@ -122,7 +123,9 @@ impl Node {
             is_abandoned: false,
             actions: Vec::new(),
             monotone: Monotone::default(),
-        }
+        };
+        node.check_own_membership(now);
+        node
     }
 
     /// Handles one input. It cannot fail: decoders reject malformed input before it gets here, and
@@ -170,7 +173,7 @@ impl Node {
     pub fn accepts_requests(&self) -> bool {
         self.gateway.has_room()
             && self.reads.has_room()
-            && self.parked_bytes < crate::limits::GATEWAY_WAITING_BYTES
+            && self.parked_bytes < limits::GATEWAY_WAITING_BYTES
             && self.stop_deadline.is_none()
     }
 
@@ -281,8 +284,12 @@ impl Node {
     /// A gateway's batch, to be appended if this node leads; if it doesn't, the gateway sends it
     /// again to whoever does.
     fn receive_forward(&mut self, now: Instant, from: ServerId, payload: Bytes) {
+        // A larger entry would fit no AppendEntries: once appended, it would wedge replication.
+        let fits = payload.len() <= limits::BATCH_BYTES;
         match Batch::decode(&payload) {
-            Some(batch) if batch.id.gateway.server == from => self.append_batch(now, payload),
+            Some(batch) if fits && batch.id.gateway.server == from => {
+                self.append_batch(now, payload);
+            }
             _ => self.counters.malformed += 1,
         }
     }

@@ -202,6 +202,17 @@ impl Storage {
         Ok(())
     }
 
+    /// A peer has met a later process of this data directory: this is an old copy of it. It takes a
+    /// new incarnation, durably, so that no number of restarts can raise its boot counter past what
+    /// the peers remember and pass it off as the one that it was copied from.
+    ///
+    /// # Errors
+    /// The disk's; final.
+    pub fn renew_incarnation(&mut self) -> Result<(), StorageError> {
+        self.meta.incarnation = Incarnation(self.disk.random()?);
+        self.meta.replace(&mut *self.disk, &self.dir)
+    }
+
     /// A clean stop: writes what was gathered, waits for all that is under way, and seals the log.
     ///
     /// # Errors

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use raftkv::node::{Input, Room};
+use raftkv::node::Input;
 use raftkv::proto::batch::{Batch, Standing};
 use raftkv::proto::message::{Message, ReadId};
+use raftkv::types::Room;
 use raftkv::types::{Boot, Term};
 
 use crate::support::*;
