@@ -6,7 +6,8 @@
 //! all of these stand on, with [`real`] (the filesystem) on [`uring`] or [`thread`].
 //!
 //! Called by the loop and by main. A failed write or sync is final: the error is printed, and the
-//! process exits. Nothing here is ever retried, and nothing that is wrong is ever repaired silently.
+//! process exits. Nothing here is ever retried, and nothing that is wrong is ever repaired
+//! silently.
 
 pub mod ahead;
 pub mod buffer;
