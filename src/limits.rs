@@ -83,8 +83,10 @@ pub const CLIENTS: usize = 10_000;
 /// Bytes of replies that wait for one client. A client past it is closed.
 pub const CLIENT_OUTPUT_BYTES: usize = 64 * 1024 * 1024;
 
-/// Bytes of replies beyond which a client's commands are no longer read.
-pub const CLIENT_OUTPUT_PAUSE_BYTES: usize = 1024 * 1024;
+/// Bytes of replies beyond which a client's commands are no longer read. Client libraries write a
+/// whole pipeline before they read: one whose replies pass this while its commands fill the socket
+/// waits for ever, so this leaves room for the pipelines that people write.
+pub const CLIENT_OUTPUT_PAUSE_BYTES: usize = 16 * 1024 * 1024;
 
 /// Bytes read from one socket in one turn.
 pub const READ_BUDGET_BYTES: usize = 256 * 1024;

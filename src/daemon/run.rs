@@ -23,7 +23,7 @@ use super::{FAULT, USAGE, configuration, fail, journal};
 /// Runs a node until it is asked to end.
 pub fn run(arguments: &Arguments) -> ExitCode {
     let overrides = arguments.node.overrides();
-    let config = match configuration(arguments.node.config.as_deref(), &overrides) {
+    let mut config = match configuration(arguments.node.config.as_deref(), &overrides) {
         Ok(config) => config,
         Err(problem) => return fail(USAGE, &problem),
     };
@@ -36,7 +36,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
     {
         return fail(FAULT, "the parent has ended already");
     }
-    allow_clients(config.limits.max_clients);
+    config.limits.max_clients = allow_clients(config.limits.max_clients);
     info!("raftkvd {} begins, process {}", env!("CARGO_PKG_VERSION"), std::process::id());
     match serve(&config) {
         Ok(()) => {
@@ -104,19 +104,27 @@ fn end_with(parent: i32) -> bool {
     asked.is_ok() && getppid().map(Pid::as_raw_pid) == Some(parent)
 }
 
-/// Raises the limit on open files to what the clients need, as far as the system allows.
-fn allow_clients(max_clients: usize) {
+/// Raises the limit on open files to what the clients need, as far as the system allows, and
+/// returns how many clients it then has room for. Taking more would one day leave no descriptor
+/// for the log's next segment, which ends the process.
+fn allow_clients(max_clients: usize) -> usize {
     let needed = max_clients as u64 + limits::SPARE_DESCRIPTORS;
     let current = getrlimit(Resource::Nofile);
-    if current.current.is_none_or(|allowed| allowed >= needed) {
-        return;
-    }
+    let Some(allowed) = current.current.filter(|allowed| *allowed < needed) else {
+        return max_clients;
+    };
     let raised = current.maximum.map_or(needed, |maximum| maximum.min(needed));
     let wanted = Rlimit { current: Some(raised), maximum: current.maximum };
-    if raised < needed || setrlimit(Resource::Nofile, wanted).is_err() {
-        warn!(
-            "limits.max_clients is {max_clients}, but the system allows this process {raised} open \
-             files, and {needed} are needed: raise ulimit -n"
-        );
+    let allowed = if setrlimit(Resource::Nofile, wanted).is_ok() { raised } else { allowed };
+    if allowed == needed {
+        return max_clients;
     }
+    // Where there are hardly any, half of them are for the node itself.
+    let spare = limits::SPARE_DESCRIPTORS.min(allowed / 2);
+    let room = usize::try_from(allowed - spare).unwrap_or(usize::MAX).min(max_clients);
+    warn!(
+        "limits.max_clients is {max_clients}, but the system allows this process {allowed} open \
+         files, and {needed} are needed: {room} clients are taken; raise ulimit -n"
+    );
+    room
 }

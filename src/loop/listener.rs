@@ -136,14 +136,28 @@ impl Listener {
         }
     }
 
-    /// Accepts one connection on the reserved descriptor and closes it. Whether the reserve stands
-    /// again afterwards.
+    /// Accepts one connection on the reserved descriptor and closes it. Whether that went well and
+    /// the reserve stands again. The kernel looks for a descriptor before it looks at the queue, so
+    /// that nobody may have been waiting: that is seen here, or accepting would be tried on and on.
     fn turn_one_away(&mut self) -> bool {
-        if let (Some(_), Some(socket)) = (self.reserve.take(), &self.socket) {
-            drop(socket.accept());
-        }
+        // Closed before the attempt, or its descriptor would not be free for it.
+        drop(self.reserve.take());
+        let Some(socket) = &self.socket else {
+            return false;
+        };
+        let was_turned_away = match socket.accept() {
+            Ok(connection) => {
+                drop(connection);
+                true
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                self.ready = false;
+                true
+            }
+            Err(_) => false,
+        };
         self.reserve = File::open("/dev/null").ok();
-        self.reserve.is_some()
+        was_turned_away && self.reserve.is_some()
     }
 }
 
@@ -196,6 +210,16 @@ mod tests {
         assert_eq!(listener.resume_at, Instant::ZERO, "no pause: the queue got shorter");
 
         // 3. The next one is served.
+        let (_outer, accepted) = connect(&mut listener);
+        assert!(accepted.is_some());
+    }
+
+    #[test]
+    fn accept_without_descriptors_and_without_connections_rests() {
+        let mut listener = Listener::bind("127.0.0.1:0").unwrap();
+        let error = io::Error::from_raw_os_error(Errno::MFILE.raw_os_error());
+        listener.on_error(&error, Instant(1));
+        assert_eq!(listener.deadline(), Instant::NEVER, "it would spin");
         let (_outer, accepted) = connect(&mut listener);
         assert!(accepted.is_some());
     }

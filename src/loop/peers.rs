@@ -337,7 +337,9 @@ impl Peers {
     pub(super) fn flush(&mut self, registry: &Registry, now: Instant) {
         let mut dirty = std::mem::take(&mut self.dirty);
         for slot in dirty.drain(..) {
-            let Some(connection) = self.slots.get_mut(slot) else {
+            // The slot may have another user since it was listed. A connection that is still being
+            // dialled must not be flushed: it would no longer be told that it stands.
+            let Some(connection) = self.slots.get_mut(slot).filter(|listed| listed.in_dirty) else {
                 continue;
             };
             connection.in_dirty = false;

@@ -136,6 +136,27 @@ fn peers_greet_and_the_end_of_one_is_heard_at_once() {
 }
 
 #[test]
+fn peers_dialling_in_a_slot_that_was_to_be_flushed_goes_on() {
+    // 1. Something waits for server 2 when its connection ends.
+    let (mut small, here, _large, _) = connected();
+    small.peers.slots[here].say_hello(&hello(ServerId(1), ServerId(2)), &mut Spares::default());
+    small.peers.settle(here);
+    assert!(small.peers.slots[here].in_dirty);
+    assert_eq!(small.peers.close(here, Fault::TimedOut, small.now), Some(ServerId(2)));
+
+    // 2. In the same turn server 3 is dialled, in the slot that is free now.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    small.peers.update(&[Peer { id: ServerId(3), address }]);
+    small.turn();
+    assert_eq!(small.peers.peer(here), Some(ServerId(3)));
+
+    // 3. The end: it is told that the connection stands, and says hello.
+    small.turn();
+    assert_eq!(small.peers.slots[here].stage, Stage::Greeting);
+}
+
+#[test]
 fn peers_large_id_never_dials() {
     let mut large = Side::new(2);
     large.peers.update(&[Peer { id: ServerId(1), address: "127.0.0.1:1".to_owned() }]);

@@ -124,7 +124,11 @@ impl Node {
             actions: Vec::new(),
             monotone: Monotone::default(),
         };
-        node.check_own_membership(now);
+        if recovered.is_old_copy {
+            let reason = "a peer has met a later state of this data directory: it is an old copy, \
+                          and must be admitted again";
+            node.lost_disk(now, reason.to_owned());
+        }
         node
     }
 
