@@ -199,7 +199,7 @@ impl Raft {
         match response.outcome {
             AppendOutcome::Match { match_index } if match_index <= self.log.last_index() => {
                 if progress.matched(match_index) {
-                    self.advance_commit(now);
+                    self.advance_commit();
                 }
             }
             AppendOutcome::Match { .. } => {}
@@ -213,7 +213,7 @@ impl Raft {
 
     /// §3.6.2: an entry of this term that a majority has on disk is committed, and all before it.
     /// An entry of an older term is never committed by counting.
-    pub(super) fn advance_commit(&mut self, _now: Instant) {
+    pub(super) fn advance_commit(&mut self) {
         let Role::Leader(leading) = &self.role else {
             return;
         };
