@@ -106,6 +106,8 @@ impl Raft {
         leading.round_requested |= self.config.lease;
         if !self.is_in_touch(now) {
             self.step_down(now);
+        } else {
+            self.hand_over_stalled(now);
         }
     }
 

@@ -404,7 +404,7 @@ impl Raft {
         self.progress_transfer(now);
         // What is replicated goes out before this server's own write is durable (§10.2.1), but
         // behind the Persist: the driver begins the write first and then flushes its sockets.
-        if let Some((seq, write)) = self.durability.take_write() {
+        if let Some((seq, write)) = self.durability.take_write(now) {
             actions.push(Action::Persist { seq, write });
         }
         while let Some(front) = self.withheld.front()
