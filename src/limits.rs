@@ -115,7 +115,8 @@ pub const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
 /// at once. Bytes that drip in one by one are not life: they would hold a connection for ever.
 pub const CLIENT_PROGRESS_BYTES: usize = 1024;
 
-/// How long a closed client may take to read its last replies, and to close in its turn.
+/// How long a closed client may go without reading any of its last replies, and how long it may
+/// take to close in its turn.
 pub const CLIENT_CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long accepting rests when the kernel has no memory or no descriptor for it.

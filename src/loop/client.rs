@@ -23,7 +23,7 @@ pub(super) enum Phase {
     /// No more is read: the client closed its sending side, or sent nonsense. What it is still
     /// owed is delivered.
     Finishing,
-    /// What is in the output is written, and no more is added.
+    /// What is in the output is written, for as long as it is being read, and no more is added.
     Closing,
     /// Our sending side is closed. What still comes is thrown away until the client closes too:
     /// closing with unread bytes would reset the connection and take our last reply with it.
@@ -229,8 +229,13 @@ impl Client {
         if self.phase >= Phase::Lingering {
             return;
         }
+        let before = self.output.pending_bytes();
         let flushed =
             self.output.flush(&mut self.stream, &mut shared.spares, &mut shared.output_bytes);
+        if self.phase == Phase::Closing && self.output.pending_bytes() < before {
+            // It reads: a slow link is no reason to keep half of a reply from it.
+            self.deadline = now.after(limits::CLIENT_CLOSE_TIMEOUT);
+        }
         let waits_writable = match flushed {
             Ok(flushed) => flushed == Flushed::Partly,
             Err(_) => {

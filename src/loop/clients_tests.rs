@@ -143,29 +143,74 @@ fn client_that_does_not_read_is_paused_and_past_the_limit_cut_off() {
     outer.write_all(b"GET a\r\n".repeat(16).as_slice()).unwrap();
     assert_eq!(bench.commands(16).len(), 16);
     let reply = Reply::Bulk(vec![b'x'; limits::VALUE_BYTES].into());
-    bench.answer(id, reply.clone());
-    bench.answer(id, reply.clone());
+    for _ in 0..3 {
+        bench.answer(id, reply.clone());
+    }
     outer.write_all(b"PING\r\n").unwrap();
     assert_eq!(bench.commands(0).len(), 0);
 
     // 2. It reads: it is read again, by itself.
-    let mut taken = vec![0; 2 * (limits::VALUE_BYTES + "$8388608\r\n\r\n".len())];
+    let mut taken = vec![0; 3 * (limits::VALUE_BYTES + "$8388608\r\n\r\n".len())];
     let reader = std::thread::spawn(move || {
         outer.read_exact(&mut taken).unwrap();
         outer
     });
     let mut resumed = 0;
-    while resumed == 0 {
-        resumed = bench.commands(0).len();
+    while resumed == 0 || !reader.is_finished() {
+        resumed += bench.commands(0).len();
         bench.flush();
     }
     let _outer = reader.join().unwrap();
     assert_eq!(resumed, 1);
 
     // 3. It never reads again: the limit ends it.
-    for _ in 0..14 {
+    for _ in 0..13 {
         bench.answer(id, reply.clone());
     }
+    assert_eq!(bench.gone(), [id]);
+}
+
+#[test]
+fn closing_client_has_time_for_as_long_as_it_reads() {
+    // 1. QUIT behind a large reply: more than the kernel takes at once.
+    let mut bench = Bench::new(10, Duration::ZERO);
+    let (mut outer, id) = bench.connect();
+    let id = id.unwrap();
+    outer.write_all(b"GET a\r\nQUIT\r\n").unwrap();
+    assert_eq!(bench.commands(2).len(), 2);
+    let reply = Reply::Bulk(vec![b'x'; limits::VALUE_BYTES].into());
+    for _ in 0..2 {
+        bench.clients.reply(id, Protocol::Resp2, &reply);
+    }
+    bench.clients.close(id, bench.now);
+    bench.flush();
+
+    // 2. It reads a little each second, and gets everything, however long that takes. (Once all of
+    // it is with the kernel, the connection may be forgotten here.)
+    let mut left = 2 * (limits::VALUE_BYTES + "$8388608\r\n\r\n".len());
+    let mut chunk = vec![0; 2 * 1024 * 1024];
+    while left > 0 {
+        let wanted = left.min(chunk.len());
+        outer.read_exact(&mut chunk[..wanted]).unwrap();
+        left -= wanted;
+        bench.commands(0);
+        bench.flush();
+        bench.now = bench.now.after(Duration::from_secs(1));
+        bench.clients.sweep(bench.now);
+        bench.gone();
+    }
+
+    // 3. It stops reading: now its time runs out.
+    let (outer, id) = bench.connect();
+    let (mut outer, id) = (outer, id.unwrap());
+    outer.write_all(b"GET a\r\nQUIT\r\n").unwrap();
+    assert_eq!(bench.commands(2).len(), 2);
+    bench.clients.reply(id, Protocol::Resp2, &reply);
+    bench.clients.close(id, bench.now);
+    bench.flush();
+    bench.gone();
+    bench.now = bench.now.after(limits::CLIENT_CLOSE_TIMEOUT);
+    bench.clients.sweep(bench.now);
     assert_eq!(bench.gone(), [id]);
 }
 
