@@ -62,8 +62,8 @@ pub const GATEWAY_WAITING_BYTES: usize = 16 * 1024 * 1024;
 /// sockets are not read.
 pub const GATEWAY_READ_GROUPS: usize = 4096;
 
-/// Messages that wait for a term or a vote to be durable. At the bound further ones are dropped, like
-/// lost ones: whoever asked asks again.
+/// Messages that wait for a term or a vote to be durable. At the bound further ones are dropped,
+/// like lost ones: whoever asked asks again.
 pub const WITHHELD_MESSAGES: usize = 1024;
 
 /// Read requests of followers that wait on the leader for their round. At the bound further ones

@@ -370,7 +370,8 @@ impl Checker<'_> {
                 "trace" => log::LevelFilter::Trace,
                 other => {
                     let problem = format!(
-                        "is {other:?}, expected \"error\", \"warn\", \"info\", \"debug\" or \"trace\""
+                        "is {other:?}, expected \"error\", \"warn\", \"info\", \"debug\" or \
+                         \"trace\""
                     );
                     return Err(self.mistake(value.span(), "log.level", &problem));
                 }

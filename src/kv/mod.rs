@@ -1,8 +1,9 @@
 //! The state machine: the store, and the commands that read and change it. PURE.
 //!
 //! A reader begins with [`store`], then [`command`] (the one table), then the themed files that
-//! hold the commands: [`strings`], [`counters`], [`compare`], [`keys`], [`expiry`],
-//! [`connection`], and ends with [`gateways`] (exactly once) and [`machine`]. Called by `node/`. Knows nothing of Raft: it is given what the log says.
+//! hold the commands: [`strings`] with [`set`], [`counters`], [`compare`], [`keys`], [`expiry`],
+//! [`connection`], and ends with [`gateways`] (exactly once) and [`machine`]. Called by `node/`.
+//! Knows nothing of Raft: it is given what the log says.
 
 pub mod command;
 pub mod compare;

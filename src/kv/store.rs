@@ -62,7 +62,7 @@ impl Store {
     }
 
     /// Moves the clock to `time`. It never goes back: a dead key would come to life again. Nor
-    /// does it reach [`NEVER`], whatever the log says: keys without a deadline would die.
+    /// does it reach `NEVER`, whatever the log says: keys without a deadline would die.
     pub fn advance_clock(&mut self, time: ClusterTime) {
         self.clock = self.clock.max(time.min(NEVER.prev()));
     }

@@ -1,7 +1,7 @@
 //! The real server: one thread that owns all sockets, timers and files, and one [`Node`].
 //!
 //! Design page 1, §5. `main` binds the [`Listeners`], recovers the node and calls [`Server::run`];
-//! [`turn`] is what happens again and again from there on. Nothing here decides anything that the
+//! `turn` is what happens again and again from there on. Nothing here decides anything that the
 //! simulator would have to repeat: what a message or a command means is the node's.
 
 mod client;

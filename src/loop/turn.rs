@@ -158,7 +158,7 @@ impl Server {
                     if let Some(peer) = self.peers.peer(slot) {
                         log::debug!("peer {peer} does not accept our hello: {}", refused.text);
                         if refused.code == Refusal::OldCopy {
-                            self.storage.renew_incarnation()?;
+                            self.storage.note_old_copy()?;
                         }
                         self.node.hello_refused(self.now, &refused);
                     }

@@ -121,23 +121,7 @@ impl Node {
         self.recovering_reason.as_deref()
     }
 
-    /// The log of this directory may name its server on another directory: this one is a copy that
-    /// was found out, and took a new incarnation.
-    pub(super) fn check_own_membership(&mut self, now: Instant) {
-        let own = self.identity;
-        let member = self.raft.membership().member(own.server);
-        let Some(known) = member.map(|member| member.incarnation) else { return };
-        if known != own.incarnation {
-            let text = format!(
-                "the log here belongs to data directory {known}, and this is {}: an old copy of \
-                 it, which must be admitted again",
-                own.incarnation
-            );
-            self.lost_disk(now, text);
-        }
-    }
-
-    fn lost_disk(&mut self, now: Instant, reason: String) {
+    pub(super) fn lost_disk(&mut self, now: Instant, reason: String) {
         self.raft.lost_disk(now);
         self.recovering_reason.get_or_insert(reason);
     }

@@ -161,6 +161,7 @@ impl Node {
             ("raft_boot", self.identity.boot.to_string()),
             ("raft_revision", self.machine.store().revision().to_string()),
             ("raft_cluster_time_ms", self.estimate(now).to_string()),
+            ("raft_staleness_ms", self.raft.staleness(now).as_millis().to_string()),
             ("raft_storage", self.facts.storage_engine.to_owned()),
             ("raft_misdirected_messages", self.counters.misdirected.to_string()),
             ("raft_malformed_batches", self.counters.malformed.to_string()),

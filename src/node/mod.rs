@@ -1,7 +1,10 @@
 //! A node: Raft, the state machine and the client gateway put together. PURE.
 //!
-//! `(now, Input)` in, [`Effect`]s out: see [`Input`], [`Effect`], and [`Node::handle`]. Two drivers
-//! stand around it, the poll loop and the simulator, and neither decides anything.
+//! `(now, Input)` in, [`Effect`]s out. Read in this order: [`Input`], [`Effect`], [`Node::handle`]
+//! with the end of a turn, `pipeline` (requests come in), `gateway`, `reads` and `held` (they
+//! wait), `apply` (they take effect), `clients` (they are answered), `connection` and `info` (what
+//! a node answers by itself), `handshake` (who may connect). Drivers stand around it, the poll loop
+//! and the tests' cluster in memory, and none of them decides anything.
 
 mod apply;
 mod clients;

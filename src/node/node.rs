@@ -124,7 +124,11 @@ impl Node {
             actions: Vec::new(),
             monotone: Monotone::default(),
         };
-        node.check_own_membership(now);
+        if recovered.is_old_copy {
+            let reason = "a peer has met a later state of this data directory: it is an old copy, \
+                          and must be admitted again";
+            node.lost_disk(now, reason.to_owned());
+        }
         node
     }
 
@@ -427,8 +431,8 @@ impl Node {
     }
 
     /// Whether this node has to let keys expire: it leads, and no entry is on its way that would
-    /// move the clock anyway. A leader that can append nothing (its log is full, it hands over) must
-    /// not want a tick for it: a deadline that stays in the past would have the driver spin.
+    /// move the clock anyway. A leader that can append nothing (its log is full, it hands over)
+    /// must not want a tick for it: a deadline that stays in the past has the driver spin.
     fn is_timekeeper(&self) -> bool {
         let may_append = self.raft.is_ready() && self.raft.accepts_proposals();
         may_append && self.raft.log().last_index() == self.machine.last_applied()

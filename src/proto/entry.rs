@@ -87,4 +87,7 @@ pub struct Recovered {
     /// The newest process of every peer that this directory has met: see
     /// [`Identity`] for boot and nonce.
     pub known_peers: Vec<Identity>,
+    /// Whether a peer has met a later process of this directory: it is an old copy, and takes part
+    /// in nothing.
+    pub is_old_copy: bool,
 }

@@ -7,9 +7,19 @@
 //! `raft/`; does no writing itself.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use crate::proto::entry::{Entry, HardState, LogWrite};
-use crate::types::{LogIndex, WalSeq};
+use crate::types::{Instant, LogIndex, WalSeq};
+
+/// A write that was handed out and is not reported durable yet.
+#[derive(Clone, Copy, Debug)]
+struct UnderWay {
+    seq: WalSeq,
+    /// The last index whose entry it makes durable.
+    last_index: LogIndex,
+    since: Instant,
+}
 
 /// The writes that were handed to the driver, and what their completion proves.
 #[derive(Debug)]
@@ -20,8 +30,8 @@ pub struct Durability {
     last_seq: WalSeq,
     /// The newest number that the driver reported durable.
     persisted: WalSeq,
-    /// Writes under way, oldest first: number, and the last index whose entry they make durable.
-    under_way: VecDeque<(WalSeq, LogIndex)>,
+    /// Writes under way, oldest first.
+    under_way: VecDeque<UnderWay>,
     /// The last index that was handed out and not truncated since.
     handed_out_index: LogIndex,
     /// Entries up to here are durable.
@@ -64,6 +74,11 @@ impl Durability {
         self.is_persisted(self.hard_state_seq)
     }
 
+    /// How long the disk has been at the oldest write that it has not finished.
+    pub fn stall(&self, now: Instant) -> Duration {
+        self.under_way.front().map_or(Duration::ZERO, |write| now.since(write.since))
+    }
+
     /// An entry was appended to the log.
     pub fn append(&mut self, entry: Entry) {
         self.gathering.entries.push(entry);
@@ -78,8 +93,8 @@ impl Durability {
             self.gathering.truncate_from = Some(from);
             self.handed_out_index = last_kept;
         }
-        for (_, last_index) in &mut self.under_way {
-            *last_index = last_kept.min(*last_index);
+        for write in &mut self.under_way {
+            write.last_index = last_kept.min(write.last_index);
         }
         self.durable_index = last_kept.min(self.durable_index);
     }
@@ -91,7 +106,7 @@ impl Durability {
     }
 
     /// Takes what gathered since the last call, as one write with a number of its own.
-    pub fn take_write(&mut self) -> Option<(WalSeq, LogWrite)> {
+    pub fn take_write(&mut self, now: Instant) -> Option<(WalSeq, LogWrite)> {
         if self.gathering.is_empty() {
             return None;
         }
@@ -105,7 +120,8 @@ impl Durability {
             );
             self.handed_out_index = last.index;
         }
-        self.under_way.push_back((self.last_seq, self.handed_out_index));
+        let (seq, last_index) = (self.last_seq, self.handed_out_index);
+        self.under_way.push_back(UnderWay { seq, last_index, since: now });
         Some((self.last_seq, write))
     }
 
@@ -113,11 +129,10 @@ impl Durability {
     pub fn persisted(&mut self, through: WalSeq) {
         assert!(through <= self.last_seq, "only what was handed out can be durable");
         self.persisted = self.persisted.max(through);
-        while let Some(&(seq, last_index)) = self.under_way.front() {
-            if seq > through {
-                break;
-            }
-            self.durable_index = self.durable_index.max(last_index);
+        while let Some(write) = self.under_way.front()
+            && write.seq <= through
+        {
+            self.durable_index = self.durable_index.max(write.last_index);
             self.under_way.pop_front();
         }
     }
@@ -145,11 +160,11 @@ mod tests {
         let mut durability = Durability::new(LogIndex(5));
         durability.append(entry(6, 1));
         durability.append(entry(7, 1));
-        let (first, _) = durability.take_write().expect("two entries gathered");
+        let (first, _) = durability.take_write(Instant::ZERO).expect("two entries gathered");
 
         durability.truncate_from(LogIndex(6));
         durability.append(entry(6, 2));
-        let (second, write) = durability.take_write().expect("a replacement gathered");
+        let (second, write) = durability.take_write(Instant::ZERO).expect("a replacement gathered");
         assert_eq!(write.truncate_from, Some(LogIndex(6)));
 
         durability.persisted(first);
@@ -165,7 +180,7 @@ mod tests {
         durability.append(entry(4, 1));
         durability.truncate_from(LogIndex(4));
         durability.append(entry(4, 2));
-        let (_, write) = durability.take_write().expect("entries gathered");
+        let (_, write) = durability.take_write(Instant::ZERO).expect("entries gathered");
         assert_eq!(write.truncate_from, None);
         assert_eq!(write.entries.len(), 2);
     }
@@ -174,11 +189,11 @@ mod tests {
     fn save_hard_state_waits_for_its_own_write() {
         let mut durability = Durability::new(LogIndex(0));
         durability.append(entry(1, 1));
-        let (first, _) = durability.take_write().expect("an entry gathered");
+        let (first, _) = durability.take_write(Instant::ZERO).expect("an entry gathered");
         durability.save_hard_state(HardState { current_term: Term(2), voted_for: None });
         durability.persisted(first);
         assert!(!durability.is_hard_state_persisted());
-        let (second, _) = durability.take_write().expect("a hard state gathered");
+        let (second, _) = durability.take_write(Instant::ZERO).expect("a hard state gathered");
         durability.persisted(second);
         assert!(durability.is_hard_state_persisted());
     }

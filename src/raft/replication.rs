@@ -106,6 +106,8 @@ impl Raft {
         leading.round_requested |= self.config.lease;
         if !self.is_in_touch(now) {
             self.step_down(now);
+        } else {
+            self.hand_over_stalled(now);
         }
     }
 
@@ -199,7 +201,7 @@ impl Raft {
         match response.outcome {
             AppendOutcome::Match { match_index } if match_index <= self.log.last_index() => {
                 if progress.matched(match_index) {
-                    self.advance_commit(now);
+                    self.advance_commit();
                 }
             }
             AppendOutcome::Match { .. } => {}
@@ -213,7 +215,7 @@ impl Raft {
 
     /// §3.6.2: an entry of this term that a majority has on disk is committed, and all before it.
     /// An entry of an older term is never committed by counting.
-    pub(super) fn advance_commit(&mut self, _now: Instant) {
+    pub(super) fn advance_commit(&mut self) {
         let Role::Leader(leading) = &self.role else {
             return;
         };

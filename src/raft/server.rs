@@ -293,6 +293,15 @@ impl Raft {
         }
     }
 
+    /// How long ago this server knew what was committed: when it last heard a leader, or 0 where a
+    /// leader's majority answers it. What a stale read may miss is younger than that.
+    pub fn staleness(&self, now: Instant) -> Duration {
+        if self.is_leader() && self.is_in_touch(now) {
+            return Duration::ZERO;
+        }
+        now.since(self.leader_contact)
+    }
+
     /// What whoever leads cannot take.
     pub fn growth_refusal(&self) -> Option<GrowthRefusal> {
         if self.is_leader() { self.refuses_growth } else { self.leader_refuses_growth }
@@ -387,7 +396,7 @@ impl Raft {
     pub fn persisted(&mut self, now: Instant, through: WalSeq) {
         self.durability.persisted(through);
         self.count_own_vote(now);
-        self.advance_commit(now);
+        self.advance_commit();
     }
 
     /// Derives from the state what has to be written and sent: the end of a turn.
@@ -395,7 +404,7 @@ impl Raft {
         self.progress_transfer(now);
         // What is replicated goes out before this server's own write is durable (§10.2.1), but
         // behind the Persist: the driver begins the write first and then flushes its sockets.
-        if let Some((seq, write)) = self.durability.take_write() {
+        if let Some((seq, write)) = self.durability.take_write(now) {
             actions.push(Action::Persist { seq, write });
         }
         while let Some(front) = self.withheld.front()

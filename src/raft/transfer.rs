@@ -1,11 +1,11 @@
-//! Leadership transfer (§3.10): every clean shutdown of a leader, and later by command.
+//! Leadership transfer (§3.10): every clean shutdown of a leader, and one whose disk has stalled.
 //!
 //! Called by `server.rs` and `node/`. While a transfer is under way nothing new is appended; should
 //! the successor not take over within an election timeout, the leader goes on.
 
 use super::server::{Raft, Role};
 use crate::proto::message::Message;
-use crate::types::{Instant, ServerId, Term};
+use crate::types::{Instant, LogIndex, ServerId, Term};
 
 /// A transfer under way.
 #[derive(Debug)]
@@ -20,10 +20,21 @@ impl Raft {
     /// Hands leadership to the connected voter that is furthest along. Returns whether there is
     /// one; nothing happens on a server that doesn't lead.
     pub fn hand_over(&mut self, now: Instant) -> bool {
+        self.hand_over_beyond(now, None)
+    }
+
+    /// A leader whose disk has been at one write for longer than an election timeout hands over to
+    /// a voter that has on disk what it has not itself: that one's disk does better.
+    pub(super) fn hand_over_stalled(&mut self, now: Instant) {
+        if self.durability.stall(now) > self.config.election_timeout.1 {
+            self.hand_over_beyond(now, Some(self.durability.durable_index()));
+        }
+    }
+
+    /// Chooses among the voters that match beyond `least`, if it is given.
+    fn hand_over_beyond(&mut self, now: Instant, least: Option<LogIndex>) -> bool {
         let deadline = now.after(self.config.election_timeout.1);
-        let Role::Leader(leading) = &mut self.role else {
-            return false;
-        };
+        let Role::Leader(leading) = &mut self.role else { return false };
         if leading.transfer.is_some() {
             return true;
         }
@@ -32,6 +43,7 @@ impl Raft {
             .followers
             .iter()
             .filter(|(id, _)| membership.is_voter(**id) && self.links.contains_key(id))
+            .filter(|(_, progress)| least.is_none_or(|least| progress.match_index > least))
             .max_by_key(|(_, progress)| progress.match_index)
             .map(|(id, _)| *id);
         let Some(to) = successor else { return false };

@@ -28,6 +28,8 @@ pub struct Meta {
     pub incarnation: Incarnation,
     /// How often it was started. 0: its log was not yet made.
     pub boot: Boot,
+    /// Whether a peer has met a later process of this directory: it is an old copy, for good.
+    pub is_old_copy: bool,
     /// The newest process of each peer, by server.
     pub peers: Vec<Identity>,
 }
@@ -40,8 +42,13 @@ pub fn path(directory: &Path) -> PathBuf {
 impl Meta {
     fn render(&self) -> String {
         let mut text = format!(
-            "{FORMAT}\ncluster {:016x} {}\nserver {}\nincarnation {:016x}\nboot {}\n",
-            self.cluster.0, self.cluster_name, self.server, self.incarnation.0, self.boot
+            "{FORMAT}\ncluster {:016x} {}\nserver {}\nincarnation {:016x}\nboot {}\nold-copy {}\n",
+            self.cluster.0,
+            self.cluster_name,
+            self.server,
+            self.incarnation.0,
+            self.boot,
+            self.is_old_copy
         );
         for peer in &self.peers {
             let Identity { server, incarnation, boot, nonce, .. } = peer;
@@ -149,6 +156,7 @@ fn parse_lines<'a>(lines: &mut impl Iterator<Item = &'a str>) -> Option<Meta> {
         server: ServerId(lines.next()?.strip_prefix("server ")?.parse().ok()?),
         incarnation: Incarnation(hex(lines.next()?.strip_prefix("incarnation ")?)?),
         boot: Boot(lines.next()?.strip_prefix("boot ")?.parse().ok()?),
+        is_old_copy: lines.next()?.strip_prefix("old-copy ")?.parse().ok()?,
         peers: Vec::new(),
     };
     for line in lines {

@@ -6,7 +6,8 @@
 //! all of these stand on, with [`real`] (the filesystem) on [`uring`] or [`thread`].
 //!
 //! Called by the loop and by main. A failed write or sync is final: the error is printed, and the
-//! process exits. Nothing here is ever retried, and nothing that is wrong is ever repaired silently.
+//! process exits. Nothing here is ever retried, and nothing that is wrong is ever repaired
+//! silently.
 
 pub mod ahead;
 pub mod buffer;
@@ -124,6 +125,7 @@ impl Storage {
             hard_state: found.hard_state.unwrap_or_default(),
             entries: std::mem::take(&mut found.entries),
             known_peers: meta.peers.clone(),
+            is_old_copy: meta.is_old_copy,
         };
         let ahead = Ahead::new(log, names, owner, segment_bytes, found.next.take());
         let mut storage = Storage {
@@ -201,14 +203,17 @@ impl Storage {
         Ok(())
     }
 
-    /// A peer has met a later process of this data directory: this is an old copy of it. It takes a
-    /// new incarnation, durably, so that no number of restarts can raise its boot counter past what
-    /// the peers remember and pass it off as the one that it was copied from.
+    /// A peer has met a later process of this data directory: this is an old copy of it. That is
+    /// noted, durably, so that no number of restarts can raise its boot counter past what the peers
+    /// remember and pass it off as the one that it was copied from.
     ///
     /// # Errors
     /// The disk's; final.
-    pub fn renew_incarnation(&mut self) -> Result<(), StorageError> {
-        self.meta.incarnation = Incarnation(self.disk.random()?);
+    pub fn note_old_copy(&mut self) -> Result<(), StorageError> {
+        if self.meta.is_old_copy {
+            return Ok(());
+        }
+        self.meta.is_old_copy = true;
         self.meta.replace(&mut *self.disk, &self.dir)
     }
 
@@ -258,6 +263,7 @@ fn own_meta(disk: &mut dyn Disk, log: &Path, options: &Options) -> Result<Meta, 
         server: options.server,
         incarnation: Incarnation(disk.random()?),
         boot: Boot::ZERO,
+        is_old_copy: false,
         peers: Vec::new(),
     };
     meta.replace(disk, &options.dir)?;

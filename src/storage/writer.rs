@@ -269,7 +269,8 @@ impl Writer {
     /// # Errors
     /// The disk's.
     pub fn close(&mut self, disk: &mut dyn Disk, boot: Boot) -> Result<(), StorageError> {
-        // Filling ends here, but a slice that is under way must not fall on what a successor writes.
+        // Filling ends here, but a slice that is under way must not fall on what a successor
+        // writes.
         self.ahead.stop_filling();
         self.submit(disk)?;
         while self.under_way.is_some() || self.ahead.is_under_way() {

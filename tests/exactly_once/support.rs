@@ -100,6 +100,7 @@ impl World {
             hard_state: HardState { current_term: Term(1), voted_for: None },
             entries: vec![founding()],
             known_peers: Vec::new(),
+            is_old_copy: false,
         };
         let mut world = World {
             node: Node::recover(&config(), recovered, 1, now),

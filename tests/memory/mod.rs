@@ -193,6 +193,7 @@ impl Cluster {
             hard_state: server.disk.hard_state(),
             entries: server.disk.entries(),
             known_peers: server.disk.known_peers.values().copied().collect(),
+            is_old_copy: false,
         };
         let mut config = self.config.clone();
         config.id = id;

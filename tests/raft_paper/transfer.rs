@@ -82,3 +82,39 @@ fn section_3_10_a_late_order_does_nothing() {
     leader.answer(2, Message::TimeoutNow { term: Term(2) });
     assert_eq!(leader.raft.role(), RoleName::Leader);
 }
+
+#[test]
+fn section_3_10_a_leader_whose_disk_stalls_hands_over_to_one_whose_disk_does_not() {
+    // 1. The leader's disk is at entry 3 for six heartbeats; server 2 has it.
+    let mut leader = elect(Start::member(1, &[1]));
+    leader.answer(2, matched(2, 2));
+    leader.answer(3, matched(2, 2));
+    assert_eq!(leader.propose(), Some(3));
+    leader.flush();
+    leader.hear(2, matched(2, 3));
+    let mut mail = Mail::new();
+    for _ in 0..7 {
+        leader.wait(HEARTBEAT);
+        leader.hear(3, matched(2, 2));
+        leader.hear(2, matched(2, 3));
+        mail.extend(leader.flush());
+    }
+    // 2. It is told to take over, once.
+    assert_eq!(told(&mail), [2]);
+}
+
+#[test]
+fn section_3_10_a_leader_stays_where_every_disk_stalls() {
+    let mut leader = elect(Start::member(1, &[1]));
+    leader.answer(2, matched(2, 2));
+    leader.answer(3, matched(2, 2));
+    assert_eq!(leader.propose(), Some(3));
+    for _ in 0..20 {
+        leader.wait(HEARTBEAT);
+        for peer in [2, 3] {
+            leader.hear(peer, matched(2, 2));
+        }
+        assert_eq!(told(&leader.flush()), []);
+    }
+    assert!(leader.propose().is_some(), "no transfer is under way");
+}
