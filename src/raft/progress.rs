@@ -86,13 +86,6 @@ impl Progress {
         }
     }
 
-    /// A heartbeat is due: whatever a probe was waiting for may be lost, so it may be sent again.
-    pub fn allow_probe(&mut self) {
-        if let Mode::Probe { waiting } = &mut self.mode {
-            *waiting = false;
-        }
-    }
-
     /// The follower's log is the same, and durable, up to `match_index`. Returns whether that is
     /// news.
     pub fn matched(&mut self, match_index: LogIndex) -> bool {

@@ -98,10 +98,7 @@ impl Raft {
             return;
         }
         leading.heartbeat_deadline = now.after(self.config.heartbeat);
-        for (id, progress) in &mut leading.followers {
-            progress.allow_probe();
-            leading.heartbeat_due.insert(*id);
-        }
+        leading.heartbeat_due.extend(leading.followers.keys());
         // A heartbeat is a round too where a lease is to be kept alive.
         leading.round_requested |= self.config.lease;
         if !self.is_in_touch(now) {
