@@ -1,0 +1,3 @@
+//! The simulator's modules.
+
+pub mod linearizability;
