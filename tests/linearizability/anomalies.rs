@@ -63,7 +63,7 @@ fn check_finds_lost_update() {
         "1 10 20 INCR a -> :1
          2 30 40 INCR a -> :2
          3 50 60 GET a -> =1",
-        &[0, 1, 2],
+        &[1, 2],
     );
     good(
         "1 10 20 INCR a -> :1
@@ -77,19 +77,19 @@ fn check_finds_double_apply() {
     bad(
         "1 10 20 INCR a -> :1
          2 30 40 GET a -> =2",
-        &[0, 1],
+        &[1],
     );
     bad(
         "1 10 20 APPEND a x -> :1
          2 30 40 GET a -> =xx",
-        &[0, 1],
+        &[1],
     );
     // One of unknown outcome happens once at most.
     bad(
         "1 10 ? INCR a
          2 30 40 GET a -> =1
          2 50 60 GET a -> =2",
-        &[0, 1, 2],
+        &[2],
     );
     good(
         "1 10 ? INCR a
@@ -143,7 +143,7 @@ fn check_finds_split_brain() {
          2 70 80 GET a -> =2
          1 90 95 GET a -> =3
          2 90 95 GET a -> =2",
-        &[1, 2, 3, 4, 5],
+        &[1, 2, 3, 4],
     );
 }
 
@@ -154,7 +154,7 @@ fn check_finds_reads_that_go_back() {
          1 30 90 SET a 2 -> OK
          2 40 50 GET a -> =2
          3 60 70 GET a -> =1",
-        &[0, 1, 2, 3],
+        &[0, 2, 3],
     );
     good(
         "1 10 20 SET a 1 -> OK
@@ -170,7 +170,7 @@ fn check_finds_torn_multi_key_write() {
         "1 10 20 MSET a 1 b 1 -> OK
          1 30 60 MSET a 2 b 2 -> OK
          2 40 50 MGET a b -> [2,1]",
-        &[0, 1, 2],
+        &[2],
     );
     good(
         "1 10 20 MSET a 1 b 1 -> OK
@@ -184,7 +184,7 @@ fn check_finds_torn_multi_key_write() {
          2 10 90 SET b 1 -> OK
          3 20 30 MGET a b -> [1,nil]
          4 40 50 MGET a b -> [nil,1]",
-        &[0, 1, 2, 3],
+        &[2, 3],
     );
 }
 
@@ -203,7 +203,7 @@ fn check_finds_two_swaps_that_both_succeed() {
         "1 10 20 SET a 1 -> OK
          2 30 50 CAS a 1 2 -> :1
          3 30 50 CAS a 1 3 -> :1",
-        &[0, 1, 2],
+        &[1, 2],
     );
     good(
         "1 10 20 SET a 1 -> OK
@@ -233,7 +233,7 @@ fn check_passes_unknown_that_took_effect_late() {
          2 20 30 SET a 2 -> OK
          3 60 70 GET a -> =1
          4 80 90 GET a -> =2",
-        &[0, 1, 2, 3],
+        &[1, 2, 3],
     );
 }
 
@@ -312,7 +312,7 @@ fn check_tells_the_contradiction_without_the_bystanders() {
          1 10 20 SET a 1 -> OK
          1 30 40 SET a 2 -> OK
          3 30 ? SET a 8
-         3 42 44 GET a -> =2
+         3 32 34 GET a -> =1
          2 50 60 GET a -> =1
          1 70 80 GET a -> =2",
         &[3, 4, 7],
@@ -325,9 +325,10 @@ fn check_tells_the_contradiction_without_the_bystanders() {
          #3 client 1, 10 to 20 us: SET a \"1\" -> OK\n  \
          #4 client 1, 30 to 40 us: SET a \"2\" -> OK\n  \
          #7 client 2, 50 to 60 us: GET a -> \"1\"\n\
-         The other 5 on the same keys don't matter: the contradiction stays even if each took \
+         The other 4 sent by then on the same keys don't matter: the contradiction stays even if each took \
          effect at any other time, or never.\n\
-         When #7 had to take effect the state could be, among others that fit no better: a = \"2\"."
+         When #7 had to take effect the state could be, among others that fit no better: a = \"2\"; \
+         or a = \"8\"; or a = \"0\"."
     );
 }
 

@@ -111,6 +111,13 @@ fn must_precede(operations: &[&Operation], one: usize, other: usize) -> bool {
         return false;
     };
     let sent_before = (earlier.from, one) < (later.from, other);
-    let one_client = earlier.client == later.client && matches!(later.fate, Fate::Answered(..));
+    // Keys that no operation joins are checked apart, and the order of a client with them.
+    let are_joined = earlier.command.keys().iter().any(|key| later.command.keys().contains(key))
+        || operations.iter().any(|one| {
+            let counts = one.fate != Fate::Unknown || !one.command.is_read();
+            counts && one.command.keys().windows(2).any(|pair| pair[0] != pair[1])
+        });
+    let one_client =
+        earlier.client == later.client && matches!(later.fate, Fate::Answered(..)) && are_joined;
     end < later.from || (sent_before && one_client)
 }

@@ -87,9 +87,15 @@ fn agree(operations: &[Operation]) -> bool {
             order.sort_by_key(|one| one.from);
             let named =
                 |number: usize| contradiction.operations.iter().any(|id| id.0 as usize == number);
+            let last = order[contradiction.last.0 as usize];
+            let Fate::Answered(end, _) = last.fate else {
+                panic!("the last one was answered");
+            };
             let weakened: Vec<Operation> = order
-                .into_iter()
+                .iter()
+                .copied()
                 .enumerate()
+                .filter(|(_, one)| one.from <= end)
                 .map(|(number, one)| match named(number) {
                     true => one.clone(),
                     false if matches!(one.fate, Fate::NotDone(_)) => one.clone(),

@@ -7,6 +7,7 @@
 
 mod history;
 mod model;
+mod needs;
 mod report;
 mod search;
 
@@ -81,12 +82,10 @@ pub fn check(history: &History, steps: u64) -> Result<Verdict, Failure> {
         let mut problem = problem(history, component, |_| Sight::AsItWas);
         match search(&mut problem, &mut left) {
             Outcome::Explained => {}
-            Outcome::Contradicted { operation, states } => {
-                let Known { answered, id, .. } = problem.known[operation];
+            Outcome::Contradicted { .. } => {
+                let (answered, last) = report::first(history, component, &problem);
                 if earliest.as_ref().is_none_or(|(first, _)| answered < *first) {
-                    let word = |value: &_| problem.values.word(*value).map(<[u8]>::to_vec);
-                    let states = states.iter().map(|one| one.iter().map(word).collect()).collect();
-                    earliest = Some((answered, Broken { component, last: id, states }));
+                    earliest = Some((answered, Broken { component, last }));
                 }
             }
             Outcome::OutOfBudget => undecided = undecided.or(Some(component)),
@@ -117,12 +116,7 @@ struct Broken<'a> {
     component: &'a Component,
     /// The operation up to whose answer there is none, by its number in the history.
     last: usize,
-    /// Some states that could hold before it.
-    states: Vec<State>,
 }
-
-/// For each key of a component its value.
-type State = Vec<Option<Word>>;
 
 /// Whether an operation says anything at all: one without effect doesn't, nor does a read that
 /// was not answered.

@@ -37,6 +37,13 @@ impl Values {
         number
     }
 
+    /// The number of an integer's text.
+    pub fn integer(&mut self, integer: i64) -> ValueId {
+        let mut text = Vec::new();
+        push_integer(&mut text, integer);
+        self.number(&text)
+    }
+
     /// The bytes of a value, or `None` for the absent one.
     pub fn word(&self, value: ValueId) -> Option<&[u8]> {
         (value != ABSENT).then(|| self.words[value as usize].as_slice())
@@ -169,9 +176,7 @@ impl Action {
                 let Some(sum) = current.and_then(|current| current.checked_add(*by)) else {
                     return Result::Error;
                 };
-                let mut text = Vec::new();
-                push_integer(&mut text, sum);
-                state[*key] = values.number(&text);
+                state[*key] = values.integer(sum);
                 Result::Integer(sum)
             }
             Action::Append(key, tail) => {
@@ -180,6 +185,17 @@ impl Action {
                 state[*key] = values.number(&word);
                 Result::Integer(values.length(state[*key]))
             }
+        }
+    }
+
+    /// Whether it changed nothing, wherever it was, if it was answered `result`.
+    pub fn changes_nothing(&self, result: &Result) -> bool {
+        match self {
+            Action::Get(_) | Action::Strlen(_) | Action::Exists(_) | Action::MGet(_) => true,
+            Action::Put(_) | Action::Append(..) => false,
+            Action::PutNew(..) | Action::Delete(_) => *result == Result::Integer(0),
+            Action::Swap { .. } => *result != Result::Integer(1),
+            Action::Add(..) => *result == Result::Error,
         }
     }
 

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use super::history::{Answer, Command, Ending, History, OperationId, Word, show};
-use super::search::{Outcome, search};
+use super::search::{Outcome, Problem, search};
 use super::{Broken, Component, Sight, problem};
 
 /// Tries for all attempts at leaving operations out, and for each. What they don't reach stays in.
@@ -40,8 +40,8 @@ impl fmt::Display for Contradiction {
 }
 
 pub(super) fn explain(history: &History, broken: Broken<'_>) -> Contradiction {
-    let Broken { component, last, states } = broken;
-    let remaining = cut_down(history, component, last);
+    let Broken { component, last } = broken;
+    let (remaining, states) = cut_down(history, component, last);
     let id = |number: usize| OperationId(u32::try_from(number).expect("it came from an id"));
     let mut contradiction = Contradiction {
         keys: component.keys.clone(),
@@ -54,6 +54,30 @@ pub(super) fn explain(history: &History, broken: Broken<'_>) -> Contradiction {
     contradiction
 }
 
+/// For each key of a component its value.
+type State = Vec<Option<Word>>;
+
+/// The first answer up to which there is no order (event and operation), given that there is none
+/// for the whole: what holds for a beginning holds for all that goes on from it, so halving finds
+/// it. A beginning that cannot be decided counts as one with an order.
+pub(super) fn first(history: &History, component: &Component, whole: &Problem) -> (usize, usize) {
+    let mut ends: Vec<(usize, usize)> =
+        whole.known.iter().map(|known| (known.answered, known.id)).collect();
+    ends.sort_unstable();
+    let has_order = |&(end, _): &(usize, usize)| {
+        let sight = |id: usize| match answered(history, id) {
+            _ if history.operations[id].invoked > end => Sight::Hidden,
+            answer if answer <= end => Sight::AsItWas,
+            _ => Sight::Unanswered,
+        };
+        let mut steps = REPORT_STEPS;
+        let outcome = search(&mut problem(history, component, sight), &mut steps);
+        !matches!(outcome, Outcome::Contradicted { .. })
+    };
+    let place = ends.partition_point(has_order);
+    ends[place.min(ends.len() - 1)]
+}
+
 fn answered(history: &History, operation: usize) -> usize {
     match history.operations[operation].ending {
         Ending::Answered { event, .. } => event,
@@ -62,13 +86,18 @@ fn answered(history: &History, operation: usize) -> usize {
 }
 
 /// The operations that cannot be left out, `last` among them.
-fn cut_down(history: &History, component: &Component, last: usize) -> BTreeSet<usize> {
+fn cut_down(
+    history: &History,
+    component: &Component,
+    last: usize,
+) -> (BTreeSet<usize>, Vec<State>) {
     let end = answered(history, last);
     let before = |id: usize| history.operations[id].invoked < end;
     let all = component.operations.iter().copied().filter(|id| before(*id));
     let mut remaining: BTreeSet<usize> = all.collect();
     let mut left = REPORT_STEPS;
-    let mut is_contradiction = |kept: &BTreeSet<usize>| {
+    let mut states = Vec::new();
+    let mut is_contradiction = |kept: &BTreeSet<usize>, last_states: &mut Vec<State>| {
         let sight = |id: usize| match id {
             _ if !before(id) => Sight::Hidden,
             _ if !kept.contains(&id) => Sight::Anytime,
@@ -77,9 +106,18 @@ fn cut_down(history: &History, component: &Component, last: usize) -> BTreeSet<u
         };
         let mut steps = left.min(ATTEMPT_STEPS);
         let given = steps;
-        let outcome = search(&mut problem(history, component, sight), &mut steps);
+        let mut problem = problem(history, component, sight);
+        let outcome = search(&mut problem, &mut steps);
         left -= given - steps;
-        matches!(outcome, Outcome::Contradicted { .. })
+        let Outcome::Contradicted { operation, states } = outcome else {
+            return false;
+        };
+        // A search that gave up before the last answer knows no state there.
+        let word = |value: &_| problem.values.word(*value).map(<[u8]>::to_vec);
+        let words = states.iter().map(|state| state.iter().map(word).collect());
+        let is_last = problem.known[operation].id == last;
+        *last_states = if is_last { words.collect() } else { Vec::new() };
+        true
     };
     let mut size = remaining.len();
     while size > 0 {
@@ -89,13 +127,14 @@ fn cut_down(history: &History, component: &Component, last: usize) -> BTreeSet<u
             chunk.iter().for_each(|id| {
                 kept.remove(id);
             });
-            if is_contradiction(&kept) {
+            if is_contradiction(&kept, &mut states) {
                 remaining = kept;
             }
         }
         size /= 2;
     }
-    remaining
+    is_contradiction(&remaining, &mut states);
+    (remaining, states)
 }
 
 fn tell(history: &History, component: &Component, contradiction: &Contradiction) -> String {
@@ -107,10 +146,12 @@ fn tell(history: &History, component: &Component, contradiction: &Contradiction)
         lines.push(format!("  ({hidden} earlier ones)"));
     }
     lines.extend(operations[hidden..].iter().map(|id| format!("  {}", line(history, *id))));
-    let others = component.operations.len() - operations.len();
+    let end = answered(history, last.0 as usize);
+    let before = |id: &&usize| history.operations[**id].invoked < end;
+    let others = component.operations.iter().filter(before).count() - operations.len();
     if others > 0 {
         lines.push(format!(
-            "The other {others} on the same keys don't matter: the contradiction stays even if \
+            "The other {others} sent by then on the same keys don't matter: the contradiction stays even if \
              each took effect at any other time, or never."
         ));
     }
@@ -120,11 +161,12 @@ fn tell(history: &History, component: &Component, contradiction: &Contradiction)
         keys.iter().zip(state).map(pair).collect::<Vec<_>>().join(", ")
     };
     let told: Vec<String> = states.iter().map(state).collect();
-    lines.push(format!(
+    let fit = format!(
         "When #{} had to take effect the state could be, among others that fit no better: {}.",
         last.0,
         told.join("; or ")
-    ));
+    );
+    lines.extend((!told.is_empty()).then_some(fit));
     let seen = seen(&history.operations[last.0 as usize].ending);
     for (number, operation) in history.operations.iter().enumerate() {
         let late = operation.invoked > answered(history, last.0 as usize);

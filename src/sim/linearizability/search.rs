@@ -9,18 +9,24 @@
 //! pending at that answer have taken effect already, and which of unknown outcome. Four rules
 //! keep the number of configurations small, and none of them changes the verdict:
 //!
-//! 1. **At once.** A pending operation whose answer fits and that changes nothing is put in its
-//!    place at once: in any order that puts it later it can be moved here, as all states stay.
+//! 1. **At once.** A pending operation whose answer fits and says that it changed nothing is put
+//!    in its place at once: in any order that puts it later it can be moved here, and all states
+//!    stay. (Not a write that happens to change nothing here: later it would change something.)
 //! 2. **Alike.** Unknown operations with the same command are counted, not told apart: none has
 //!    an end, so the one invoked first can stand wherever another of them stands.
 //! 3. **Dominated.** Of two configurations at the same answer with the same state and the same
 //!    pending operations done, the one that has used no more of any unknown command suffices:
 //!    what the other still does it can do as well, for an unknown operation need not happen.
 //! 4. **Unobserved** (`drop_unobserved`): unknown writes that nobody could have told.
+//! 5. **Needed** (`Needs`): a value that an operation must still meet is not left for good.
+//! 6. **Covered.** When a SET or MSET takes effect, so do, just before it, the pending ones on its
+//!    keys that nobody could have told: wherever else an order has them they can be taken out, by
+//!    the proof of rule 4, and here they are overwritten before anyone looks.
 
 use std::collections::{BTreeMap, HashMap};
 
 use super::model::{Action, Result, ValueId, Values};
+use super::needs::Needs;
 
 /// An answered operation.
 pub(super) struct Known {
@@ -118,6 +124,9 @@ struct Search<'a> {
     classes: Vec<Class>,
     levels: Vec<Level>,
     slots: Vec<usize>,
+    needs: Needs,
+    /// Known SETs and MSETs that rule 4 would drop if they were unknown.
+    untold: Vec<bool>,
     steps: &'a mut u64,
     made: u64,
     furthest: usize,
@@ -126,12 +135,14 @@ struct Search<'a> {
 
 /// Looks for an order, in at most `steps` tried operations, which it counts down.
 pub(super) fn search(problem: &mut Problem, steps: &mut u64) -> Outcome {
-    drop_unobserved(problem);
+    let untold = drop_unobserved(problem);
     let (levels, slots, words) = levels(&problem.known);
     let classes = classes(&problem.unknown);
+    let needs = Needs::new(problem);
     let first = Node { state: vec![0; problem.keys], done: vec![0; words], used: Used::new() };
     let (made, furthest, states) = (0, 0, Vec::new());
-    let mut search = Search { problem, classes, levels, slots, steps, made, furthest, states };
+    let mut search =
+        Search { problem, classes, levels, slots, needs, untold, steps, made, furthest, states };
     search.run(first)
 }
 
@@ -175,14 +186,14 @@ impl Search<'_> {
     /// Lets the operation that is answered at `level` take effect, if its answer fits.
     fn attempt(&mut self, level: usize, node: &Node) -> Option<Node> {
         let operation = self.levels[level].operation;
-        self.effect(operation, node).map(|(mut next, _)| {
+        self.effect(level, operation, node).map(|(mut next, _)| {
             next.clear_done(self.slots[operation]);
             next
         })
     }
 
     /// `node` after the operation, and whether the state is another one.
-    fn effect(&mut self, operation: usize, node: &Node) -> Option<(Node, bool)> {
+    fn effect(&mut self, level: usize, operation: usize, node: &Node) -> Option<(Node, bool)> {
         *self.steps = self.steps.saturating_sub(1);
         let known = &self.problem.known[operation];
         let mut state = node.state.clone();
@@ -192,7 +203,36 @@ impl Search<'_> {
         let changed = state != node.state;
         let mut next = Node { state, done: node.done.clone(), used: node.used.clone() };
         next.set_done(self.slots[operation]);
-        Some((next, changed))
+        self.cover(level, operation, node, &mut next);
+        (!changed || !self.is_dead(level, node, &next)).then_some((next, changed))
+    }
+
+    /// Rule 6.
+    fn cover(&self, level: usize, operation: usize, node: &Node, next: &mut Node) {
+        let Action::Put(pairs) = &self.problem.known[operation].action else {
+            return;
+        };
+        for &other in &self.levels[level].pending {
+            let covered = |key: &usize| pairs.iter().any(|(put, _)| put == key);
+            if self.untold[other]
+                && self.is_free(level, other, node)
+                && self.problem.known[other].action.keys().iter().all(covered)
+            {
+                next.set_done(self.slots[other]);
+            }
+        }
+    }
+
+    /// Rule 5.
+    fn is_dead(&self, level: usize, node: &Node, next: &Node) -> bool {
+        let now = self.problem.known[self.levels[level].operation].answered;
+        let is_open = |operation: usize| {
+            let known = &self.problem.known[operation];
+            known.invoked >= now || !next.is_done(self.slots[operation])
+        };
+        let is_past = |operation: usize| self.problem.known[operation].answered < now;
+        let mut left = (0..node.state.len()).filter(|key| node.state[*key] != next.state[*key]);
+        left.any(|key| self.needs.are_missed(key, node.state[key], is_past, is_open))
     }
 
     /// Whether a pending operation may be next: not done, and its client's earlier one is.
@@ -210,8 +250,10 @@ impl Search<'_> {
             let mut settled = false;
             for place in 0..self.levels[level].pending.len() {
                 let operation = self.levels[level].pending[place];
-                if self.is_free(level, operation, node)
-                    && let Some((next, false)) = self.effect(operation, node)
+                let known = &self.problem.known[operation];
+                if known.action.changes_nothing(&known.result)
+                    && self.is_free(level, operation, node)
+                    && let Some((next, _)) = self.effect(level, operation, node)
                 {
                     *node = next;
                     settled = true;
@@ -268,7 +310,7 @@ impl Search<'_> {
             let operation = self.levels[level].pending[place];
             if operation != self.levels[level].operation
                 && self.is_free(level, operation, node)
-                && let Some((next, _)) = self.effect(operation, node)
+                && let Some((next, _)) = self.effect(level, operation, node)
             {
                 self.offer(frame, cost + 1, next);
             }
@@ -286,6 +328,9 @@ impl Search<'_> {
             self.classes[class].action.run(&mut next.state, &mut self.problem.values);
             if next.state == node.state {
                 continue; // Rule 3: not to do it is as good.
+            }
+            if self.is_dead(level, node, &next) {
+                continue;
             }
             match place {
                 Ok(place) => next.used[place].1 += 1,
@@ -387,7 +432,9 @@ fn classes(unknown: &[Unknown]) -> Vec<Class> {
 /// operation that looks at `k` stands there, and by (b) no unknown one that does is anywhere. So
 /// the value of `k` there makes no difference, and the order without `u` explains the same
 /// answers. What is dropped later is dropped from an order that is shorter already.
-fn drop_unobserved(problem: &mut Problem) {
+///
+/// Answers which of the known SETs and MSETs fulfil the same.
+fn drop_unobserved(problem: &mut Problem) -> Vec<bool> {
     let mut blind = vec![true; problem.keys];
     for one in &problem.unknown {
         if written(&one.action).is_none() {
@@ -402,11 +449,9 @@ fn drop_unobserved(problem: &mut Problem) {
     }
     let mut told: BTreeMap<(usize, ValueId), bool> = BTreeMap::new();
     let (known, values) = (&problem.known, &mut problem.values);
-    problem.unknown.retain(|one| {
-        let Some(writes) = written(&one.action) else {
-            return true;
-        };
-        writes.into_iter().any(|(key, value)| {
+    let mut is_told = |action: &Action| {
+        let mut writes = written(action).into_iter().flatten();
+        writes.any(|(key, value)| {
             !blind[key]
                 || *told.entry((key, value)).or_insert_with(|| {
                     observers[key].iter().any(|operation| {
@@ -415,7 +460,11 @@ fn drop_unobserved(problem: &mut Problem) {
                     })
                 })
         })
-    });
+    };
+    problem.unknown.retain(|one| written(&one.action).is_none() || is_told(&one.action));
+    let is_put =
+        |known: &Known| matches!((&known.action, &known.result), (Action::Put(_), Result::Ok));
+    known.iter().map(|known| is_put(known) && !is_told(&known.action)).collect()
 }
 
 /// What a blind write leaves in which keys; `None` for an operation that depends on the state.
