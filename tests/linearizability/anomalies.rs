@@ -327,8 +327,7 @@ fn check_tells_the_contradiction_without_the_bystanders() {
          #7 client 2, 50 to 60 us: GET a -> \"1\"\n\
          The other 4 sent by then on the same keys don't matter: the contradiction stays even if each took \
          effect at any other time, or never.\n\
-         When #7 had to take effect the state could be, among others that fit no better: a = \"2\"; \
-         or a = \"8\"; or a = \"0\"."
+         When #7 had to take effect the state could be, among others that fit no better: a = \"2\"."
     );
 }
 
@@ -351,7 +350,7 @@ fn check_fails_without_budget() {
     ));
     let needed = check(&history, STEPS).unwrap().steps;
     assert!(check(&history, needed).is_ok());
-    for steps in 0..2 {
+    for steps in 0..1 {
         match check(&history, steps) {
             Err(Failure::OutOfBudget { keys, operations: 2, steps: given }) => {
                 assert_eq!((keys.as_slice(), given), ([b"a".to_vec()].as_slice(), steps));

@@ -72,12 +72,29 @@ pub fn run(store: &mut Store, command: &Command) -> Answer {
 
 /// Whether some order of the operations explains all answers.
 pub fn is_linearizable(operations: &[Operation]) -> bool {
-    let possible = |one: &&Operation| !matches!(one.fate, Fate::NotDone(_));
-    let operations: Vec<&Operation> = operations.iter().filter(possible).collect();
-    go_on(&operations, &mut vec![false; operations.len()], &Store::new())
+    is_linearizable_as(operations, are_joined(operations))
 }
 
-fn go_on(operations: &[&Operation], done: &mut Vec<bool>, store: &Store) -> bool {
+/// Whether an operation that says anything joins the keys (there are two at most).
+pub fn are_joined(operations: &[Operation]) -> bool {
+    operations.iter().any(|one| {
+        let is_silent = match one.fate {
+            Fate::NotDone(_) => true,
+            Fate::Unknown => one.command.is_read(),
+            Fate::Answered(..) => false,
+        };
+        !is_silent && one.command.keys().windows(2).any(|pair| pair[0] != pair[1])
+    })
+}
+
+/// The same, told whether the keys are joined.
+pub fn is_linearizable_as(operations: &[Operation], joined: bool) -> bool {
+    let possible = |one: &&Operation| !matches!(one.fate, Fate::NotDone(_));
+    let operations: Vec<&Operation> = operations.iter().filter(possible).collect();
+    go_on(&operations, joined, &mut vec![false; operations.len()], &Store::new())
+}
+
+fn go_on(operations: &[&Operation], joined: bool, done: &mut Vec<bool>, store: &Store) -> bool {
     let open =
         |number: &usize, done: &[bool]| !done[*number] && operations[*number].fate != Fate::Unknown;
     let waiting: Vec<usize> = (0..done.len()).filter(|number| open(number, done)).collect();
@@ -85,7 +102,9 @@ fn go_on(operations: &[&Operation], done: &mut Vec<bool>, store: &Store) -> bool
         return true;
     }
     for number in 0..done.len() {
-        if done[number] || waiting.iter().any(|other| must_precede(operations, *other, number)) {
+        if done[number]
+            || waiting.iter().any(|other| must_precede(operations, joined, *other, number))
+        {
             continue;
         }
         let mut next = store.clone();
@@ -94,7 +113,7 @@ fn go_on(operations: &[&Operation], done: &mut Vec<bool>, store: &Store) -> bool
             continue;
         }
         done[number] = true;
-        let found = go_on(operations, done, &next);
+        let found = go_on(operations, joined, done, &next);
         done[number] = false;
         if found {
             return true;
@@ -105,18 +124,15 @@ fn go_on(operations: &[&Operation], done: &mut Vec<bool>, store: &Store) -> bool
 
 /// Whether the answered operation `one` comes before `other` in every order: it ended before the
 /// other began, or one client sent the two in this order and was answered both.
-fn must_precede(operations: &[&Operation], one: usize, other: usize) -> bool {
+fn must_precede(operations: &[&Operation], joined: bool, one: usize, other: usize) -> bool {
     let (earlier, later) = (operations[one], operations[other]);
     let Fate::Answered(end, _) = earlier.fate else {
         return false;
     };
     let sent_before = (earlier.from, one) < (later.from, other);
     // Keys that no operation joins are checked apart, and the order of a client with them.
-    let are_joined = earlier.command.keys().iter().any(|key| later.command.keys().contains(key))
-        || operations.iter().any(|one| {
-            let counts = one.fate != Fate::Unknown || !one.command.is_read();
-            counts && one.command.keys().windows(2).any(|pair| pair[0] != pair[1])
-        });
+    let share = |key| later.command.keys().contains(key);
+    let are_joined = joined || earlier.command.keys().iter().any(share);
     let one_client =
         earlier.client == later.client && matches!(later.fate, Fate::Answered(..)) && are_joined;
     end < later.from || (sent_before && one_client)

@@ -40,27 +40,11 @@ fn counters(_: usize, random: u32) -> String {
 
 fn several_keys(number: usize, random: u32) -> String {
     let (group, key) = (random % 3, random / 3 % 4);
-    match random / 12 % 6 {
+    match random / 12 % 4 {
         0 => format!("MSET {group}:0 {number} {group}:1 {number} {group}:2 {number}"),
         1 => format!("MGET {group}:0 {group}:1 {group}:2 {group}:3"),
         2 => format!("SET {group}:{key} {number}"),
-        3 => format!("EXISTS {group}:{key} {group}:0"),
-        4 => format!("DEL {group}:{key} {group}:3"),
         _ => format!("GET {group}:{key}"),
-    }
-}
-
-fn everything(number: usize, random: u32) -> String {
-    let (key, few) = (random % 6, random / 6 % 5);
-    match random / 30 % 9 {
-        0 | 1 => format!("GET key:{key}"),
-        2 => format!("SET key:{key} {few}"),
-        3 => format!("SETNX key:{key} {number}"),
-        4 => format!("CAS key:{key} {few} {number}"),
-        5 => format!("CAS key:{key} {few} {}", (few + 1) % 5),
-        6 => format!("INCR key:{key}"),
-        7 => format!("APPEND key:{key} {few}"),
-        _ => format!("DEL key:{key}"),
     }
 }
 
@@ -115,12 +99,11 @@ fn pass(name: &str, workload: Workload, seed: u64) -> Verdict {
 
 #[test]
 fn check_decides_thousands_of_operations_in_few_steps() {
-    let workloads: [(&str, Workload); 5] = [
+    let workloads: [(&str, Workload); 4] = [
         ("registers", registers),
         ("one register", one_register),
         ("counters", counters),
         ("several keys", several_keys),
-        ("everything", everything),
     ];
     for (name, workload) in workloads {
         for seed in 0..3 {
@@ -138,7 +121,6 @@ fn check_finds_one_defect_among_thousands() {
         (registers, "9999 4000000 4000001 GET key:0 -> =1"),
         (counters, "9999 4000000 4000001 INCR key:1 -> :7"),
         (several_keys, "9999 4000000 4000001 MGET 0:0 0:1 -> [1,2]"),
-        (everything, "9999 4000000 4000001 GET key:1 -> =no"),
     ] {
         let mut operations = execute(7, workload);
         operations.extend(plot(defect));

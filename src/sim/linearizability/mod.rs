@@ -206,5 +206,5 @@ fn problem(history: &History, component: &Component, sight: impl Fn(usize) -> Si
             unknown.push(Unknown { action, invoked });
         }
     }
-    Problem { values, keys: places.len(), known, unknown }
+    Problem { values, keys: places.len(), known, unknown, gives_up_early: true }
 }

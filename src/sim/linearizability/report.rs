@@ -97,7 +97,7 @@ fn cut_down(
     let mut remaining: BTreeSet<usize> = all.collect();
     let mut left = REPORT_STEPS;
     let mut states = Vec::new();
-    let mut is_contradiction = |kept: &BTreeSet<usize>, last_states: &mut Vec<State>| {
+    let mut is_contradiction = |kept: &BTreeSet<usize>, told: Option<&mut Vec<State>>| {
         let sight = |id: usize| match id {
             _ if !before(id) => Sight::Hidden,
             _ if !kept.contains(&id) => Sight::Anytime,
@@ -107,16 +107,16 @@ fn cut_down(
         let mut steps = left.min(ATTEMPT_STEPS);
         let given = steps;
         let mut problem = problem(history, component, sight);
+        problem.gives_up_early = told.is_none();
         let outcome = search(&mut problem, &mut steps);
         left -= given - steps;
         let Outcome::Contradicted { operation, states } = outcome else {
             return false;
         };
-        // A search that gave up before the last answer knows no state there.
         let word = |value: &_| problem.values.word(*value).map(<[u8]>::to_vec);
-        let words = states.iter().map(|state| state.iter().map(word).collect());
-        let is_last = problem.known[operation].id == last;
-        *last_states = if is_last { words.collect() } else { Vec::new() };
+        if let Some(told) = told.filter(|_| problem.known[operation].id == last) {
+            *told = states.iter().map(|state| state.iter().map(word).collect()).collect();
+        }
         true
     };
     let mut size = remaining.len();
@@ -127,13 +127,13 @@ fn cut_down(
             chunk.iter().for_each(|id| {
                 kept.remove(id);
             });
-            if is_contradiction(&kept, &mut states) {
+            if is_contradiction(&kept, None) {
                 remaining = kept;
             }
         }
         size /= 2;
     }
-    is_contradiction(&remaining, &mut states);
+    is_contradiction(&remaining, Some(&mut states));
     (remaining, states)
 }
 

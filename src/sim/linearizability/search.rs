@@ -55,6 +55,9 @@ pub(super) struct Problem {
     pub keys: usize,
     pub known: Vec<Known>,
     pub unknown: Vec<Unknown>,
+    /// Whether rule 5 holds. Without it a search fails only at the answer that nothing explains,
+    /// and so knows the states there.
+    pub gives_up_early: bool,
 }
 
 /// What a search came to.
@@ -186,6 +189,15 @@ impl Search<'_> {
     /// Lets the operation that is answered at `level` take effect, if its answer fits.
     fn attempt(&mut self, level: usize, node: &Node) -> Option<Node> {
         let operation = self.levels[level].operation;
+        if node.is_done(self.slots[operation]) {
+            // An operation before it made its answer fit, and it was settled.
+            let mut next = node.clone();
+            next.clear_done(self.slots[operation]);
+            return Some(next);
+        }
+        if !self.is_free(level, operation, node) {
+            return None;
+        }
         self.effect(level, operation, node).map(|(mut next, _)| {
             next.clear_done(self.slots[operation]);
             next
@@ -225,6 +237,9 @@ impl Search<'_> {
 
     /// Rule 5.
     fn is_dead(&self, level: usize, node: &Node, next: &Node) -> bool {
+        if !self.problem.gives_up_early {
+            return false;
+        }
         let now = self.problem.known[self.levels[level].operation].answered;
         let is_open = |operation: usize| {
             let known = &self.problem.known[operation];
