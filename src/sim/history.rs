@@ -8,8 +8,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::clients::Words;
+use super::linearizability::{self, ClientId, Command, History, OperationId, STEPS};
 use crate::proto::reply_decoder::Value;
 use crate::types::Instant;
+
+/// The time of the history: microseconds.
+fn us(now: Instant) -> u64 {
+    now.0 / 1000
+}
 
 /// The key that clients append their tokens to.
 const JOURNAL: &[u8] = b"journal";
@@ -20,6 +26,8 @@ pub(super) struct Operation {
     pub words: Words,
     connection: u32,
     invoked: Instant,
+    /// Its place in the history, if its keys are judged there.
+    recorded: Option<OperationId>,
 }
 
 /// What became of something.
@@ -28,6 +36,12 @@ enum Outcome {
     Done,
     NotDone,
     Unknown,
+}
+
+/// Keys with deadlines and the journal have checks of their own.
+fn is_judged(words: &Words) -> bool {
+    words[1..].iter().all(|word| word != JOURNAL)
+        && words.get(1).is_some_and(|key| !key.starts_with(b"x"))
 }
 
 /// A key that one client alone writes, with a deadline.
@@ -43,6 +57,7 @@ struct Expiring {
 /// The history of one run.
 pub(super) struct Recorder {
     connections: u32,
+    history: History,
     tokens: BTreeMap<Vec<u8>, Outcome>,
     expiring: BTreeMap<Vec<u8>, Expiring>,
     /// How much earlier a key may expire than its writer's clock says; nothing: not checked.
@@ -57,6 +72,7 @@ impl Recorder {
     pub fn new(expiry_slack: Option<Duration>) -> Recorder {
         Recorder {
             connections: 0,
+            history: History::new(),
             tokens: BTreeMap::new(),
             expiring: BTreeMap::new(),
             expiry_slack,
@@ -85,7 +101,12 @@ impl Recorder {
 
     /// A command is handed to the network.
     pub fn invoke(&mut self, connection: u32, now: Instant, words: Words) -> Operation {
-        Operation { words, connection, invoked: now }
+        let recorded = is_judged(&words).then(|| {
+            let borrowed: Vec<&[u8]> = words.iter().map(|word| &word[..]).collect();
+            let command = Command::from_words(&borrowed).expect("clients say what is modelled");
+            self.history.invoke(ClientId(connection), us(now), command)
+        });
+        Operation { words, connection, invoked: now, recorded }
     }
 
     /// It was answered.
@@ -104,6 +125,9 @@ impl Recorder {
             Value::Error(text) => panic!("a reply that no fault explains: {text}"),
             _ => Outcome::Done,
         };
+        if let Some(id) = operation.recorded {
+            self.history.reply(id, us(now), value);
+        }
         match outcome {
             Outcome::Done => self.answered += 1,
             Outcome::NotDone => self.refused += 1,
@@ -115,6 +139,9 @@ impl Recorder {
     /// It never will be.
     pub fn unknown(&mut self, operation: Operation, now: Instant) {
         self.in_doubt += 1;
+        if let Some(id) = operation.recorded {
+            self.history.unknown(id, us(now));
+        }
         self.settle(&operation, Outcome::Unknown, now, None);
     }
 
@@ -184,6 +211,13 @@ impl Recorder {
                 expiring.promise = None;
             }
             other => panic!("no reply to GET: {other:?}"),
+        }
+    }
+
+    /// Linearizable: every history is. A search that runs out of steps has not shown it.
+    pub fn check_linearizable(&self) {
+        if let Err(failure) = linearizability::check(&self.history, STEPS) {
+            panic!("linearizable: {failure}");
         }
     }
 

@@ -179,6 +179,8 @@ fn live(world: &mut World) {
         read_back(world, id, Duration::from_millis(patience_ms));
     }
     converge(world, Duration::from_millis(patience_ms));
+    // 4. No client was told anything that one server without faults would not have said.
+    world.recorder.check_linearizable();
 }
 
 /// Servers that have all that they promised.
