@@ -21,6 +21,31 @@ use crate::types::{Instant, ServerId};
 /// The words of one command.
 pub(super) type Words = Vec<Vec<u8>>;
 
+/// How long the clients stay with the same keys, in milliseconds of a run without suspension: the
+/// search through what is in doubt grows with the history of a key.
+const GENERATION_MS: u64 = 200;
+
+/// Generations of keys in one run at most.
+const GENERATIONS: u64 = 40;
+
+/// Which generation of keys the clients use.
+fn generation(now: Instant, settings: &Settings) -> u64 {
+    let passed = now.since(super::world::BEGIN).as_millis() as u64;
+    let last = (settings.chaos_ms / GENERATION_MS).min(GENERATIONS - 1);
+    (passed / GENERATION_MS).min(last)
+}
+
+fn shared_key(place: u64, generation: u64) -> Vec<u8> {
+    format!("k{place}.{generation}").into_bytes()
+}
+
+/// Every key that clients share and the checkers judge.
+pub(super) fn shared_keys(settings: &Settings) -> Vec<Vec<u8>> {
+    let last = (settings.chaos_ms / GENERATION_MS).min(GENERATIONS - 1);
+    let keys = |generation| (0..settings.keys).map(move |place| shared_key(place, generation));
+    (0..=last).flat_map(keys).collect()
+}
+
 /// One client.
 pub(super) struct Client {
     number: usize,
@@ -85,7 +110,7 @@ impl Client {
         let count = self.random.random_range(1..=settings.pipeline.max(1));
         let mut out = Vec::new();
         for _ in 0..count {
-            let words = self.next_command(settings);
+            let words = self.next_command(now, settings);
             self.say(now, words, recorder, &mut out);
         }
         self.pipelines += 1;
@@ -130,8 +155,8 @@ impl Client {
     fn note(&mut self, operation: &Operation, value: &Value) {
         if let (Some(b"GET"), Some(key), Value::Bulk(bytes)) =
             (operation.words.first().map(|w| &w[..]), operation.words.get(1), value)
-            && let Some(place) = key.strip_prefix(b"k")
-            && let Ok(place) = String::from_utf8_lossy(place).parse::<usize>()
+            && let Some(place) = key.strip_prefix(b"k").and_then(<[u8]>::first)
+            && let Some(place) = place.checked_sub(b'0').map(usize::from)
             && let Some(seen) = self.seen.get_mut(place)
         {
             seen.clone_from(bytes);
@@ -143,9 +168,15 @@ impl Client {
         (self.number as u64 * 1_000_000 + self.values).to_string().into_bytes()
     }
 
-    fn next_command(&mut self, settings: &Settings) -> Words {
+    fn next_command(&mut self, now: Instant, settings: &Settings) -> Words {
         let place = self.random.random_range(0..settings.keys.max(1));
-        let key = format!("k{place}").into_bytes();
+        let newest = generation(now, settings);
+        let other = shared_key((place + 1) % settings.keys.max(1), newest);
+        let key = match self.random.random_range(0..20) {
+            // What was acknowledged long ago must still be there.
+            0 => shared_key(place, self.random.random_range(0..=newest)),
+            _ => shared_key(place, newest),
+        };
         let word = |text: &str| text.as_bytes().to_vec();
         match self.random.random_range(0..100) {
             0..25 => vec![word("GET"), key],
@@ -156,14 +187,12 @@ impl Client {
             }
             50..60 => vec![word("INCR"), key],
             60..65 => vec![word("DEL"), key],
-            65..72 => {
-                let other = format!("k{}", (place + 1) % settings.keys.max(1)).into_bytes();
+            65..72 if newest % 2 == 1 => {
+                let key = shared_key(place, newest);
                 vec![word("MSET"), key, self.value(), other, self.value()]
             }
-            72..79 => {
-                let other = format!("k{}", (place + 1) % settings.keys.max(1)).into_bytes();
-                vec![word("MGET"), key, other]
-            }
+            72..79 if newest % 2 == 1 => vec![word("MGET"), shared_key(place, newest), other],
+            65..79 => vec![word("GET"), key],
             79..88 => {
                 let token = format!("{};", String::from_utf8_lossy(&self.value()));
                 vec![word("APPEND"), word("journal"), token.into_bytes()]

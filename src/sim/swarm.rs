@@ -95,7 +95,9 @@ impl Plan<'_> {
     /// One fault, and some time later what ends it.
     fn add(&mut self, kind: Kind) {
         let at = self.below(self.settings.chaos_ms);
-        let later = at + 10 + self.below(1500);
+        // Some last for longer than the kernel keeps a silent connection.
+        let lasts = if self.below(4) == 0 { 4000 } else { 1000 };
+        let later = at + 10 + self.below(lasts);
         let server = self.server();
         match kind {
             Kind::Kill => {
