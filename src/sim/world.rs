@@ -412,6 +412,10 @@ impl World {
 
     /// Starts a server from what its disk holds.
     pub fn start(&mut self, id: ServerId) {
+        if self.sleeps_until > self.now {
+            let pause = self.sleeps_until.since(self.now);
+            return self.plan(pause, Event::Start { server: id });
+        }
         let server = self.servers.get_mut(&id).expect("a server of this world");
         if server.process.is_some() {
             return;
