@@ -45,3 +45,4 @@ pub mod storage;
 pub mod client;
 #[path = "loop/mod.rs"]
 pub mod event_loop;
+pub mod sim;

@@ -1,0 +1,321 @@
+//! How each kind of fault strikes the world.
+//!
+//! Damage that makes a server forget what it promised (a lost, old or rotten disk) is dealt to less
+//! than half of the servers of a run: past that Raft promises nothing, and neither would a checker
+//! be right to complain. A fault that finds nothing to strike does nothing and isn't counted.
+//! Called by the world when a fault's time has come, and once at the end to heal everything.
+
+use std::time::Duration;
+
+use rand::RngExt;
+
+use super::media::Damage;
+use super::network::Host;
+use super::process::Mail;
+use super::script::Kind;
+use super::world::{Event, World};
+use crate::types::{Boot, Instant, ServerId};
+
+impl World {
+    pub(super) fn strike_fault(&mut self, place: usize) {
+        let fault = self.script.faults[place];
+        let Some(id) = self.target(fault.a) else {
+            return;
+        };
+        let now = self.now;
+        let struck = match fault.kind {
+            Kind::Kill => self.strike_kill(id, fault.b),
+            Kind::PowerLoss => self.lose_power(id),
+            Kind::KillAll => self.of_all(|world, id| world.strike_kill(id, 0)),
+            Kind::PowerLossAll => self.of_all(World::lose_power),
+            Kind::Start if fault.a == 0 => self.of_all(World::start_again),
+            Kind::Start => self.start_again(id),
+            Kind::Pause => self.pause(id, Duration::from_millis(fault.b)),
+            Kind::Suspend => self.suspend(Duration::from_secs(60 * fault.b)),
+            Kind::Stop => {
+                let is_alive = self.node(id).is_some();
+                self.give(id, Mail::Stop);
+                is_alive
+            }
+            Kind::Wipe => self.wipe(id),
+            Kind::Save => self.save(id),
+            Kind::OldCopy => self.old_copy(id),
+            Kind::Rot => self.damage(id, Damage::Rot),
+            Kind::Misdirected => self.damage(id, Damage::Misdirected),
+            Kind::Stale => self.damage(id, Damage::Stale),
+            Kind::Error => self.disk(id, |state| state.good_left = Some(fault.b as u32)),
+            Kind::Full => self.disk(id, |state| {
+                state.capacity = Some(state.media.used() + fault.b * 1024);
+            }),
+            Kind::Space => self.disk(id, |state| state.capacity = None),
+            Kind::Stall | Kind::Hang => {
+                self.disk(id, |state| state.stall = Duration::from_millis(fault.b))
+            }
+            Kind::Cut => self.cut(|from, to| from.0 == fault.a && to.0 == fault.b),
+            Kind::Split => self.cut(|from, to| (fault.a >> from.0 ^ fault.a >> to.0) & 1 == 1),
+            Kind::Bridge => self.cut_bridge(id),
+            Kind::Ring => self.cut_ring(),
+            Kind::Isolate => self.cut(|from, to| from == id || to == id),
+            Kind::Flap => self.flap(fault.a, fault.b, fault.c),
+            Kind::Reset => self.network.reset(now, ServerId(fault.a), ServerId(fault.b)),
+            Kind::Slow => self.slow(fault.a, fault.b, fault.c),
+            Kind::Heal => self.heal_network(),
+            Kind::WallJump => self.jump(id, fault.b as i64 - fault.c as i64),
+            Kind::ClientReset => self.reset_client(fault.a as usize),
+        };
+        if struck {
+            self.strike(fault.kind.name());
+            self.story.tell(now, || format!("-- {fault}"));
+        }
+    }
+
+    /// The server of that number; of 0 the leader, or whoever runs.
+    fn target(&self, number: u64) -> Option<ServerId> {
+        match number {
+            0 => self.leader().or_else(|| self.ids().first().copied()),
+            number => Some(ServerId(number.min(self.script.settings.nodes).max(1))),
+        }
+    }
+
+    fn of_all(&mut self, mut strike: impl FnMut(&mut World, ServerId) -> bool) -> bool {
+        let ids = self.ids();
+        ids.into_iter().fold(false, |struck, id| strike(self, id) || struck)
+    }
+
+    fn strike_kill(&mut self, id: ServerId, behind: u64) -> bool {
+        if self.node(id).is_none() {
+            return false;
+        }
+        match behind {
+            0 => self.kill(id),
+            behind => {
+                let server = self.servers.get_mut(&id).expect("just seen");
+                server.kill_behind = Some(behind as usize - 1);
+            }
+        }
+        true
+    }
+
+    fn lose_power(&mut self, id: ServerId) -> bool {
+        let was_alive = self.node(id).is_some();
+        if self.network.dark.contains(&id) {
+            return false;
+        }
+        self.forget_process(id);
+        for (stream, end) in self.network.of(Host::Server(id)) {
+            self.network.vanish(stream, end);
+        }
+        self.network.dark.insert(id);
+        let losses = self.servers[&id].disk.lose_power();
+        *self.strikes.entry("unsynced-sector-lost").or_default() += u64::from(losses.sectors);
+        *self.strikes.entry("torn-write").or_default() += u64::from(losses.torn);
+        *self.strikes.entry("unsynced-name-lost").or_default() += u64::from(losses.names);
+        was_alive
+    }
+
+    fn start_again(&mut self, id: ServerId) -> bool {
+        let is_down = self.node(id).is_none() && self.servers[&id].rotten.is_none();
+        if is_down {
+            self.start(id);
+        }
+        is_down
+    }
+
+    fn pause(&mut self, id: ServerId, duration: Duration) -> bool {
+        let until = self.now.after(duration);
+        let is_alive = self.node(id).is_some();
+        let server = self.servers.get_mut(&id).expect("a server of this world");
+        server.paused_until = server.paused_until.max(until);
+        is_alive
+    }
+
+    /// Everybody stands still, and what is under way on the network waits with them.
+    fn suspend(&mut self, duration: Duration) -> bool {
+        self.slept += duration;
+        self.sleeps_until = self.now.after(duration);
+        self.of_all(|world, id| world.pause(id, duration))
+    }
+
+    /// Whether one more server may forget what it promised. Not before the cluster is founded: that
+    /// needs every server, once.
+    fn may_damage(&mut self, id: ServerId) -> bool {
+        let budget = (self.script.settings.nodes as usize - 1) / 2;
+        let is_founded = self.checkers.committed() > 0
+            && self.ids().into_iter().all(|id| {
+                self.node(id).is_some_and(|node| !node.raft().membership().is_empty())
+                    || self.checkers.damaged.contains(&id)
+                    || self.node(id).is_none()
+            });
+        let others = self.checkers.damaged.iter().filter(|damaged| **damaged != id).count();
+        is_founded && others < budget
+    }
+
+    fn wipe(&mut self, id: ServerId) -> bool {
+        if !self.may_damage(id) {
+            return false;
+        }
+        self.kill(id);
+        self.checkers.damaged.insert(id);
+        let server = self.servers.get_mut(&id).expect("a server of this world");
+        server.disk.with(|state| state.media = super::media::Media::default());
+        server.rotten = None;
+        server.saved = None;
+        server.met.clear();
+        true
+    }
+
+    fn save(&mut self, id: ServerId) -> bool {
+        let server = self.servers.get_mut(&id).expect("a server of this world");
+        let is_running = server.process.is_some() && server.rotten.is_none();
+        if is_running {
+            // As a snapshot of the block device has it: what is stable, at one moment.
+            let media = server.disk.with(|state| {
+                let mut media = state.media.clone();
+                media.forget_unsynced();
+                media
+            });
+            server.saved = Some((media, server.boot));
+        }
+        is_running
+    }
+
+    /// Only where every other server has met a later boot than the copy would come back with: one
+    /// that nobody can tell is out of reach of any check (design page 1, §4).
+    fn old_copy(&mut self, id: ServerId) -> bool {
+        let Some((media, boot)) = self.servers[&id].saved.clone() else {
+            return false;
+        };
+        let others = self.servers.iter().filter(|(other, _)| **other != id);
+        let is_known = others
+            .into_iter()
+            .all(|(_, other)| other.met.get(&id).is_some_and(|met| boot.next() <= *met));
+        let is_sound = self.servers[&id].rotten.is_none();
+        if !is_known || !is_sound || !self.may_damage(id) || boot == Boot::ZERO {
+            return false;
+        }
+        self.kill(id);
+        self.checkers.damaged.insert(id);
+        let server = self.servers.get_mut(&id).expect("a server of this world");
+        server.disk.with(|state| state.media = media);
+        self.start(id);
+        true
+    }
+
+    fn damage(&mut self, id: ServerId, kind: Damage) -> bool {
+        if self.servers[&id].rotten.is_some() || !self.may_damage(id) {
+            return false;
+        }
+        self.lose_power(id);
+        let World { servers, random, .. } = self;
+        let server = servers.get_mut(&id).expect("a server of this world");
+        let done = server.disk.with(|state| state.media.damage(kind, random));
+        server.rotten = done.clone();
+        if done.is_some() {
+            self.checkers.damaged.insert(id);
+        }
+        if let Some(what) = &done {
+            self.tell(|| format!("n{id}: {what}"));
+        }
+        let pause = Duration::from_millis(100);
+        self.plan(pause, Event::Start { server: id });
+        done.is_some()
+    }
+
+    fn disk(&mut self, id: ServerId, change: impl FnOnce(&mut super::disk::State)) -> bool {
+        let server = &self.servers[&id];
+        server.disk.with(change);
+        server.process.is_some()
+    }
+
+    fn cut(&mut self, is_cut: impl Fn(ServerId, ServerId) -> bool) -> bool {
+        let ids = self.ids();
+        let before = self.network.cut.len();
+        for from in &ids {
+            for to in ids.iter().filter(|to| *to != from) {
+                if is_cut(*from, *to) {
+                    self.network.cut.insert((*from, *to));
+                }
+            }
+        }
+        self.network.cut.len() > before
+    }
+
+    fn cut_bridge(&mut self, bridge: ServerId) -> bool {
+        let half = |id: ServerId| id.0 % 2;
+        self.cut(|from, to| from != bridge && to != bridge && half(from) != half(to))
+    }
+
+    fn cut_ring(&mut self) -> bool {
+        let nodes = self.script.settings.nodes;
+        self.cut(|from, to| {
+            let apart = from.0.abs_diff(to.0);
+            apart > 1 && apart < nodes - 1
+        })
+    }
+
+    fn flap(&mut self, a: u64, b: u64, times: u64) -> bool {
+        let nodes = self.script.settings.nodes;
+        if a == b || !(1..=nodes).contains(&a) || !(1..=nodes).contains(&b) {
+            return false;
+        }
+        let mut at = Duration::ZERO;
+        for _ in 0..times.min(50) {
+            for is_cut in [true, false] {
+                for (from, to) in [(a, b), (b, a)] {
+                    let (from, to) = (ServerId(from), ServerId(to));
+                    self.plan(at, Event::Cut { from, to, is_cut });
+                }
+                at += Duration::from_millis(self.random.random_range(1..60));
+            }
+        }
+        times > 0
+    }
+
+    fn slow(&mut self, from: u64, to: u64, kib: u64) -> bool {
+        let pair = (ServerId(from), ServerId(to));
+        match kib {
+            0 => self.network.slow.remove(&pair).is_some(),
+            kib => self.network.slow.insert(pair, kib * 1024).is_none(),
+        }
+    }
+
+    fn heal_network(&mut self) -> bool {
+        let was_cut = !self.network.cut.is_empty();
+        self.network.cut.clear();
+        self.network.slow.clear();
+        self.network.release(self.now);
+        was_cut
+    }
+
+    fn jump(&mut self, id: ServerId, minutes: i64) -> bool {
+        let server = self.servers.get_mut(&id).expect("a server of this world");
+        server.clock.wall_ms += minutes * 60_000;
+        minutes != 0
+    }
+
+    /// The end of all faults: everything works again, but for disks that were lost.
+    pub(super) fn heal(&mut self) {
+        self.is_healing = true;
+        let now = self.now;
+        self.tell(|| "-- everything heals".to_owned());
+        self.network.loss_pm = 0;
+        self.heal_network();
+        for id in self.ids() {
+            let server = self.servers.get_mut(&id).expect("a server of this world");
+            server.paused_until = Instant::ZERO;
+            server.kill_behind = None;
+            server.disk.with(|state| {
+                state.stall = Duration::ZERO;
+                state.capacity = None;
+                state.good_left = None;
+            });
+            // What hung ends now.
+            let life = server.life;
+            for number in server.disk.under_way() {
+                self.plan(Duration::ZERO, Event::Disk { server: id, life, number });
+            }
+            self.start_again(id);
+            self.wake(id, now);
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! What all clients asked and were told: the history that the checkers judge.
+//!
+//! Checks of the whole are `linearizability`'s; here is what can be said without a search:
+//! *exactly-once* by tokens that are appended to one key, and keys that expire neither early nor
+//! twice. Called by the clients.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::clients::Words;
+use super::linearizability::{self, ClientId, Command, History, OperationId, STEPS};
+use crate::proto::reply_decoder::Value;
+use crate::types::Instant;
+
+/// The time of the history: microseconds.
+fn us(now: Instant) -> u64 {
+    now.0 / 1000
+}
+
+/// The key that clients append their tokens to.
+const JOURNAL: &[u8] = b"journal";
+
+/// A command that waits for its reply.
+#[derive(Debug)]
+pub(super) struct Operation {
+    pub words: Words,
+    connection: u32,
+    invoked: Instant,
+    /// Its place in the history, if its keys are judged there.
+    recorded: Option<OperationId>,
+}
+
+/// What became of something.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Outcome {
+    Done,
+    NotDone,
+    Unknown,
+}
+
+/// Keys with deadlines and the journal have checks of their own.
+fn is_judged(words: &Words) -> bool {
+    words[1..].iter().all(|word| word != JOURNAL)
+        && words.get(1).is_some_and(|key| !key.starts_with(b"x"))
+}
+
+/// A key that one client alone writes, with a deadline.
+#[derive(Default)]
+struct Expiring {
+    /// What it must hold until when, unless its last write is in doubt.
+    promise: Option<(Vec<u8>, Instant)>,
+    /// Values that it may hold, the writes in doubt among them.
+    possible: Vec<Vec<u8>>,
+    is_in_doubt: bool,
+}
+
+/// The history of one run.
+pub(super) struct Recorder {
+    connections: u32,
+    history: History,
+    tokens: BTreeMap<Vec<u8>, Outcome>,
+    expiring: BTreeMap<Vec<u8>, Expiring>,
+    /// How much earlier a key may expire than its writer's clock says; nothing: not checked.
+    pub expiry_slack: Option<Duration>,
+    kept: Option<Vec<Value>>,
+    pub answered: u64,
+    pub refused: u64,
+    pub in_doubt: u64,
+}
+
+impl Recorder {
+    pub fn new(expiry_slack: Option<Duration>) -> Recorder {
+        Recorder {
+            connections: 0,
+            history: History::new(),
+            tokens: BTreeMap::new(),
+            expiring: BTreeMap::new(),
+            expiry_slack,
+            kept: None,
+            answered: 0,
+            refused: 0,
+            in_doubt: 0,
+        }
+    }
+
+    /// The number of a new connection.
+    pub fn next_connection(&mut self) -> u32 {
+        self.connections += 1;
+        self.connections
+    }
+
+    /// From now on replies are kept for whoever reads everything back.
+    pub fn keep_replies(&mut self) {
+        self.kept = Some(Vec::new());
+    }
+
+    /// The replies since then.
+    pub fn take_replies(&mut self) -> Vec<Value> {
+        self.kept.take().unwrap_or_default()
+    }
+
+    /// A command is handed to the network.
+    pub fn invoke(&mut self, connection: u32, now: Instant, words: Words) -> Operation {
+        let recorded = is_judged(&words).then(|| {
+            let borrowed: Vec<&[u8]> = words.iter().map(|word| &word[..]).collect();
+            let command = Command::from_words(&borrowed).expect("clients say what is modelled");
+            self.history.invoke(ClientId(connection), us(now), command)
+        });
+        Operation { words, connection, invoked: now, recorded }
+    }
+
+    /// It was answered.
+    pub fn reply(&mut self, operation: Operation, now: Instant, value: &Value) {
+        if let Some(kept) = &mut self.kept {
+            kept.push(value.clone());
+        }
+        let outcome = match value {
+            Value::Error(text) if text.starts_with("INDOUBT") => Outcome::Unknown,
+            Value::Error(text)
+                if text.starts_with("CLUSTERDOWN") || text.starts_with("MISCONF") =>
+            {
+                Outcome::NotDone
+            }
+            Value::Error(text) if text.starts_with("ERR value is not an integer") => Outcome::Done,
+            Value::Error(text) => panic!("a reply that no fault explains: {text}"),
+            _ => Outcome::Done,
+        };
+        if let Some(id) = operation.recorded {
+            self.history.reply(id, us(now), value);
+        }
+        match outcome {
+            Outcome::Done => self.answered += 1,
+            Outcome::NotDone => self.refused += 1,
+            Outcome::Unknown => self.in_doubt += 1,
+        }
+        self.settle(&operation, outcome, now, Some(value));
+    }
+
+    /// It never will be.
+    pub fn unknown(&mut self, operation: Operation, now: Instant) {
+        self.in_doubt += 1;
+        if let Some(id) = operation.recorded {
+            self.history.unknown(id, us(now));
+        }
+        self.settle(&operation, Outcome::Unknown, now, None);
+    }
+
+    fn settle(
+        &mut self,
+        operation: &Operation,
+        outcome: Outcome,
+        now: Instant,
+        value: Option<&Value>,
+    ) {
+        let words: Vec<&[u8]> = operation.words.iter().map(|word| &word[..]).collect();
+        match words[..] {
+            [b"APPEND", JOURNAL, token] => {
+                let before = self.tokens.insert(token.to_vec(), outcome);
+                assert!(before.is_none(), "a token is appended once");
+            }
+            [b"SET", key, value, b"PX", ms] => {
+                let ms = String::from_utf8_lossy(ms).parse().expect("a client wrote a number");
+                self.expiring_set(key, value, operation.invoked, ms, outcome);
+            }
+            [b"GET", key] if key.starts_with(b"x") && outcome == Outcome::Done => {
+                let value = value.expect("what is done was answered");
+                self.expiring_read(key, value, operation.connection, now);
+            }
+            _ => {}
+        }
+    }
+
+    fn expiring_set(&mut self, key: &[u8], value: &[u8], at: Instant, ms: u64, was: Outcome) {
+        let expiring = self.expiring.entry(key.to_vec()).or_default();
+        match was {
+            Outcome::NotDone => {}
+            Outcome::Unknown => {
+                expiring.possible.push(value.to_vec());
+                expiring.promise = None;
+                expiring.is_in_doubt = true;
+            }
+            Outcome::Done => {
+                // Whatever was in doubt on an older connection may still come to pass, later.
+                if !expiring.is_in_doubt {
+                    expiring.possible.clear();
+                }
+                expiring.possible.push(value.to_vec());
+                let until = at.after(Duration::from_millis(ms));
+                expiring.promise = (!expiring.is_in_doubt).then(|| (value.to_vec(), until));
+            }
+        }
+    }
+
+    fn expiring_read(&mut self, key: &[u8], value: &Value, connection: u32, now: Instant) {
+        let slack = self.expiry_slack;
+        let expiring = self.expiring.entry(key.to_vec()).or_default();
+        match value {
+            Value::Bulk(bytes) => {
+                let is_possible = expiring.possible.contains(bytes);
+                let name = String::from_utf8_lossy(key);
+                assert!(is_possible, "linearizable: {name} is back from the dead ({connection})");
+            }
+            Value::Nil => {
+                if let (Some((_, until)), Some(slack)) = (&expiring.promise, slack) {
+                    let is_early = now.after(slack) < *until;
+                    assert!(!is_early, "a key expired {:?} early", until.since(now));
+                }
+                if !expiring.is_in_doubt {
+                    expiring.possible.clear();
+                }
+                expiring.promise = None;
+            }
+            other => panic!("no reply to GET: {other:?}"),
+        }
+    }
+
+    /// Linearizable: every history is. A search that runs out of steps has not shown it.
+    pub fn check_linearizable(&self) {
+        if let Err(failure) = linearizability::check(&self.history, STEPS) {
+            panic!("linearizable: {failure}");
+        }
+    }
+
+    /// Exactly-once: what the journal holds at the end is what was done, once each, and of the rest
+    /// only what is in doubt.
+    pub fn check_journal(&self, journal: &[u8]) {
+        let mut count: BTreeMap<&[u8], u32> = BTreeMap::new();
+        for token in journal.split_inclusive(|byte| *byte == b';') {
+            *count.entry(token).or_default() += 1;
+        }
+        for (token, outcome) in &self.tokens {
+            let times = count.remove(&token[..]).unwrap_or(0);
+            let name = String::from_utf8_lossy(token);
+            match outcome {
+                Outcome::Done => assert_eq!(times, 1, "exactly-once: {name} was acknowledged"),
+                Outcome::NotDone => assert_eq!(times, 0, "exactly-once: {name} was refused"),
+                Outcome::Unknown => {
+                    assert!(times <= 1, "exactly-once: {name} is there {times} times")
+                }
+            }
+        }
+        assert!(count.is_empty(), "the journal holds what nobody appended");
+    }
+}

@@ -1,0 +1,373 @@
+//! What a simulated disk's platters and page cache hold, sector by sector, and what a crash leaves.
+//!
+//! Crash model of design page 3: a file has cached bytes, stable bytes, and writes that are in the
+//! cache only; a name counts once its directory was synced. Called by [`super::disk`], which puts
+//! the storage's operations on top, and by the faults. Never fails and knows no time.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use rand::RngExt;
+use rand_xoshiro::Xoshiro256PlusPlus;
+
+/// The unit that a disk writes whole or not at all, in bytes.
+pub(super) const SECTOR: usize = 512;
+
+/// Old contents of sectors that are kept, for a disk that shows one of them again.
+const KEPT_OLD_SECTORS: usize = 64;
+
+/// A file without its name.
+#[derive(Clone, Default)]
+pub(super) struct Inode {
+    /// What a read sees.
+    pub cache: Vec<u8>,
+    /// What is there after the power went.
+    pub stable: Vec<u8>,
+    /// Writes that are in the cache only, oldest first.
+    dirty: Vec<(usize, Vec<u8>)>,
+}
+
+/// A change of a directory that isn't durable yet.
+#[derive(Clone)]
+enum NameChange {
+    Created(PathBuf, usize),
+    Renamed(PathBuf, PathBuf, usize),
+    Removed(PathBuf),
+}
+
+/// A sector as it was before it was written.
+#[derive(Clone)]
+struct OldSector {
+    inode: usize,
+    offset: usize,
+    bytes: Vec<u8>,
+}
+
+/// What a crash did, for the counters and the story.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct Losses {
+    /// Sectors of unsynced writes that are gone.
+    pub sectors: u32,
+    /// Log writes of which a part is there.
+    pub torn: u32,
+    /// Names that were not durable and are gone.
+    pub names: u32,
+}
+
+/// All files of one server.
+#[derive(Clone, Default)]
+pub(super) struct Media {
+    pub inodes: Vec<Inode>,
+    pub names: BTreeMap<PathBuf, usize>,
+    pub stable_names: BTreeMap<PathBuf, usize>,
+    changes: Vec<NameChange>,
+    old: Vec<OldSector>,
+    /// The newest log write that was reported durable: its file, and its first byte that was new.
+    last_durable: Option<(usize, usize)>,
+}
+
+impl Inode {
+    /// A write into the page cache.
+    pub fn write(&mut self, offset: usize, bytes: &[u8]) {
+        put(&mut self.cache, offset, bytes);
+        self.dirty.push((offset, bytes.to_vec()));
+    }
+
+    /// A write that is stable when it ends, and the file's length with it.
+    pub fn write_through(&mut self, offset: usize, bytes: &[u8]) {
+        put(&mut self.cache, offset, bytes);
+        let length = self.cache.len();
+        self.stable.resize(length, 0);
+        put(&mut self.stable, offset, bytes);
+        let end = offset + bytes.len();
+        // Older bytes of these places must not come back over the newer ones.
+        self.dirty.retain(|(at, old)| *at + old.len() <= offset || *at >= end);
+    }
+
+    /// Everything is stable.
+    pub fn sync(&mut self) {
+        self.dirty.clear();
+        self.stable.clone_from(&self.cache);
+    }
+
+    /// Of some bytes a subset of the sectors becomes stable; how many did not.
+    fn tear(&mut self, offset: usize, bytes: &[u8], random: &mut Xoshiro256PlusPlus) -> u32 {
+        let mut lost = 0;
+        let share = random.random_range(0..=100);
+        for (at, sector) in sectors(offset, bytes) {
+            if random.random_range(0..100) < share && at + sector.len() <= self.stable.len() {
+                put(&mut self.stable, at, sector);
+            } else {
+                lost += 1;
+            }
+        }
+        lost
+    }
+}
+
+/// Cuts bytes at `offset` of a file where its sectors end.
+fn sectors(offset: usize, bytes: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+    let mut at = offset;
+    let mut rest = bytes;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let length = (SECTOR - at % SECTOR).min(rest.len());
+        let (sector, behind) = rest.split_at(length);
+        let item = (at, sector);
+        at += length;
+        rest = behind;
+        Some(item)
+    })
+}
+
+fn put(content: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
+    let end = offset + bytes.len();
+    if content.len() < end {
+        content.resize(end, 0);
+    }
+    content[offset..end].copy_from_slice(bytes);
+}
+
+impl Media {
+    /// The file of that name, as the running system sees it.
+    pub fn find(&self, path: &Path) -> Option<usize> {
+        self.names.get(path).copied()
+    }
+
+    /// A new, empty file under that name.
+    pub fn create(&mut self, path: &Path) -> usize {
+        self.inodes.push(Inode::default());
+        let inode = self.inodes.len() - 1;
+        self.names.insert(path.to_path_buf(), inode);
+        self.changes.push(NameChange::Created(path.to_path_buf(), inode));
+        inode
+    }
+
+    pub fn rename(&mut self, from: &Path, to: &Path) -> bool {
+        let Some(inode) = self.names.remove(from) else {
+            return false;
+        };
+        self.names.insert(to.to_path_buf(), inode);
+        self.changes.push(NameChange::Renamed(from.to_path_buf(), to.to_path_buf(), inode));
+        true
+    }
+
+    pub fn remove(&mut self, path: &Path) -> bool {
+        self.changes.push(NameChange::Removed(path.to_path_buf()));
+        self.names.remove(path).is_some()
+    }
+
+    /// A directory's names are durable.
+    pub fn sync_directory(&mut self, directory: &Path) {
+        let (durable, rest): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.changes).into_iter().partition(|change| {
+                let (NameChange::Created(path, _)
+                | NameChange::Renamed(_, path, _)
+                | NameChange::Removed(path)) = change;
+                path.parent() == Some(directory)
+            });
+        self.changes = rest;
+        for change in durable {
+            apply(&mut self.stable_names, change);
+        }
+    }
+
+    /// Bytes that all files have together.
+    pub fn used(&self) -> u64 {
+        self.names.values().map(|inode| self.inodes[*inode].cache.len() as u64).sum()
+    }
+
+    /// A log write has ended well: keeps what it replaced.
+    pub fn write_durable(&mut self, inode: usize, offset: usize, bytes: &[u8]) {
+        let file = &mut self.inodes[inode];
+        let before = file.stable.get(offset..).unwrap_or_default();
+        let first_new = before.iter().zip(bytes).position(|(old, new)| old != new);
+        let first_new = offset + first_new.unwrap_or(before.len().min(bytes.len()));
+        for (at, sector) in sectors(offset, bytes) {
+            let was = file.stable.get(at..at + sector.len());
+            if let Some(was) = was.filter(|was| *was != sector) {
+                self.old.push(OldSector { inode, offset: at, bytes: was.to_vec() });
+            }
+        }
+        let surplus = self.old.len().saturating_sub(KEPT_OLD_SECTORS);
+        self.old.drain(..surplus);
+        file.write_through(offset, bytes);
+        self.last_durable = Some((inode, first_new));
+    }
+
+    /// The process died in the middle of this write; the machine goes on. The kernel may have
+    /// finished it, or kept it in memory, or never begun.
+    pub fn abandon(
+        &mut self,
+        inode: usize,
+        offset: usize,
+        bytes: &[u8],
+        random: &mut Xoshiro256PlusPlus,
+    ) {
+        match random.random_range(0..3) {
+            0 => self.inodes[inode].write(offset, bytes),
+            1 => self.inodes[inode].write_through(offset, bytes),
+            _ => {}
+        }
+    }
+
+    /// The power went in the middle of this write: any subset of its sectors is there.
+    pub fn tear(
+        &mut self,
+        inode: usize,
+        offset: usize,
+        bytes: &[u8],
+        random: &mut Xoshiro256PlusPlus,
+    ) -> bool {
+        let count = sectors(offset, bytes).count() as u32;
+        let lost = self.inodes[inode].tear(offset, bytes, random);
+        lost > 0 && lost < count
+    }
+
+    /// The power goes: of what was not synced, any subset of sectors and names is left.
+    pub fn lose_power(&mut self, random: &mut Xoshiro256PlusPlus) -> Losses {
+        let mut losses = Losses::default();
+        for inode in &mut self.inodes {
+            for (offset, bytes) in std::mem::take(&mut inode.dirty) {
+                losses.sectors += inode.tear(offset, &bytes, random);
+            }
+            inode.cache.clone_from(&inode.stable);
+        }
+        let is_ordered = random.random_bool(0.5);
+        let mut goes_on = true;
+        for change in std::mem::take(&mut self.changes) {
+            // A journal keeps the order; without one, each name is a chance of its own.
+            let is_kept = random.random_bool(0.5) && (goes_on || !is_ordered);
+            goes_on &= is_kept;
+            if is_kept {
+                apply(&mut self.stable_names, change);
+            } else {
+                losses.names += 1;
+            }
+        }
+        self.names = self.stable_names.clone();
+        losses
+    }
+
+    /// Nothing but what is stable.
+    pub fn forget_unsynced(&mut self) {
+        for inode in &mut self.inodes {
+            inode.dirty.clear();
+            inode.cache.clone_from(&inode.stable);
+        }
+        self.changes.clear();
+        self.names = self.stable_names.clone();
+    }
+
+    /// Flips a bit, misplaces a sector or brings an old one back, somewhere before the newest
+    /// acknowledged log write: damage there can be told from a torn write and must be. What was
+    /// done, or nothing where there is no such place.
+    pub fn damage(&mut self, kind: Damage, random: &mut Xoshiro256PlusPlus) -> Option<String> {
+        let (last, limit) = self.last_durable?;
+        let candidates: Vec<(PathBuf, usize, usize)> = self
+            .stable_names
+            .iter()
+            .filter(|(path, _)| path.extension().is_some_and(|suffix| suffix == "wal"))
+            .filter_map(|(path, inode)| {
+                let is_last = *inode == last;
+                let written = &self.inodes[*inode].stable;
+                let end = written.iter().rposition(|byte| *byte != 0)? / SECTOR * SECTOR;
+                let end = if is_last { end.min(limit / SECTOR * SECTOR) } else { end };
+                Some((path.clone(), *inode, end))
+            })
+            .take_while(|(_, inode, _)| *inode <= last)
+            .filter(|(_, _, end)| *end >= SECTOR)
+            .collect();
+        if candidates.is_empty() {
+            return None;
+        }
+        let (path, inode, end) = candidates[random.random_range(0..candidates.len())].clone();
+        let (offset, bytes) = match kind {
+            Damage::Rot => self.rot(inode, end, random)?,
+            Damage::Misdirected => self.misdirect(inode, end, random)?,
+            Damage::Stale => self.stale(inode, end, random)?,
+        };
+        let file = &mut self.inodes[inode];
+        put(&mut file.stable, offset, &bytes);
+        put(&mut file.cache, offset, &bytes);
+        Some(format!("{kind:?} in {} at {offset}", path.display()))
+    }
+
+    fn sector(&self, inode: usize, at: usize) -> &[u8] {
+        &self.inodes[inode].stable[at..at + SECTOR]
+    }
+
+    /// A written sector of the file before `end`.
+    fn written(&self, inode: usize, end: usize, random: &mut Xoshiro256PlusPlus) -> Option<usize> {
+        let is_written = |at: &usize| self.sector(inode, *at).iter().any(|byte| *byte != 0);
+        let written: Vec<usize> = (0..end).step_by(SECTOR).filter(is_written).collect();
+        (!written.is_empty()).then(|| written[random.random_range(0..written.len())])
+    }
+
+    fn rot(
+        &self,
+        inode: usize,
+        end: usize,
+        random: &mut Xoshiro256PlusPlus,
+    ) -> Option<(usize, Vec<u8>)> {
+        let at = self.written(inode, end, random)?;
+        let mut bytes = self.sector(inode, at).to_vec();
+        // A byte that says something: behind the records a segment's last sector may be unused.
+        let last = bytes.iter().rposition(|byte| *byte != 0)?;
+        bytes[random.random_range(0..=last)] ^= 1 << random.random_range(0..8);
+        Some((at, bytes))
+    }
+
+    fn misdirect(
+        &self,
+        inode: usize,
+        end: usize,
+        random: &mut Xoshiro256PlusPlus,
+    ) -> Option<(usize, Vec<u8>)> {
+        let (from, to) = (self.written(inode, end, random)?, self.written(inode, end, random)?);
+        let bytes = self.sector(inode, from).to_vec();
+        (bytes != self.sector(inode, to)).then_some((to, bytes))
+    }
+
+    fn stale(
+        &self,
+        inode: usize,
+        end: usize,
+        random: &mut Xoshiro256PlusPlus,
+    ) -> Option<(usize, Vec<u8>)> {
+        let fits = |old: &&OldSector| {
+            old.inode == inode
+                && old.offset + SECTOR <= end
+                && old.bytes.len() == SECTOR
+                && old.bytes != self.sector(inode, old.offset)
+        };
+        let old: Vec<&OldSector> = self.old.iter().filter(fits).collect();
+        let old = old.get(random.random_range(0..old.len().max(1)))?;
+        Some((old.offset, old.bytes.clone()))
+    }
+}
+
+/// How a disk lies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Damage {
+    Rot,
+    Misdirected,
+    Stale,
+}
+
+fn apply(names: &mut BTreeMap<PathBuf, usize>, change: NameChange) {
+    match change {
+        NameChange::Created(path, inode) => {
+            names.insert(path, inode);
+        }
+        NameChange::Renamed(from, to, inode) => {
+            names.remove(&from);
+            names.insert(to, inode);
+        }
+        NameChange::Removed(path) => {
+            names.remove(&path);
+        }
+    }
+}

@@ -1,0 +1,334 @@
+//! The simulated network: connections that carry bytes in order, and everything that breaks them.
+//!
+//! A connection is two lanes; bytes arrive in order or not at all, as TCP has it. A cut path holds
+//! what is sent until it heals or the sender's kernel gives the connection up. What arrives when is
+//! said to the world, which owns time. Never looks into the bytes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use bytes::Bytes;
+use rand::RngExt;
+use rand_xoshiro::Xoshiro256PlusPlus;
+
+use crate::limits;
+use crate::types::{Instant, ServerId};
+
+/// The kernel's first retransmission pause.
+const RETRANSMISSION: Duration = Duration::from_millis(200);
+
+/// A connection's name.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct StreamId(pub u64);
+
+/// Who holds one end of a connection.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Host {
+    Server(ServerId),
+    Client(usize),
+}
+
+/// What reaches an end of a connection.
+#[derive(Clone, Debug)]
+pub(super) enum Arrival {
+    Bytes(Bytes),
+    /// The connection is gone.
+    Closed,
+}
+
+/// What the world has to plan.
+pub(super) enum Plan {
+    /// This reaches that end then.
+    Arrive { at: Instant, stream: StreamId, end: usize, what: Arrival },
+    /// If this lane is still held then, its sender gives up.
+    GiveUp { at: Instant, stream: StreamId, end: usize },
+}
+
+#[derive(Default)]
+struct Lane {
+    last_arrival: Instant,
+    held: Vec<Arrival>,
+    held_since: Option<Instant>,
+    in_flight: usize,
+    /// The connection was reset: so many bytes still arrive, then it is gone.
+    left: Option<usize>,
+}
+
+struct Stream {
+    hosts: [Host; 2],
+    is_open: [bool; 2],
+    lanes: [Lane; 2],
+}
+
+/// The network between all hosts.
+pub(super) struct Network {
+    streams: BTreeMap<StreamId, Stream>,
+    next_stream: u64,
+    /// From whom to whom nothing passes.
+    pub cut: BTreeSet<(ServerId, ServerId)>,
+    /// Machines without power.
+    pub dark: BTreeSet<ServerId>,
+    /// Bytes a second from whom to whom, where that is limited.
+    pub slow: BTreeMap<(ServerId, ServerId), u64>,
+    pub delay: (Duration, Duration),
+    pub loss_pm: u64,
+    random: Xoshiro256PlusPlus,
+    plans: Vec<Plan>,
+    pub lost_segments: u64,
+    pub half_frames: u64,
+    pub slowed: u64,
+}
+
+impl Network {
+    pub fn new(random: Xoshiro256PlusPlus, delay: (Duration, Duration), loss_pm: u64) -> Network {
+        Network {
+            streams: BTreeMap::new(),
+            next_stream: 0,
+            cut: BTreeSet::new(),
+            dark: BTreeSet::new(),
+            slow: BTreeMap::new(),
+            delay,
+            loss_pm,
+            random,
+            plans: Vec::new(),
+            lost_segments: 0,
+            half_frames: 0,
+            slowed: 0,
+        }
+    }
+
+    /// What has to be planned since the last call.
+    pub fn take_plans(&mut self) -> Vec<Plan> {
+        std::mem::take(&mut self.plans)
+    }
+
+    /// How long a segment travels.
+    pub fn draw_delay(&mut self) -> Duration {
+        let (least, most) = self.delay;
+        let nanos = least.as_nanos() as u64..=most.as_nanos() as u64;
+        Duration::from_nanos(self.random.random_range(nanos))
+    }
+
+    /// Whether something sent now would arrive.
+    pub fn passes(&self, from: Host, to: Host) -> bool {
+        let is_dark = |host| matches!(host, Host::Server(id) if self.dark.contains(&id));
+        let is_cut = match (from, to) {
+            (Host::Server(from), Host::Server(to)) => self.cut.contains(&(from, to)),
+            _ => false,
+        };
+        !is_dark(from) && !is_dark(to) && !is_cut
+    }
+
+    /// A new connection; both ends know of it already.
+    pub fn connect(&mut self, from: Host, to: Host) -> StreamId {
+        self.next_stream += 1;
+        let id = StreamId(self.next_stream);
+        let stream = Stream {
+            hosts: [from, to],
+            is_open: [true; 2],
+            lanes: [Lane::default(), Lane::default()],
+        };
+        self.streams.insert(id, stream);
+        id
+    }
+
+    /// Who holds that end.
+    pub fn host(&self, stream: StreamId, end: usize) -> Option<Host> {
+        self.streams.get(&stream).map(|stream| stream.hosts[end])
+    }
+
+    /// Which end of the connection `host` holds.
+    pub fn end_of(&self, stream: StreamId, host: Host) -> Option<usize> {
+        self.streams.get(&stream)?.hosts.iter().position(|one| *one == host)
+    }
+
+    /// Sends bytes from one end.
+    pub fn send(&mut self, now: Instant, id: StreamId, end: usize, bytes: Bytes) {
+        self.push(now, id, end, Arrival::Bytes(bytes));
+    }
+
+    /// Closes one end; what was sent before still arrives, then the other end learns of it.
+    pub fn close(&mut self, now: Instant, id: StreamId, end: usize) {
+        self.push(now, id, end, Arrival::Closed);
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.is_open[end] = false;
+            if stream.is_open == [false; 2] {
+                self.streams.remove(&id);
+            }
+        }
+    }
+
+    /// One end is gone without a word: its machine has lost its power.
+    pub fn vanish(&mut self, id: StreamId, end: usize) {
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.is_open[end] = false;
+            stream.lanes[end].held.clear();
+            stream.lanes[end].held_since = None;
+            if stream.is_open == [false; 2] {
+                self.streams.remove(&id);
+            }
+        }
+    }
+
+    fn push(&mut self, now: Instant, id: StreamId, end: usize, what: Arrival) {
+        let Some(stream) = self.streams.get(&id) else {
+            return;
+        };
+        let (from, to) = (stream.hosts[end], stream.hosts[1 - end]);
+        if !stream.is_open[end] {
+            return;
+        }
+        if !stream.is_open[1 - end] {
+            // Nobody is there any more: the kernel says so, if its answer passes.
+            if self.passes(from, to) && self.passes(to, from) {
+                let at = now.after(self.draw_delay()).after(self.draw_delay());
+                let closed = Arrival::Closed;
+                self.plans.push(Plan::Arrive { at, stream: id, end, what: closed });
+                return;
+            }
+        }
+        if !self.passes(from, to) {
+            let stream = self.streams.get_mut(&id).expect("just seen");
+            let lane = &mut stream.lanes[end];
+            lane.held.push(what);
+            if lane.held_since.is_none() {
+                lane.held_since = Some(now);
+                let at = now.after(limits::PEER_SILENCE);
+                self.plans.push(Plan::GiveUp { at, stream: id, end });
+            }
+            return;
+        }
+        self.fly(now, id, end, what);
+    }
+
+    fn fly(&mut self, now: Instant, id: StreamId, end: usize, what: Arrival) {
+        let mut delay = self.draw_delay();
+        if self.loss_pm > 0 && self.random.random_range(0..1000) < self.loss_pm {
+            self.lost_segments += 1;
+            delay += RETRANSMISSION;
+        }
+        let stream = self.streams.get_mut(&id).expect("the caller has seen it");
+        let lane = &mut stream.lanes[end];
+        let length = match &what {
+            Arrival::Bytes(bytes) => bytes.len(),
+            Arrival::Closed => 0,
+        };
+        let mut at = now.after(delay);
+        if let (Host::Server(from), Host::Server(to)) = (stream.hosts[end], stream.hosts[1 - end])
+            && let Some(rate) = self.slow.get(&(from, to))
+        {
+            self.slowed += 1;
+            let takes = Duration::from_nanos(length as u64 * 1_000_000_000 / rate.max(&1));
+            at = at.max(lane.last_arrival).after(takes);
+        }
+        lane.in_flight += length;
+        lane.last_arrival = at.max(lane.last_arrival);
+        let at = lane.last_arrival;
+        self.plans.push(Plan::Arrive { at, stream: id, end: 1 - end, what });
+    }
+
+    /// Something planned has come to `end`: what its host gets of it, if anything.
+    pub fn arrive(&mut self, id: StreamId, end: usize, what: Arrival) -> Option<(Host, Arrival)> {
+        let stream = self.streams.get_mut(&id)?;
+        if !stream.is_open[end] {
+            return None;
+        }
+        let host = stream.hosts[end];
+        let lane = &mut stream.lanes[1 - end];
+        let what = match (what, &mut lane.left) {
+            (Arrival::Closed, _) => Arrival::Closed,
+            (Arrival::Bytes(bytes), None) => {
+                lane.in_flight = lane.in_flight.saturating_sub(bytes.len());
+                Arrival::Bytes(bytes)
+            }
+            (Arrival::Bytes(_), Some(0)) => Arrival::Closed,
+            (Arrival::Bytes(bytes), Some(left)) => {
+                let length = bytes.len().min(*left);
+                *left -= length;
+                if length < bytes.len() {
+                    self.half_frames += 1;
+                }
+                Arrival::Bytes(bytes.slice(..length))
+            }
+        };
+        if let Arrival::Closed = what {
+            stream.is_open[end] = false;
+            if stream.is_open == [false; 2] {
+                self.streams.remove(&id);
+            }
+        }
+        Some((host, what))
+    }
+
+    /// A lane was held for too long: its sender's kernel gives the connection up.
+    pub fn give_up(&mut self, now: Instant, id: StreamId, end: usize) -> bool {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return false;
+        };
+        let lane = &mut stream.lanes[end];
+        let is_due = lane.held_since.is_some_and(|at| now.since(at) >= limits::PEER_SILENCE);
+        if is_due {
+            lane.held.clear();
+            lane.held_since = None;
+        }
+        is_due
+    }
+
+    /// Paths have changed: what was held and may pass again is on its way.
+    pub fn release(&mut self, now: Instant) {
+        let ids: Vec<StreamId> = self.streams.keys().copied().collect();
+        for id in ids {
+            for end in 0..2 {
+                let Some(stream) = self.streams.get_mut(&id) else {
+                    continue;
+                };
+                let (from, to) = (stream.hosts[end], stream.hosts[1 - end]);
+                let is_dead = !stream.is_open[1 - end];
+                let is_held = stream.lanes[end].held_since.is_some();
+                if !is_held || !self.passes(from, to) {
+                    continue;
+                }
+                let stream = self.streams.get_mut(&id).expect("just seen");
+                stream.lanes[end].held_since = None;
+                let held = std::mem::take(&mut stream.lanes[end].held);
+                if is_dead {
+                    let at = now.after(self.draw_delay());
+                    let what = Arrival::Closed;
+                    self.plans.push(Plan::Arrive { at, stream: id, end, what });
+                    continue;
+                }
+                for what in held {
+                    self.fly(now, id, end, what);
+                }
+            }
+        }
+    }
+
+    /// The connections that a host holds an open end of.
+    pub fn of(&self, host: Host) -> Vec<(StreamId, usize)> {
+        let held = self.streams.iter().filter_map(|(id, stream)| {
+            let end = stream.hosts.iter().position(|one| *one == host)?;
+            stream.is_open[end].then_some((*id, end))
+        });
+        held.collect()
+    }
+
+    /// The connections between two servers are reset in the middle of what is under way.
+    pub fn reset(&mut self, now: Instant, a: ServerId, b: ServerId) -> bool {
+        let pair = [Host::Server(a), Host::Server(b)];
+        let between = |stream: &Stream| stream.hosts.iter().all(|host| pair.contains(host));
+        let ids: Vec<StreamId> =
+            self.streams.iter().filter(|(_, s)| between(s)).map(|(id, _)| *id).collect();
+        for id in &ids {
+            for end in 0..2 {
+                let stream = self.streams.get_mut(id).expect("just seen");
+                let lane = &mut stream.lanes[end];
+                lane.left = Some(self.random.random_range(0..=lane.in_flight));
+                let at = lane.last_arrival.max(now);
+                let what = Arrival::Closed;
+                self.plans.push(Plan::Arrive { at, stream: *id, end: 1 - end, what });
+            }
+        }
+        !ids.is_empty()
+    }
+}

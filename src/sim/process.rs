@@ -1,0 +1,498 @@
+//! One server process: the unchanged `Node` and `Storage`, and what stands around them in a turn.
+//!
+//! The order of a turn is that of `loop/turn.rs` (design page 1, §5), with mail in place of sockets:
+//! peers, clients, completions, tick, requests, end of turn; then effects in list order. Called by
+//! the world. Decides nothing, and knows only its own server's clock.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use super::link::{Conversation, Gate, PeerLink, Said, Stage};
+use super::network::StreamId;
+use crate::limits;
+use crate::node::{self, ClientInfo, Effect, Facts, Input, Node, RefusalCode, Requests};
+use crate::proto::hello::{Hello, HelloRefused, Refusal};
+use crate::proto::message::Packet;
+use crate::storage::{Room, Storage, StorageError};
+use crate::types::{Boot, ClientId, Instant, ServerId, WallClock};
+
+/// What has come for a process since its last turn.
+#[derive(Debug)]
+pub(super) enum Mail {
+    /// Somebody connected to one of its ports.
+    Accepted(StreamId, Gate),
+    /// What it dialled stands.
+    Connected(ServerId, StreamId),
+    /// What it dialled does not answer, or refuses.
+    DialFailed(ServerId),
+    Bytes(StreamId, Bytes),
+    Closed(StreamId),
+    /// A frame that went astray and comes late, or twice.
+    Copy(Bytes),
+    /// The disk has finished something.
+    Disk,
+    /// SIGTERM.
+    Stop,
+}
+
+/// What a process wants of its surroundings, in order.
+#[derive(Debug)]
+pub(super) enum Output {
+    Dial(ServerId),
+    Send(StreamId, Bytes),
+    Close(StreamId),
+}
+
+struct Dial {
+    stream: Option<StreamId>,
+    is_under_way: bool,
+    /// When an attempt that nobody answers is given up.
+    deadline: Instant,
+    retry_at: Instant,
+    failures: u32,
+}
+
+/// A running server.
+pub(super) struct Process {
+    pub node: Node,
+    storage: Storage,
+    own: ServerId,
+    peers: BTreeMap<StreamId, PeerLink>,
+    clients: BTreeMap<StreamId, Conversation>,
+    by_client: BTreeMap<ClientId, StreamId>,
+    slots: Vec<bool>,
+    generation: u32,
+    established: BTreeMap<ServerId, StreamId>,
+    dials: BTreeMap<ServerId, Dial>,
+    lost: Vec<ServerId>,
+    gone: Vec<ClientId>,
+    requests: Requests,
+    /// What this turn wants done.
+    pub effects: Vec<Effect>,
+    outputs: Vec<Output>,
+    /// Whose processes were met, for the world to remember.
+    pub met: Vec<(ServerId, Boot)>,
+    disk_ready: bool,
+    room: Room,
+    observe_at: Instant,
+    stop: Option<Instant>,
+}
+
+impl Process {
+    pub fn new(own: ServerId, node: Node, storage: Storage, now: Instant) -> Process {
+        let mut process = Process {
+            node,
+            storage,
+            own,
+            peers: BTreeMap::new(),
+            clients: BTreeMap::new(),
+            by_client: BTreeMap::new(),
+            slots: Vec::new(),
+            generation: 0,
+            established: BTreeMap::new(),
+            dials: BTreeMap::new(),
+            lost: Vec::new(),
+            gone: Vec::new(),
+            requests: Requests::default(),
+            effects: Vec::new(),
+            outputs: Vec::new(),
+            met: Vec::new(),
+            disk_ready: true,
+            room: Room::Ample,
+            observe_at: now,
+            stop: None,
+        };
+        process.update_dials();
+        process
+    }
+
+    /// Steps 1 to 5 of a turn; its effects are left in [`Process::effects`].
+    ///
+    /// # Errors
+    /// The disk's: the process ends.
+    pub fn take_turn(
+        &mut self,
+        now: Instant,
+        wall: WallClock,
+        mail: Vec<Mail>,
+    ) -> Result<(), StorageError> {
+        for peer in std::mem::take(&mut self.lost) {
+            self.handle(now, Input::PeerDown { peer });
+        }
+        for one in mail {
+            self.open(now, one)?;
+        }
+        if self.node.accepts_requests() {
+            self.read_clients();
+        }
+        self.complete_writes(now)?;
+        self.tick(now, wall);
+        if !self.requests.is_empty() {
+            let batch = std::mem::take(&mut self.requests);
+            self.handle(now, Input::Requests { batch });
+        }
+        for client in std::mem::take(&mut self.gone) {
+            self.slots[client.slot as usize] = false;
+            self.handle(now, Input::ClientGone { client });
+        }
+        self.handle(now, Input::EndOfTurn);
+        Ok(())
+    }
+
+    fn open(&mut self, now: Instant, mail: Mail) -> Result<(), StorageError> {
+        match mail {
+            Mail::Accepted(stream, Gate::Peer) => {
+                self.peers.insert(stream, PeerLink::new(None, now));
+            }
+            Mail::Accepted(stream, Gate::Client) => self.admit_client(now, stream),
+            Mail::Connected(peer, stream) => self.connected(now, peer, stream),
+            Mail::DialFailed(peer) => self.dial_failed(now, peer),
+            Mail::Bytes(stream, bytes) if self.peers.contains_key(&stream) => {
+                self.read_peer(now, stream, &bytes)?;
+            }
+            Mail::Bytes(stream, bytes) => {
+                if let Some(client) = self.clients.get_mut(&stream) {
+                    client.unread.extend_from_slice(&bytes);
+                }
+            }
+            Mail::Closed(stream) => self.closed(now, stream),
+            Mail::Copy(frame) => {
+                let packet = PeerLink::decode_alone(&frame);
+                if self.established.contains_key(&packet.envelope.from) {
+                    self.handle(now, Input::Receive { packet });
+                }
+            }
+            Mail::Disk => self.disk_ready = true,
+            Mail::Stop => {
+                self.stop = Some(now.after(limits::STOP_TIMEOUT));
+                self.handle(now, Input::Stop);
+            }
+        }
+        Ok(())
+    }
+
+    fn admit_client(&mut self, now: Instant, stream: StreamId) {
+        let slot = self.slots.iter().position(|used| !used).unwrap_or_else(|| {
+            self.slots.push(false);
+            self.slots.len() - 1
+        });
+        self.slots[slot] = true;
+        self.generation += 1;
+        let client = ClientId { slot: slot as u32, generation: self.generation };
+        let address = std::net::SocketAddr::from(([127, 0, 0, 1], 50_000));
+        let info = ClientInfo { id: self.generation.into(), address, local_address: address };
+        self.clients.insert(stream, Conversation::new(client));
+        self.by_client.insert(client, stream);
+        self.handle(now, Input::ClientArrived { client, info });
+    }
+
+    fn connected(&mut self, now: Instant, peer: ServerId, stream: StreamId) {
+        let Some(dial) = self.dials.get_mut(&peer).filter(|dial| dial.is_under_way) else {
+            // The answer came after the attempt was given up.
+            self.outputs.push(Output::Close(stream));
+            return;
+        };
+        dial.is_under_way = false;
+        dial.stream = Some(stream);
+        let mut link = PeerLink::new(Some(peer), now);
+        link.say_hello(&self.node.hello_to(peer));
+        self.peers.insert(stream, link);
+    }
+
+    fn dial_failed(&mut self, now: Instant, peer: ServerId) {
+        if let Some(dial) = self.dials.get_mut(&peer) {
+            let pause = limits::DIAL_RETRY_MIN * (1 << dial.failures.min(8));
+            let pause = pause.min(limits::DIAL_RETRY_MAX);
+            dial.is_under_way = false;
+            dial.stream = None;
+            dial.failures = dial.failures.saturating_add(1);
+            dial.retry_at = now.after(pause + pause * (now.0 % 256) as u32 / 1024);
+        }
+    }
+
+    fn read_peer(
+        &mut self,
+        now: Instant,
+        stream: StreamId,
+        bytes: &[u8],
+    ) -> Result<(), StorageError> {
+        let mut said = Vec::new();
+        let link = self.peers.get_mut(&stream).expect("the caller has seen it");
+        let verdict = link.receive(bytes, &mut said);
+        for one in said {
+            match one {
+                Said::Hello(hello) => self.greet(now, stream, &hello)?,
+                Said::Refused(refused) => {
+                    if self.peers.contains_key(&stream) {
+                        let code = match refused.code {
+                            Refusal::SenderIncarnation => RefusalCode::LostDisk,
+                            _ => RefusalCode::Misaddressed,
+                        };
+                        self.node.hello_refused(now, code as u8, &refused.text);
+                        self.end_peer(now, stream);
+                    }
+                }
+                Said::Packet(packet) => {
+                    let link = self.peers.get(&stream).filter(|l| l.stage == Stage::Established);
+                    if let Some(link) = link {
+                        assert_eq!(link.peer, Some(packet.envelope.from), "a server is itself");
+                        self.handle(now, Input::Receive { packet });
+                    }
+                }
+            }
+        }
+        verdict.expect("servers send sound frames, and the network only cuts them off");
+        Ok(())
+    }
+
+    fn greet(&mut self, now: Instant, stream: StreamId, hello: &Hello) -> Result<(), StorageError> {
+        let Some(link) = self.peers.get_mut(&stream) else {
+            return Ok(());
+        };
+        let verdict = match self.node.judge_hello(now, hello) {
+            Ok(verdict) => verdict,
+            Err(refusal) => {
+                let code = match refusal.code {
+                    RefusalCode::Misaddressed => Refusal::Receiver,
+                    RefusalCode::LostDisk | RefusalCode::OldCopy => Refusal::SenderIncarnation,
+                };
+                link.say_refused(&HelloRefused { code, text: refusal.text });
+                let out = std::mem::take(&mut link.out);
+                self.outputs.push(Output::Send(stream, out.into()));
+                self.end_peer(now, stream);
+                return Ok(());
+            }
+        };
+        if let Some(identity) = verdict.record {
+            self.storage.record_peer(identity)?;
+        }
+        self.met.push((verdict.peer, hello.boot));
+        if let Some(older) = self.established.get(&verdict.peer).copied() {
+            self.end_peer(now, older);
+        }
+        let answer = self.node.hello_to(verdict.peer);
+        let link = self.peers.get_mut(&stream).expect("just seen, and not the older one");
+        if link.peer.is_none() {
+            link.say_hello(&answer);
+        }
+        link.establish(verdict.peer);
+        self.established.insert(verdict.peer, stream);
+        if let Some(dial) = self.dials.get_mut(&verdict.peer) {
+            dial.failures = 0;
+        }
+        self.handle(now, Input::PeerUp { peer: verdict.peer, incarnation: verdict.incarnation });
+        Ok(())
+    }
+
+    /// Ends a connection with a peer, and tells the node if it was established.
+    fn end_peer(&mut self, now: Instant, stream: StreamId) {
+        let Some(link) = self.peers.remove(&stream) else {
+            return;
+        };
+        self.outputs.push(Output::Close(stream));
+        let Some(peer) = link.peer else { return };
+        if self.dials.get(&peer).is_some_and(|dial| dial.stream == Some(stream)) {
+            self.dial_failed(now, peer);
+        }
+        if link.stage == Stage::Established {
+            self.established.remove(&peer);
+            self.handle(now, Input::PeerDown { peer });
+        }
+    }
+
+    fn closed(&mut self, now: Instant, stream: StreamId) {
+        self.end_peer(now, stream);
+        if let Some(client) = self.clients.get_mut(&stream) {
+            client.is_closed = true;
+        }
+    }
+
+    fn read_clients(&mut self) {
+        for client in self.clients.values_mut() {
+            client.read(&mut self.requests);
+        }
+    }
+
+    fn complete_writes(&mut self, now: Instant) -> Result<(), StorageError> {
+        if std::mem::take(&mut self.disk_ready) {
+            while let Some(through) = self.storage.complete()? {
+                self.handle(now, Input::Persisted { through });
+            }
+        }
+        Ok(())
+    }
+
+    fn tick(&mut self, now: Instant, wall: WallClock) {
+        if self.observe_at <= now {
+            self.observe(now);
+        }
+        self.keep_up(now);
+        let room = self.storage.room();
+        if room != self.room {
+            self.room = room;
+            let room = match room {
+                Room::Ample => node::Room::Ample,
+                Room::Scarce => node::Room::Scarce,
+                Room::Exhausted => node::Room::Exhausted,
+            };
+            self.handle(now, Input::LogRoom { room });
+        }
+        if self.node.deadline(now) <= now {
+            self.handle(now, Input::Tick { wall });
+        }
+        let over: Vec<StreamId> =
+            self.clients.iter().filter(|(_, c)| c.is_closed).map(|(id, _)| *id).collect();
+        for stream in over {
+            self.forget_client(stream);
+        }
+    }
+
+    fn forget_client(&mut self, stream: StreamId) {
+        if let Some(client) = self.clients.remove(&stream) {
+            self.by_client.remove(&client.id);
+            self.gone.push(client.id);
+        }
+    }
+
+    fn observe(&mut self, now: Instant) {
+        self.observe_at = now.after(limits::OBSERVE_INTERVAL);
+        self.update_dials();
+        if self.room != Room::Ample {
+            self.storage.retry_room();
+            self.disk_ready = true;
+        }
+        let facts = Facts { storage_engine: self.storage.engine().0, ..Facts::default() };
+        self.handle(now, Input::Observed { facts });
+    }
+
+    fn update_dials(&mut self) {
+        for peer in self.node.peers() {
+            if self.own < peer.id {
+                self.dials.entry(peer.id).or_insert(Dial {
+                    stream: None,
+                    is_under_way: false,
+                    deadline: Instant::ZERO,
+                    retry_at: Instant::ZERO,
+                    failures: 0,
+                });
+            }
+        }
+    }
+
+    /// Dials whoever is missing, and gives up what takes too long.
+    fn keep_up(&mut self, now: Instant) {
+        let overdue: Vec<StreamId> =
+            self.peers.iter().filter(|(_, l)| l.deadline <= now).map(|(id, _)| *id).collect();
+        for stream in overdue {
+            self.end_peer(now, stream);
+        }
+        let late = |dial: &Dial| dial.is_under_way && dial.deadline <= now;
+        let late: Vec<ServerId> =
+            self.dials.iter().filter(|(_, d)| late(d)).map(|(id, _)| *id).collect();
+        for peer in late {
+            self.dial_failed(now, peer);
+        }
+        for (peer, dial) in &mut self.dials {
+            if dial.stream.is_none() && !dial.is_under_way && dial.retry_at <= now {
+                dial.is_under_way = true;
+                dial.deadline = now.after(limits::DIAL_TIMEOUT);
+                self.outputs.push(Output::Dial(*peer));
+            }
+        }
+    }
+
+    /// Steps 6 and 7: the effects, one disk write, and everything that is to be sent. `frame_lost`
+    /// says of a frame whether it is never sent.
+    ///
+    /// # Errors
+    /// The disk's: the process ends, and nothing of this turn leaves it.
+    pub fn carry_out(
+        &mut self,
+        mut frame_lost: impl FnMut(&Packet, &[u8]) -> bool,
+    ) -> Result<Vec<Output>, StorageError> {
+        for effect in std::mem::take(&mut self.effects) {
+            match effect {
+                Effect::Persist { seq, write } => self.storage.append(seq, &write),
+                Effect::Send { packet } => {
+                    let stream = self.established.get(&packet.envelope.to);
+                    let Some(link) = stream.and_then(|stream| self.peers.get_mut(stream)) else {
+                        continue;
+                    };
+                    let start = link.out.len();
+                    link.send(&packet);
+                    if frame_lost(&packet, &link.out[start..]) {
+                        link.out.truncate(start);
+                    }
+                    assert!(link.out.len() <= limits::PEER_OUTPUT_BYTES, "bounded: peer output");
+                }
+                Effect::Reply { client, protocol, reply } => {
+                    let stream = self.by_client.get(&client);
+                    if let Some(conversation) = stream.and_then(|s| self.clients.get_mut(s)) {
+                        conversation.answer(protocol, &reply);
+                    }
+                }
+                Effect::Close { client } => {
+                    if let Some(stream) = self.by_client.get(&client)
+                        && let Some(conversation) = self.clients.get_mut(stream)
+                    {
+                        conversation.is_closing = true;
+                    }
+                }
+            }
+        }
+        self.storage.submit()?;
+        let mut outputs = std::mem::take(&mut self.outputs);
+        for (stream, link) in &mut self.peers {
+            if !link.out.is_empty() {
+                outputs.push(Output::Send(*stream, std::mem::take(&mut link.out).into()));
+            }
+        }
+        for (stream, client) in &mut self.clients {
+            if !client.out.is_empty() {
+                outputs.push(Output::Send(*stream, std::mem::take(&mut client.out).into()));
+            }
+            if client.is_closing && !client.is_closed {
+                client.is_closed = true;
+                outputs.push(Output::Close(*stream));
+            }
+        }
+        Ok(outputs)
+    }
+
+    /// Whether it was asked to stop and may, or must by `now`.
+    pub fn is_over(&self, now: Instant) -> bool {
+        self.stop.is_some_and(|latest| self.node.may_exit() || latest <= now)
+    }
+
+    /// The clean end.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn close(self) -> Result<(), StorageError> {
+        self.storage.close()
+    }
+
+    /// When it wants its next turn, should no mail come.
+    pub fn deadline(&self, now: Instant) -> Instant {
+        let unread = self.clients.values().any(|client| !client.unread.is_empty());
+        if unread && self.node.accepts_requests()
+            || !self.lost.is_empty()
+            || self.clients.values().any(|client| client.is_closed)
+        {
+            return now;
+        }
+        let dials = self.dials.values().filter_map(|dial| match dial {
+            Dial { is_under_way: true, deadline, .. } => Some(*deadline),
+            Dial { stream: None, retry_at, .. } => Some(*retry_at),
+            Dial { .. } => None,
+        });
+        let links = self.peers.values().map(|link| link.deadline);
+        let own = [self.node.deadline(now), self.observe_at, self.stop.unwrap_or(Instant::NEVER)];
+        dials.chain(links).chain(own).min().unwrap_or(Instant::NEVER)
+    }
+
+    fn handle(&mut self, now: Instant, input: Input) {
+        self.node.handle(now, input, &mut self.effects);
+    }
+}

@@ -1,0 +1,247 @@
+//! One run from beginning to end: faults, then healing, then *convergence*; and what came of it.
+//!
+//! A failed assertion anywhere (a checker's, or the node's own) ends the run as a [`Failure`]. Called
+//! by `rkv-sim` and tests.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Once;
+use std::time::Duration;
+
+use super::clients::{Client, Words, shared_keys};
+use super::script::{Kind, Script};
+use super::story::Story;
+use super::swarm;
+use super::world::{BEGIN, World};
+use crate::proto::reply_decoder::Value;
+use crate::types::{LogIndex, ServerId};
+
+/// What strikes besides the faults of a script: by chance all the time, or as their consequence.
+pub const STRIKES: &[&str] = &[
+    "clean-stop",
+    "client-gives-up",
+    "clock-skew",
+    "connection-given-up",
+    "copied-frame",
+    "fail-stop",
+    "failed-start",
+    "frame-hours-late",
+    "half-frame",
+    "lost-frame",
+    "lost-segment",
+    "no-space",
+    "refused-start",
+    "slowed-segment",
+    "torn-write",
+    "unsynced-name-lost",
+    "unsynced-sector-lost",
+];
+
+/// What a good run has shown.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// A digest of everything that happened: the same wherever the same script runs.
+    pub trace_hash: u64,
+    /// How often which fault struck.
+    pub strikes: BTreeMap<&'static str, u64>,
+    /// Virtual time, without the hours in which everybody slept.
+    pub simulated: Duration,
+    /// Commands that were answered.
+    pub answered: u64,
+    /// Commands that were surely not done.
+    pub refused: u64,
+    /// Commands that nobody knows the end of.
+    pub in_doubt: u64,
+    /// Entries that were committed.
+    pub committed: u64,
+}
+
+/// What a bad run has shown.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Failure {
+    /// The assertion, its invariant's name first.
+    pub what: String,
+    /// Where it stands in the source.
+    pub at: String,
+}
+
+thread_local! {
+    /// Where this thread's last panic was, while it runs a script.
+    static PANICKED_AT: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Runs what a seed stands for.
+///
+/// # Errors
+/// An invariant does not hold.
+pub fn run_seed(seed: u64) -> Result<Outcome, Failure> {
+    run(&swarm::script(seed))
+}
+
+/// Runs a script.
+///
+/// # Errors
+/// An invariant does not hold.
+pub fn run(script: &Script) -> Result<Outcome, Failure> {
+    attempt(script, false).0
+}
+
+/// Runs a script and tells its story.
+pub fn tell(script: &Script) -> (Result<Outcome, Failure>, Story) {
+    attempt(script, true)
+}
+
+fn attempt(script: &Script, tells: bool) -> (Result<Outcome, Failure>, Story) {
+    hush();
+    PANICKED_AT.set(Some(String::new()));
+    let mut world = None;
+    let result = panic::catch_unwind(AssertUnwindSafe(|| {
+        let world = world.insert(World::new(script, tells));
+        live(world);
+    }));
+    let at = PANICKED_AT.take().unwrap_or_default();
+    let story = world.as_mut().map(|world| std::mem::take(&mut world.story)).unwrap_or_default();
+    let outcome = match (result, &world) {
+        (Ok(()), Some(world)) => Ok(outcome(world)),
+        (Ok(()), None) => unreachable!("a world that lived is there"),
+        (Err(payload), _) => {
+            let text = payload.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| payload.downcast_ref::<&str>().copied());
+            Err(Failure { what: text.unwrap_or("a panic without words").to_owned(), at })
+        }
+    };
+    // What a failed assertion has left behind may not be fit to be taken apart.
+    if outcome.is_err() {
+        std::mem::forget(world);
+    }
+    (outcome, story)
+}
+
+/// A panic of a run is its result, and not for the terminal.
+fn hush() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let usual = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            let is_ours = PANICKED_AT.with_borrow_mut(|at| match at {
+                Some(at) => {
+                    *at = info.location().map(ToString::to_string).unwrap_or_default();
+                    true
+                }
+                None => false,
+            });
+            if !is_ours {
+                usual(info);
+            }
+        }));
+    });
+}
+
+fn outcome(world: &World) -> Outcome {
+    let mut strikes = world.strikes.clone();
+    let mut count = |name, times| *strikes.entry(name).or_default() += times;
+    count("lost-segment", world.network.lost_segments);
+    count("half-frame", world.network.half_frames);
+    count("slowed-segment", world.network.slowed);
+    for server in world.servers.values() {
+        count("no-space", server.disk.with(|state| u64::from(state.struck_full)));
+    }
+    Outcome {
+        trace_hash: world.trace_hash(),
+        strikes,
+        simulated: world.now.since(BEGIN).saturating_sub(world.slept),
+        answered: world.recorder.answered,
+        refused: world.recorder.refused,
+        in_doubt: world.recorder.in_doubt,
+        committed: world.checkers.committed(),
+    }
+}
+
+fn live(world: &mut World) {
+    let settings = world.script.settings.clone();
+    let suspended: u64 = world
+        .script
+        .faults
+        .iter()
+        .filter(|fault| fault.kind == Kind::Suspend)
+        .map(|fault| fault.b * 60_000)
+        .sum();
+    // 1. Faults strike.
+    world.run_for(Duration::from_millis(settings.chaos_ms + suspended));
+    // 2. Everything heals: those who are left agree, and every client has its answer.
+    world.heal();
+    let patience_ms = 30 * settings.election_max_ms + 2 * settings.request_timeout_ms + 10_000;
+    converge(world, Duration::from_millis(patience_ms));
+    // 3. Every sound server still takes a write and tells everything that was written.
+    let ids: Vec<ServerId> = sound(world);
+    for id in ids {
+        read_back(world, id, Duration::from_millis(patience_ms));
+    }
+    converge(world, Duration::from_millis(patience_ms));
+    // 4. No client was told anything that one server without faults would not have said.
+    world.recorder.check_linearizable();
+}
+
+/// Servers that have all that they promised.
+fn sound(world: &World) -> Vec<ServerId> {
+    world.ids().into_iter().filter(|id| !world.checkers.damaged.contains(id)).collect()
+}
+
+fn converge(world: &mut World, patience: Duration) {
+    let deadline = world.now.after(patience);
+    while !has_converged(world) {
+        let states: Vec<_> =
+            world.ids().iter().map(|id| world.node(*id).map(|node| node.status())).collect();
+        let waiting = world.clients.iter().filter(|client| client.is_waiting()).count();
+        assert!(
+            world.now < deadline,
+            "convergence: not within {patience:?}, {waiting} clients wait: {states:#?}"
+        );
+        world.run_for(Duration::from_millis(5));
+    }
+}
+
+fn has_converged(world: &World) -> bool {
+    let Some(leader) = world.leader().and_then(|id| world.node(id)) else {
+        return false;
+    };
+    let last = leader.status().last_log_index;
+    let has_all = |id: &ServerId| {
+        world.node(*id).is_some_and(|node| {
+            let status = node.status();
+            status.last_applied == last && status.last_log_index == last && last > LogIndex::ZERO
+        })
+    };
+    sound(world).iter().all(has_all) && world.clients.iter().all(|client| !client.is_waiting())
+}
+
+/// A new client writes to and reads everything from one server.
+fn read_back(world: &mut World, id: ServerId, patience: Duration) {
+    let settings = world.script.settings.clone();
+    let random = world.random.clone();
+    let number = world.clients.len();
+    world.clients.push(Client::new(number, random, &settings));
+    let mut commands: Vec<Words> = vec![vec![b"INCR".to_vec(), b"probe".to_vec()]];
+    commands.push(vec![b"GET".to_vec(), b"journal".to_vec()]);
+    commands.extend(shared_keys(&settings).into_iter().map(|key| vec![b"GET".to_vec(), key]));
+    let deadline = world.now.after(patience);
+    let mut replies = Vec::new();
+    // The connection may break once more: a server that was asked to stop before may stop now.
+    while replies.len() < commands.len() {
+        world.recorder.keep_replies();
+        world.client_sends_commands(number, id, &commands);
+        while world.clients[number].is_waiting() {
+            assert!(world.now < deadline, "convergence: n{id} does not answer");
+            world.run_for(Duration::from_millis(1));
+        }
+        assert!(world.now < deadline, "convergence: n{id} takes no connection");
+        replies = world.recorder.take_replies();
+        world.run_for(Duration::from_millis(1));
+    }
+    match &replies[..] {
+        [Value::Integer(_), Value::Bulk(journal), ..] => world.recorder.check_journal(journal),
+        [Value::Integer(_), Value::Nil, ..] => world.recorder.check_journal(b""),
+        other => panic!("convergence: n{id} answers {other:?}"),
+    }
+}

@@ -1,0 +1,294 @@
+//! What one simulated run is made of: settings and a list of dated faults, as values and as text.
+//!
+//! A seed is turned into a script by [`super::swarm`]; a failing script is made smaller by
+//! [`super::shrink`] and kept as a file that replays. The text is lines of words and numbers; see
+//! [`Script::parse`]. Nothing here touches a world.
+
+use std::fmt;
+
+macro_rules! settings {
+    ($($(#[$doc:meta])* $name:ident = $default:expr,)*) => {
+        /// The numbers of one run, all of them plain: a script says only those that differ.
+        #[derive(Clone, PartialEq, Eq, Debug)]
+        pub struct Settings { $($(#[$doc])* pub $name: u64,)* }
+
+        impl Default for Settings {
+            fn default() -> Settings {
+                Settings { $($name: $default,)* }
+            }
+        }
+
+        impl Settings {
+            /// Sets the number of that name; false if there is none.
+            pub fn set(&mut self, name: &str, value: u64) -> bool {
+                match name {
+                    $(stringify!($name) => self.$name = value,)*
+                    _ => return false,
+                }
+                true
+            }
+
+            /// All numbers by their names.
+            pub fn all(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($name), self.$name),)*]
+            }
+        }
+    };
+}
+
+settings! {
+    /// Servers of the cluster.
+    nodes = 3,
+    /// Clients with one connection each.
+    clients = 3,
+    /// How long faults strike, in milliseconds.
+    chaos_ms = 3000,
+    /// The shortest election timeout in milliseconds.
+    election_min_ms = 150,
+    /// The longest.
+    election_max_ms = 300,
+    /// The leader's heartbeat in milliseconds.
+    heartbeat_ms = 50,
+    /// When a gateway gives a command up, in milliseconds.
+    request_timeout_ms = 2000,
+    /// When a client gives a connection up, in milliseconds.
+    client_timeout_ms = 1000,
+    /// The size of a log segment in KiB.
+    segment_kib = 64,
+    /// The shortest way of a segment through the network, in microseconds.
+    delay_min_us = 20,
+    /// The longest.
+    delay_max_us = 80,
+    /// Segments in a thousand that are lost and sent again by the kernel 200 ms later.
+    loss_pm = 0,
+    /// Frames in a thousand that are never sent.
+    frame_loss_pm = 0,
+    /// Frames in a thousand that arrive a second time, later and out of order.
+    copy_pm = 0,
+    /// How much later at most, in milliseconds.
+    copy_delay_ms = 100,
+    /// Copies in a thousand that are hours late.
+    hours_pm = 0,
+    /// The shortest disk operation in microseconds.
+    disk_min_us = 50,
+    /// The longest.
+    disk_max_us = 300,
+    /// The longest turn of a server in microseconds.
+    turn_us = 20,
+    /// How much a server's clock runs too fast or slow at most, in millionths.
+    skew_ppm = 0,
+    /// Commands that a client sends at once at most.
+    pipeline = 4,
+    /// How long a client thinks at most, in milliseconds.
+    think_ms = 20,
+    /// Keys that the clients share.
+    keys = 3,
+    /// Bytes of the largest value.
+    value_bytes = 8,
+    /// Whether clients set keys that expire.
+    expiry = 0,
+    /// A client in a hundred turns moves to another server with commands unanswered.
+    move_pc = 0,
+}
+
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $kind:ident = $name:literal,)*) => {
+        /// A fault that strikes at a given time.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+        pub enum Kind { $($(#[$doc])* $kind,)* }
+
+        impl Kind {
+            /// Every kind.
+            pub const ALL: &'static [Kind] = &[$(Kind::$kind,)*];
+
+            /// Its name in scripts and summaries.
+            pub fn name(self) -> &'static str {
+                match self { $(Kind::$kind => $name,)* }
+            }
+        }
+    };
+}
+
+kinds! {
+    /// kill -9 of server `a` (0: the leader), behind `b` outputs of its next turn (0: at once).
+    Kill = "kill",
+    /// The machine of server `a` (0: the leader's) loses its power.
+    PowerLoss = "power-loss",
+    /// kill -9 of all.
+    KillAll = "kill-all",
+    /// All machines lose their power.
+    PowerLossAll = "power-loss-all",
+    /// Server `a` is started (0: all that are down).
+    Start = "start",
+    /// Server `a` (0: the leader) stands still for `b` milliseconds.
+    Pause = "pause",
+    /// All servers stand still for `b` minutes.
+    Suspend = "suspend",
+    /// Server `a` is asked to stop.
+    Stop = "stop",
+    /// Server `a` dies and its disk is replaced by an empty one.
+    Wipe = "wipe",
+    /// The disk of server `a` is copied.
+    Save = "save",
+    /// Server `a` dies and comes back on the copy.
+    OldCopy = "old-copy",
+    /// Server `a` dies, and a bit of its log flips.
+    Rot = "bit-rot",
+    /// Server `a` dies, and a sector of its log is found in place of another.
+    Misdirected = "misdirected-sector",
+    /// Server `a` dies, and a sector of its log is as it was before.
+    Stale = "stale-sector",
+    /// Behind `b` more operations the disk of server `a` fails one.
+    Error = "disk-error",
+    /// The disk of server `a` has `b` KiB left.
+    Full = "disk-full",
+    /// The disk of server `a` has space again.
+    Space = "disk-space",
+    /// Every operation of the disk of server `a` takes `b` milliseconds more.
+    Stall = "disk-stall",
+    /// What is submitted to the disk of server `a` takes `b` milliseconds more, which is for ever.
+    Hang = "disk-hang",
+    /// Nothing passes from server `a` to server `b`.
+    Cut = "one-way-cut",
+    /// The servers of mask `a` and the others don't hear each other.
+    Split = "partition",
+    /// Two halves that only server `a` hears both of.
+    Bridge = "bridge",
+    /// Each server hears only its two neighbours.
+    Ring = "ring",
+    /// Server `a` (0: the leader) hears nobody, and nobody hears it.
+    Isolate = "isolate",
+    /// Servers `a` and `b` lose each other `c` times, for some ten milliseconds each.
+    Flap = "flap",
+    /// The connection between servers `a` and `b` is reset, in the middle of what was sent.
+    Reset = "reset",
+    /// From server `a` to server `b` pass `c` KiB a second (0: any number).
+    Slow = "slow-link",
+    /// Everyone hears everyone.
+    Heal = "heal",
+    /// The wall clock of server `a` jumps `b` minutes ahead and `c` minutes back.
+    WallJump = "wall-jump",
+    /// Client `a` resets its connection in the middle of a command.
+    ClientReset = "client-reset",
+}
+
+impl Kind {
+    fn from_name(name: &str) -> Option<Kind> {
+        Kind::ALL.iter().copied().find(|kind| kind.name() == name)
+    }
+}
+
+/// One fault and its numbers; what they mean is written at its [`Kind`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Fault {
+    /// Milliseconds after the run's beginning.
+    pub at_ms: u64,
+    /// What strikes.
+    pub kind: Kind,
+    /// Mostly whom.
+    pub a: u64,
+    /// How much.
+    pub b: u64,
+    /// How much more.
+    pub c: u64,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "at {} {}", self.at_ms, self.kind.name())?;
+        let numbers = [self.a, self.b, self.c];
+        let count = numbers.iter().rposition(|number| *number != 0).map_or(0, |last| last + 1);
+        numbers[..count].iter().try_for_each(|number| write!(f, " {number}"))
+    }
+}
+
+/// One run.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Script {
+    /// What all chance of the run is drawn from.
+    pub seed: u64,
+    /// Its numbers.
+    pub settings: Settings,
+    /// Its faults, in the order of their times.
+    pub faults: Vec<Fault>,
+}
+
+impl fmt::Display for Script {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "seed {}", self.seed)?;
+        let usual = Settings::default().all();
+        for ((name, value), (_, usual)) in self.settings.all().into_iter().zip(usual) {
+            if value != usual {
+                writeln!(f, "{name} {value}")?;
+            }
+        }
+        self.faults.iter().try_for_each(|fault| writeln!(f, "{fault}"))
+    }
+}
+
+impl Script {
+    /// Reads a script: `seed N`, `<setting> N`, `at <ms> <fault> [a [b [c]]]`, each on a line;
+    /// empty lines and what follows a `#` mean nothing.
+    ///
+    /// # Errors
+    /// The first line that is none of these, by its number.
+    pub fn parse(text: &str) -> Result<Script, String> {
+        let mut script = Script::default();
+        for (number, line) in (1..).zip(text.lines()) {
+            let line = line.split('#').next().unwrap_or_default();
+            let words: Vec<&str> = line.split_whitespace().collect();
+            script.take(&words).ok_or_else(|| format!("line {number}: '{}'", line.trim()))?;
+        }
+        Ok(script)
+    }
+
+    fn take(&mut self, words: &[&str]) -> Option<()> {
+        match words {
+            [] => {}
+            ["seed", seed] => self.seed = seed.parse().ok()?,
+            ["at", at_ms, kind, numbers @ ..] if numbers.len() <= 3 => {
+                let number = |place: usize| numbers.get(place).map_or(Some(0), |n| n.parse().ok());
+                self.faults.push(Fault {
+                    at_ms: at_ms.parse().ok()?,
+                    kind: Kind::from_name(kind)?,
+                    a: number(0)?,
+                    b: number(1)?,
+                    c: number(2)?,
+                });
+            }
+            [name, value] => return self.settings.set(name, value.parse().ok()?).then_some(()),
+            _ => return None,
+        }
+        Some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parse_reads_what_display_writes() {
+        let script = Script {
+            seed: 7,
+            settings: Settings { nodes: 5, loss_pm: 3, ..Settings::default() },
+            faults: vec![
+                Fault { at_ms: 10, kind: Kind::Kill, a: 2, b: 1, c: 0 },
+                Fault { at_ms: 20, kind: Kind::Heal, a: 0, b: 0, c: 0 },
+                Fault { at_ms: 30, kind: Kind::Slow, a: 0, b: 0, c: 9 },
+            ],
+        };
+        let text = script.to_string();
+        assert_eq!(
+            text,
+            "seed 7\nnodes 5\nloss_pm 3\nat 10 kill 2 1\nat 20 heal\nat 30 slow-link 0 0 9\n"
+        );
+        assert_eq!(Script::parse(&text), Ok(script));
+    }
+
+    #[test]
+    fn parse_names_the_line_that_is_wrong() {
+        assert_eq!(Script::parse("seed 1\nat x kill\n"), Err("line 2: 'at x kill'".to_owned()));
+        assert_eq!(Script::parse("# only\n\nnode 3"), Err("line 3: 'node 3'".to_owned()));
+    }
+}

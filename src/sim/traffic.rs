@@ -1,0 +1,145 @@
+//! How clients act in the world: they connect, send, wait, give up and go elsewhere.
+//!
+//! Called by the world for each event that concerns a client. What they say is in
+//! [`super::clients`].
+
+use std::time::Duration;
+
+use rand::RngExt;
+
+use super::clients::Words;
+use super::link::Gate;
+use super::network::{Host, StreamId};
+use super::process::Mail;
+use super::world::{Event, World};
+use crate::types::ServerId;
+
+impl World {
+    /// A client's next step: a connection where it has none, else a pipeline.
+    pub(super) fn client_acts(&mut self, number: usize) {
+        let client = &self.clients[number];
+        if self.is_healing || client.is_waiting() {
+            return;
+        }
+        if self.sleeps_until > self.now {
+            self.plan(self.sleeps_until.since(self.now), Event::Client { client: number });
+            return;
+        }
+        if client.stream.is_none() && !self.connect_client(number) {
+            let pause = self.think(number);
+            self.plan(pause, Event::Client { client: number });
+            return;
+        }
+        let World { clients, recorder, script, now, .. } = self;
+        let bytes = clients[number].next_pipeline(*now, &script.settings, recorder);
+        self.client_sends(number, bytes);
+        let client = &mut self.clients[number];
+        let moves = client.random.random_range(0..100) < self.script.settings.move_pc;
+        let pipeline = client.pipelines;
+        if moves {
+            let delay = Duration::from_micros(client.random.random_range(10..5000));
+            self.plan(delay, Event::TimeOut { client: number, pipeline });
+        }
+    }
+
+    /// Sends these commands over the client's connection to `server`, a new one if it has none.
+    pub(super) fn client_sends_commands(
+        &mut self,
+        number: usize,
+        server: ServerId,
+        commands: &[Words],
+    ) -> bool {
+        if self.clients[number].stream.is_none() {
+            self.clients[number].server = server;
+            if !self.connect_client_to(number, server) {
+                return false;
+            }
+        }
+        let World { clients, recorder, now, .. } = self;
+        let bytes = clients[number].pipeline_of(*now, commands, recorder);
+        self.client_sends(number, bytes);
+        true
+    }
+
+    fn client_sends(&mut self, number: usize, bytes: bytes::Bytes) {
+        let client = &self.clients[number];
+        let (stream, pipeline) = (client.stream.expect("it was just connected"), client.pipelines);
+        let timeout = Duration::from_millis(self.script.settings.client_timeout_ms);
+        self.network.send(self.now, stream, 0, bytes);
+        // Whoever comes after the clients of the load is patient.
+        if (number as u64) < self.script.settings.clients {
+            self.plan(timeout, Event::TimeOut { client: number, pipeline });
+        }
+    }
+
+    fn think(&mut self, number: usize) -> Duration {
+        let most = self.script.settings.think_ms.max(1) * 1000;
+        Duration::from_micros(self.clients[number].random.random_range(0..most))
+    }
+
+    fn connect_client(&mut self, number: usize) -> bool {
+        let nodes = self.script.settings.nodes;
+        let client = &mut self.clients[number];
+        let server = ServerId(client.random.random_range(1..=nodes));
+        client.server = server;
+        self.connect_client_to(number, server)
+    }
+
+    fn connect_client_to(&mut self, number: usize, server: ServerId) -> bool {
+        let (here, there) = (Host::Client(number), Host::Server(server));
+        if self.node(server).is_none() || !self.network.passes(here, there) {
+            return false;
+        }
+        let stream = self.network.connect(here, there);
+        self.give(server, Mail::Accepted(stream, Gate::Client));
+        self.clients[number].connected(stream, &mut self.recorder);
+        true
+    }
+
+    pub(super) fn client_receives(&mut self, number: usize, stream: StreamId, bytes: &[u8]) {
+        let World { clients, recorder, now, .. } = self;
+        let client = &mut clients[number];
+        if client.stream == Some(stream) && client.receive(*now, bytes, recorder) {
+            let pause = self.think(number);
+            self.plan(pause, Event::Client { client: number });
+        }
+    }
+
+    pub(super) fn client_loses(&mut self, number: usize, stream: StreamId) {
+        let World { clients, recorder, now, .. } = self;
+        let client = &mut clients[number];
+        if client.stream != Some(stream) {
+            return;
+        }
+        client.disconnected(*now, recorder);
+        let pause = self.think(number);
+        self.plan(pause, Event::Client { client: number });
+    }
+
+    /// The client has waited enough for that pipeline, and goes elsewhere.
+    pub(super) fn client_times_out(&mut self, number: usize, pipeline: u64) {
+        let client = &self.clients[number];
+        if client.pipelines != pipeline || !client.is_waiting() {
+            return;
+        }
+        self.strike("client-gives-up");
+        self.drop_client(number);
+    }
+
+    fn drop_client(&mut self, number: usize) {
+        if let Some(stream) = self.clients[number].stream {
+            self.network.close(self.now, stream, 0);
+            self.client_loses(number, stream);
+        }
+    }
+
+    /// The client's connection is reset with a half-sent command.
+    pub(super) fn reset_client(&mut self, number: usize) -> bool {
+        let Some(stream) = self.clients.get(number).and_then(|client| client.stream) else {
+            return false;
+        };
+        self.network.send(self.now, stream, 0, bytes::Bytes::from_static(b"*3\r\n$3\r\nSET\r\n$2"));
+        self.drop_client(number);
+        true
+    }
+}
