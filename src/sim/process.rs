@@ -11,11 +11,11 @@ use bytes::Bytes;
 use super::link::{Conversation, Gate, PeerLink, Said, Stage};
 use super::network::StreamId;
 use crate::limits;
-use crate::node::{self, ClientInfo, Effect, Facts, Input, Node, RefusalCode, Requests};
-use crate::proto::hello::{Hello, HelloRefused, Refusal};
+use crate::node::{ClientInfo, Effect, Facts, Input, Node, Requests};
+use crate::proto::hello::{Hello, Refusal};
 use crate::proto::message::Packet;
-use crate::storage::{Room, Storage, StorageError};
-use crate::types::{Boot, ClientId, Instant, ServerId, WallClock};
+use crate::storage::{Storage, StorageError};
+use crate::types::{Boot, ClientId, Instant, Room, ServerId, WallClock};
 
 /// What has come for a process since its last turn.
 #[derive(Debug)]
@@ -225,11 +225,10 @@ impl Process {
                 Said::Hello(hello) => self.greet(now, stream, &hello)?,
                 Said::Refused(refused) => {
                     if self.peers.contains_key(&stream) {
-                        let code = match refused.code {
-                            Refusal::SenderIncarnation => RefusalCode::LostDisk,
-                            _ => RefusalCode::Misaddressed,
-                        };
-                        self.node.hello_refused(now, code as u8, &refused.text);
+                        if refused.code == Refusal::OldCopy {
+                            self.storage.note_old_copy()?;
+                        }
+                        self.node.hello_refused(now, &refused);
                         self.end_peer(now, stream);
                     }
                 }
@@ -252,12 +251,8 @@ impl Process {
         };
         let verdict = match self.node.judge_hello(now, hello) {
             Ok(verdict) => verdict,
-            Err(refusal) => {
-                let code = match refusal.code {
-                    RefusalCode::Misaddressed => Refusal::Receiver,
-                    RefusalCode::LostDisk | RefusalCode::OldCopy => Refusal::SenderIncarnation,
-                };
-                link.say_refused(&HelloRefused { code, text: refusal.text });
+            Err(refused) => {
+                link.say_refused(&refused);
                 let out = std::mem::take(&mut link.out);
                 self.outputs.push(Output::Send(stream, out.into()));
                 self.end_peer(now, stream);
@@ -331,11 +326,6 @@ impl Process {
         let room = self.storage.room();
         if room != self.room {
             self.room = room;
-            let room = match room {
-                Room::Ample => node::Room::Ample,
-                Room::Scarce => node::Room::Scarce,
-                Room::Exhausted => node::Room::Exhausted,
-            };
             self.handle(now, Input::LogRoom { room });
         }
         if self.node.deadline(now) <= now {

@@ -22,10 +22,11 @@ use super::network::{Arrival, Host, Network, Plan, StreamId};
 use super::process::{Mail, Output, Process};
 use super::script::{Kind, Script};
 use super::story::Story;
+use crate::config::SyncMode;
 use crate::config::{Config, NodeConfig, Overrides};
 use crate::node::{Effect, Node, Role};
 use crate::proto::message::Message;
-use crate::storage::{self, Storage, StorageError, SyncMode};
+use crate::storage::{self, Storage, StorageError};
 use crate::types::{Boot, Instant, ServerId, WallClock};
 
 /// Where every simulated server keeps its data.
