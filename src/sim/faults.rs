@@ -79,7 +79,7 @@ impl World {
 
     fn of_all(&mut self, mut strike: impl FnMut(&mut World, ServerId) -> bool) -> bool {
         let ids = self.ids();
-        ids.into_iter().fold(false, |struck, id| strike(self, id) || struck)
+        ids.into_iter().filter(|id| strike(self, *id)).count() > 0
     }
 
     fn strike_kill(&mut self, id: ServerId, behind: u64) -> bool {
