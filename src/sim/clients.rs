@@ -189,11 +189,11 @@ impl Client {
             }
             50..60 => vec![word("INCR"), key],
             60..65 => vec![word("DEL"), key],
-            65..72 if newest % 2 == 1 => {
+            65..68 if newest % 4 == 1 => {
                 let key = shared_key(place, newest);
                 vec![word("MSET"), key, self.value(), other, self.value()]
             }
-            72..79 if newest % 2 == 1 => vec![word("MGET"), shared_key(place, newest), other],
+            68..79 if newest % 4 == 1 => vec![word("MGET"), shared_key(place, newest), other],
             65..79 => vec![word("GET"), key],
             79..88 => {
                 let token = format!("{};", String::from_utf8_lossy(&self.value()));
