@@ -6,6 +6,7 @@
 //! world. Speaks through the real codecs; never looks into a server.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use bytes::Bytes;
 use rand::RngExt;
@@ -29,8 +30,8 @@ const GENERATION_MS: u64 = 200;
 const GENERATIONS: u64 = 40;
 
 /// Which generation of keys the clients use.
-fn generation(now: Instant, settings: &Settings) -> u64 {
-    let passed = now.since(super::world::BEGIN).as_millis() as u64;
+fn generation(awake: Duration, settings: &Settings) -> u64 {
+    let passed = awake.as_millis() as u64;
     let last = (settings.chaos_ms / GENERATION_MS).min(GENERATIONS - 1);
     (passed / GENERATION_MS).min(last)
 }
@@ -99,10 +100,11 @@ impl Client {
         }
     }
 
-    /// Its next commands, as bytes.
+    /// Its next commands, as bytes. `awake`: how long the run has lasted without suspension.
     pub fn next_pipeline(
         &mut self,
         now: Instant,
+        awake: Duration,
         settings: &Settings,
         recorder: &mut Recorder,
     ) -> Bytes {
@@ -110,7 +112,7 @@ impl Client {
         let count = self.random.random_range(1..=settings.pipeline.max(1));
         let mut out = Vec::new();
         for _ in 0..count {
-            let words = self.next_command(now, settings);
+            let words = self.next_command(awake, settings);
             self.say(now, words, recorder, &mut out);
         }
         self.pipelines += 1;
@@ -168,9 +170,9 @@ impl Client {
         (self.number as u64 * 1_000_000 + self.values).to_string().into_bytes()
     }
 
-    fn next_command(&mut self, now: Instant, settings: &Settings) -> Words {
+    fn next_command(&mut self, awake: Duration, settings: &Settings) -> Words {
         let place = self.random.random_range(0..settings.keys.max(1));
-        let newest = generation(now, settings);
+        let newest = generation(awake, settings);
         let other = shared_key((place + 1) % settings.keys.max(1), newest);
         let key = match self.random.random_range(0..20) {
             // What was acknowledged long ago must still be there.
@@ -187,11 +189,11 @@ impl Client {
             }
             50..60 => vec![word("INCR"), key],
             60..65 => vec![word("DEL"), key],
-            65..72 if newest % 2 == 1 => {
+            65..68 if newest % 4 == 1 => {
                 let key = shared_key(place, newest);
                 vec![word("MSET"), key, self.value(), other, self.value()]
             }
-            72..79 if newest % 2 == 1 => vec![word("MGET"), shared_key(place, newest), other],
+            68..79 if newest % 4 == 1 => vec![word("MGET"), shared_key(place, newest), other],
             65..79 => vec![word("GET"), key],
             79..88 => {
                 let token = format!("{};", String::from_utf8_lossy(&self.value()));

@@ -159,6 +159,7 @@ impl World {
         let server = self.servers.get_mut(&id).expect("a server of this world");
         server.disk.with(|state| state.media = super::media::Media::default());
         server.rotten = None;
+        server.is_copy = false;
         server.saved = None;
         server.met.clear();
         true
@@ -185,10 +186,7 @@ impl World {
         let Some((media, boot)) = self.servers[&id].saved.clone() else {
             return false;
         };
-        let others = self.servers.iter().filter(|(other, _)| **other != id);
-        let is_known = others
-            .into_iter()
-            .all(|(_, other)| other.met.get(&id).is_some_and(|met| boot.next() <= *met));
+        let is_known = self.would_be_told(id, boot.next());
         let is_sound = self.servers[&id].rotten.is_none();
         if !is_known || !is_sound || !self.may_damage(id) || boot == Boot::ZERO {
             return false;
@@ -197,6 +195,8 @@ impl World {
         self.checkers.damaged.insert(id);
         let server = self.servers.get_mut(&id).expect("a server of this world");
         server.disk.with(|state| state.media = media);
+        server.boot = boot;
+        server.is_copy = true;
         self.start(id);
         true
     }

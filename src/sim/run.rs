@@ -227,8 +227,9 @@ fn read_back(world: &mut World, id: ServerId, patience: Duration) {
     commands.extend(shared_keys(&settings).into_iter().map(|key| vec![b"GET".to_vec(), key]));
     let deadline = world.now.after(patience);
     let mut replies = Vec::new();
-    // The connection may break once more: a server that was asked to stop before may stop now.
-    while replies.len() < commands.len() {
+    // The connection may break once more: a server that was asked to stop before may stop now; and a
+    // disk that was full is asked only once a second whether it still is.
+    while replies.len() < commands.len() || is_refused_for_space(&replies[0]) {
         world.recorder.keep_replies();
         world.client_sends_commands(number, id, &commands);
         while world.clients[number].is_waiting() {
@@ -244,4 +245,8 @@ fn read_back(world: &mut World, id: ServerId, patience: Duration) {
         [Value::Integer(_), Value::Nil, ..] => world.recorder.check_journal(b""),
         other => panic!("convergence: n{id} answers {other:?}"),
     }
+}
+
+fn is_refused_for_space(reply: &Value) -> bool {
+    matches!(reply, Value::Error(text) if text.starts_with("MISCONF"))
 }

@@ -11,7 +11,7 @@ use super::clients::Words;
 use super::link::Gate;
 use super::network::{Host, StreamId};
 use super::process::Mail;
-use super::world::{Event, World};
+use super::world::{BEGIN, Event, World};
 use crate::types::ServerId;
 
 impl World {
@@ -30,8 +30,9 @@ impl World {
             self.plan(pause, Event::Client { client: number });
             return;
         }
-        let World { clients, recorder, script, now, .. } = self;
-        let bytes = clients[number].next_pipeline(*now, &script.settings, recorder);
+        let World { clients, recorder, script, now, slept, .. } = self;
+        let awake = now.since(BEGIN).saturating_sub(*slept);
+        let bytes = clients[number].next_pipeline(*now, awake, &script.settings, recorder);
         self.client_sends(number, bytes);
         let client = &mut self.clients[number];
         let moves = client.random.random_range(0..100) < self.script.settings.move_pc;

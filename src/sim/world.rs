@@ -109,6 +109,8 @@ pub(super) struct Server {
     pub met: BTreeMap<ServerId, Boot>,
     /// A copy of its disk, and the boot it was taken in.
     pub saved: Option<(Media, Boot)>,
+    /// It runs on an old copy of its disk.
+    pub is_copy: bool,
     /// What was done to its log: it must not start on it.
     pub rotten: Option<String>,
     last_turn: Instant,
@@ -207,6 +209,7 @@ impl World {
             boot: Boot::ZERO,
             met: BTreeMap::new(),
             saved: None,
+            is_copy: false,
             rotten: None,
             last_turn: Instant::ZERO,
             idle_turns: 0,
@@ -421,6 +424,10 @@ impl World {
         if server.process.is_some() {
             return;
         }
+        if server.is_copy && !self.would_be_told(id, self.servers[&id].boot.next()) {
+            return self.tell(|| format!("n{id} stays down: an old copy that nobody could tell"));
+        }
+        let server = self.servers.get_mut(&id).expect("just seen");
         let options = storage::Options {
             dir: PathBuf::from(DIR),
             cluster: self.config.cluster.name.clone(),
@@ -455,6 +462,13 @@ impl World {
         self.tell(|| format!("n{id} starts (boot {boot}, term {term}, {entries} entries)"));
         self.plan_disk(id);
         self.wake(id, self.now);
+    }
+
+    /// Whether every other server has met that boot of `id`, or a later one: only then is an old copy
+    /// that comes back with it told from the directory itself (design page 1, §4).
+    pub(super) fn would_be_told(&self, id: ServerId, boot: Boot) -> bool {
+        let mut others = self.servers.iter().filter(|(other, _)| **other != id);
+        others.all(|(_, other)| other.met.get(&id).is_some_and(|met| boot <= *met))
     }
 
     /// A server cannot start: on damage it must not, and an error of the disk it tries again.
