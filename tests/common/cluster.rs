@@ -29,6 +29,8 @@ pub struct Options {
     pub data: Vec<PathBuf>,
     /// A program that runs the nodes, by position.
     pub wrappers: Vec<Vec<String>>,
+    /// The addresses of the nodes, by position, where they are not all on the loopback.
+    pub addresses: Vec<String>,
 }
 
 /// A cluster; its nodes are named by their position, 0 and up (node 0 has the id 1).
@@ -61,19 +63,21 @@ impl Cluster {
         let count = if options.nodes == 0 { 3 } else { options.nodes };
         let directory = tempfile::tempdir().unwrap();
         let ports = ports::reserve(2 * count);
+        let mut addresses = options.addresses;
+        addresses.resize(count, "127.0.0.1".to_owned());
         let mut list = String::new();
-        for position in 0..count {
+        for (position, address) in addresses.iter().enumerate() {
             let (client, peer) = (ports.numbers[2 * position], ports.numbers[2 * position + 1]);
             write!(
                 list,
-                "\n[[cluster.node]]\nid = {}\npeer = \"127.0.0.1:{peer}\"\n\
-                 client = \"127.0.0.1:{client}\"\n",
+                "\n[[cluster.node]]\nid = {}\npeer = \"{address}:{peer}\"\n\
+                 client = \"{address}:{client}\"\n",
                 position + 1
             )
             .unwrap();
         }
         let mut nodes = Vec::new();
-        for position in 0..count {
+        for (position, address) in addresses.iter().enumerate() {
             let id = position as u64 + 1;
             let in_directory = |name: String| directory.path().join(name);
             let data = options.data.get(position).cloned();
@@ -81,7 +85,7 @@ impl Cluster {
             let file = in_directory(format!("node{id}.toml"));
             let head = format!("id = {id}\ndata_dir = {:?}\n", data.display().to_string());
             std::fs::write(&file, head + &list + &options.toml).unwrap();
-            let client = format!("127.0.0.1:{}", ports.numbers[2 * position]);
+            let client = format!("{address}:{}", ports.numbers[2 * position]);
             let log = in_directory(format!("node{id}.log"));
             nodes.push(Node::new(id, client, file, data, log));
         }

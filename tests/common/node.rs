@@ -53,6 +53,11 @@ impl Node {
         self.child.is_some()
     }
 
+    /// How it ended, if it was started and has ended by itself since.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.as_mut()?.try_wait().unwrap()
+    }
+
     pub fn process_id(&self) -> u32 {
         self.child.as_ref().expect("the node runs").id()
     }
