@@ -78,8 +78,11 @@ impl World {
     }
 
     fn of_all(&mut self, mut strike: impl FnMut(&mut World, ServerId) -> bool) -> bool {
-        let ids = self.ids();
-        ids.into_iter().filter(|id| strike(self, *id)).count() > 0
+        let mut struck = false;
+        for id in self.ids() {
+            struck |= strike(self, id);
+        }
+        struck
     }
 
     fn strike_kill(&mut self, id: ServerId, behind: u64) -> bool {

@@ -26,7 +26,7 @@ fn registers(number: usize, random: u32) -> String {
 }
 
 fn one_register(number: usize, random: u32) -> String {
-    if random % 2 == 0 { format!("SET a {number}") } else { "GET a".into() }
+    if random.is_multiple_of(2) { format!("SET a {number}") } else { "GET a".into() }
 }
 
 fn counters(_: usize, random: u32) -> String {
