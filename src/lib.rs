@@ -22,8 +22,10 @@
 //!    `src/daemon/`, the program raftkvd.
 //! 9. [`client`]: the blocking client with its fail-over; on it stand `tools/rkv-cli/` and
 //!    `tools/rkv-bench/`.
-//! 10. `tests/`: the rules of the paper one by one (`raft_paper`), clusters in memory
-//!     (`raft_cluster`), real processes (`cluster_*`), real clients (`clients_*`), bad input.
+//! 10. [`sim`]: whole clusters in one thread, network, disks and clocks included, from one seed;
+//!     `tools/rkv-sim/` runs it over many.
+//! 11. `tests/`: the rules of the paper one by one (`raft_paper`), clusters in memory
+//!     (`raft_cluster`, `sim`), real processes (`cluster_*`), real clients (`clients_*`), bad input.
 //!
 //! Imports go downwards only; `raft`, `kv`, `node` and `proto` are pure: no sockets, files, clocks
 //! or threads. `tests/floors.rs` holds both.

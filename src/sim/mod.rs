@@ -13,6 +13,7 @@ mod faults;
 mod history;
 pub mod linearizability;
 mod link;
+mod lives;
 mod media;
 mod network;
 mod process;

@@ -5,7 +5,6 @@
 //! [`super::run`] and by tests that steer a cluster by hand. The faults are in [`super::faults`].
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,11 +21,9 @@ use super::network::{Arrival, Host, Network, Plan, StreamId};
 use super::process::{Mail, Output, Process};
 use super::script::{Kind, Script};
 use super::story::Story;
-use crate::config::SyncMode;
 use crate::config::{Config, NodeConfig, Overrides};
 use crate::node::{Effect, Node, Role};
 use crate::proto::message::Message;
-use crate::storage::{self, Storage, StorageError};
 use crate::types::{Boot, Instant, ServerId, WallClock};
 
 /// Where every simulated server keeps its data.
@@ -70,7 +67,7 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    fn local(self, now: Instant) -> Instant {
+    pub(super) fn local(self, now: Instant) -> Instant {
         let passed = i128::from(now.0) * i128::from(1_000_000 + self.ppm) / 1_000_000;
         Instant(passed as u64)
     }
@@ -98,7 +95,7 @@ pub(super) struct Server {
     pub life: u64,
     pub clock: Clock,
     pub mail: Vec<Mail>,
-    turn_at: Option<Instant>,
+    pub(super) turn_at: Option<Instant>,
     busy_until: Instant,
     pub paused_until: Instant,
     /// The process dies behind so many outputs of its next turn.
@@ -133,7 +130,7 @@ pub struct World {
     pub(super) strikes: BTreeMap<&'static str, u64>,
     events: BTreeMap<(Instant, u64), Event>,
     next_event: u64,
-    config: Config,
+    pub(super) config: Config,
     trace_hash: u64,
     /// Time in which everybody slept: it costs nothing and proves little.
     pub(super) slept: Duration,
@@ -414,79 +411,7 @@ impl World {
         self.plan_at(at, Event::Turn { server: id });
     }
 
-    /// Starts a server from what its disk holds.
-    pub fn start(&mut self, id: ServerId) {
-        if self.sleeps_until > self.now {
-            let pause = self.sleeps_until.since(self.now);
-            return self.plan(pause, Event::Start { server: id });
-        }
-        let server = self.servers.get_mut(&id).expect("a server of this world");
-        if server.process.is_some() {
-            return;
-        }
-        if server.is_copy && !self.would_be_told(id, self.servers[&id].boot.next()) {
-            return self.tell(|| format!("n{id} stays down: an old copy that nobody could tell"));
-        }
-        let server = self.servers.get_mut(&id).expect("just seen");
-        let options = storage::Options {
-            dir: PathBuf::from(DIR),
-            cluster: self.config.cluster.name.clone(),
-            server: id,
-            sync: SyncMode::Auto,
-            segment_bytes: self.config.storage.segment_bytes,
-        };
-        let opened = Storage::open_on(Box::new(server.disk.clone()), &options);
-        if self.network.dark.remove(&id) {
-            self.network.release(self.now);
-        }
-        let server = self.servers.get_mut(&id).expect("just seen");
-        let (storage, recovered) = match opened {
-            Ok(opened) => opened,
-            Err(error) => return self.refused(id, &error),
-        };
-        if let Some(what) = &server.rotten {
-            panic!("fail-stop: n{id} starts in spite of {what}");
-        }
-        let seed = self.random.random_range(0..=u64::MAX);
-        let mut config = self.config.clone();
-        config.id = id;
-        server.boot = recovered.identity.boot;
-        let now = server.clock.local(self.now);
-        let node = Node::recover(&config, recovered, seed, now);
-        server.disk.with(|state| self.checkers.started(id, &node, &state.media));
-        let entries = node.status().last_log_index;
-        let term = node.status().current_term;
-        server.process = Some(Process::new(id, node, storage, now));
-        server.kill_behind = None;
-        let boot = server.boot;
-        self.tell(|| format!("n{id} starts (boot {boot}, term {term}, {entries} entries)"));
-        self.plan_disk(id);
-        self.wake(id, self.now);
-    }
-
-    /// Whether every other server has met that boot of `id`, or a later one: only then is an old copy
-    /// that comes back with it told from the directory itself (design page 1, §4).
-    pub(super) fn would_be_told(&self, id: ServerId, boot: Boot) -> bool {
-        let mut others = self.servers.iter().filter(|(other, _)| **other != id);
-        others.all(|(_, other)| other.met.get(&id).is_some_and(|met| boot <= *met))
-    }
-
-    /// A server cannot start: on damage it must not, and an error of the disk it tries again.
-    fn refused(&mut self, id: ServerId, error: &StorageError) {
-        self.tell(|| format!("n{id} does not start: {error}"));
-        let server = self.servers.get_mut(&id).expect("a server of this world");
-        server.disk.kill();
-        match error {
-            StorageError::Disk(_) => {
-                self.strike("failed-start");
-                self.plan(Duration::from_millis(300), Event::Start { server: id });
-            }
-            _ if server.rotten.is_some() => self.strike("refused-start"),
-            _ => panic!("n{id} finds damage where there was none: {error}"),
-        }
-    }
-
-    fn plan_disk(&mut self, id: ServerId) {
+    pub(super) fn plan_disk(&mut self, id: ServerId) {
         let server = &self.servers[&id];
         let life = server.life;
         for (number, takes) in server.disk.take_fresh() {
@@ -634,51 +559,6 @@ impl World {
         let next = server.clock.world(next);
         self.plan_disk(id);
         self.wake(id, next);
-    }
-
-    /// A process ends well.
-    fn end(&mut self, id: ServerId) {
-        let server = self.servers.get_mut(&id).expect("a server of this world");
-        let process = server.process.take().expect("it was just seen");
-        let closed = process.close();
-        self.tell(|| format!("n{id} has stopped"));
-        if let Err(error) = closed {
-            self.tell(|| format!("n{id} could not seal its log: {error}"));
-        }
-        self.strike("clean-stop");
-        self.kill(id);
-        if self.is_healing {
-            self.plan(Duration::from_millis(100), Event::Start { server: id });
-        }
-    }
-
-    /// A process ends because its disk failed.
-    fn die(&mut self, id: ServerId, error: &StorageError) {
-        self.tell(|| format!("n{id} ends: {error}"));
-        self.strike("fail-stop");
-        self.kill(id);
-        let delay = self.random.random_range(50..400);
-        self.plan(Duration::from_millis(delay), Event::Start { server: id });
-    }
-
-    /// kill -9: the kernel closes its connections, and the machine goes on.
-    pub fn kill(&mut self, id: ServerId) {
-        let now = self.now;
-        self.forget_process(id);
-        for (stream, end) in self.network.of(Host::Server(id)) {
-            self.network.close(now, stream, end);
-        }
-        self.servers[&id].disk.kill();
-    }
-
-    pub(super) fn forget_process(&mut self, id: ServerId) {
-        let server = self.servers.get_mut(&id).expect("a server of this world");
-        server.process = None;
-        server.life += 1;
-        server.mail.clear();
-        server.turn_at = None;
-        server.paused_until = Instant::ZERO;
-        server.kill_behind = None;
     }
 }
 
