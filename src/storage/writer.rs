@@ -243,6 +243,10 @@ impl Writer {
         if !self.ahead.is_starved() {
             return Room::Ample;
         }
+        if self.owed && self.under_way.is_none() {
+            // Something gathered fits neither this segment nor the next, whatever they have left.
+            return Room::Exhausted;
+        }
         let promised = self.current.promised.saturating_sub(self.position);
         let left = (promised + self.ahead.promised()).saturating_sub(self.gathered_bytes);
         let segment = self.ahead.segment_bytes();
@@ -257,6 +261,9 @@ impl Writer {
 
     /// Asks a full disk once more for space.
     pub fn retry_room(&mut self, disk: &mut dyn Disk) -> Result<(), StorageError> {
+        if !self.ahead.is_starved() {
+            return Ok(());
+        }
         self.ahead.retry();
         if self.owed {
             self.submit(disk)?;
