@@ -204,3 +204,12 @@ pub struct Identity {
     /// A random number of this process.
     pub nonce: Nonce,
 }
+
+/// A snapshot's name: the last entry of the log that it includes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
+pub struct SnapshotId {
+    /// That entry's index.
+    pub index: LogIndex,
+    /// That entry's term.
+    pub term: Term,
+}

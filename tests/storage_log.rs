@@ -34,6 +34,7 @@ fn reopen_returns_what_was_durable() {
                 let payload = vec![life as u8; 3000];
                 expected.push(entry(index, life, &payload));
                 let write = LogWrite {
+                    reset: None,
                     truncate_from: None,
                     entries: expected[expected.len() - 1..].to_vec(),
                     hard_state: Some(state(life, 1)),
@@ -81,6 +82,7 @@ fn truncation_replaces_entries() {
         let first: Vec<_> = (1..=9).map(|index| entry(index, 1, b"old")).collect();
         persist(&mut storage, 1, &entries(first.clone())).unwrap();
         let write = LogWrite {
+            reset: None,
             truncate_from: Some(LogIndex(4)),
             entries: vec![entry(4, 2, b"new"), entry(5, 2, b"new")],
             hard_state: Some(state(2, 3)),

@@ -6,7 +6,8 @@
 
 use bytes::Bytes;
 
-use crate::types::{ClusterTime, Identity, LogIndex, ServerId, Term};
+use super::snapshot::SnapshotHeader;
+use crate::types::{ClusterTime, Identity, LogIndex, ServerId, SnapshotId, Term};
 
 /// What an entry is for. The number is its code in the log and between peers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,9 +58,12 @@ pub struct HardState {
     pub voted_for: Option<ServerId>,
 }
 
-/// One atomic change of what is durable, in this order: truncate, append, hard state.
+/// One atomic change of what is durable, in this order: reset, truncate, append, hard state.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct LogWrite {
+    /// The log is empty from here on, and begins behind the last entry of this snapshot, which is
+    /// durable under its name already.
+    pub reset: Option<SnapshotId>,
     /// Entries at this index and above are no longer part of the log.
     pub truncate_from: Option<LogIndex>,
     /// Entries that follow on the last one that is left.
@@ -71,7 +75,10 @@ pub struct LogWrite {
 impl LogWrite {
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
-        self.truncate_from.is_none() && self.entries.is_empty() && self.hard_state.is_none()
+        self.reset.is_none()
+            && self.truncate_from.is_none()
+            && self.entries.is_empty()
+            && self.hard_state.is_none()
     }
 }
 
@@ -82,7 +89,9 @@ pub struct Recovered {
     pub identity: Identity,
     /// Term and vote.
     pub hard_state: HardState,
-    /// The whole log, without gaps, from index 1.
+    /// The newest valid snapshot, if there is one: its header, and the file's length in bytes.
+    pub snapshot: Option<(SnapshotHeader, u64)>,
+    /// The log behind the snapshot, without gaps; from index 1 where there is none.
     pub entries: Vec<Entry>,
     /// The newest process of every peer that this directory has met: see
     /// [`Identity`] for boot and nonce.

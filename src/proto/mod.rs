@@ -1,7 +1,7 @@
 //! Bytes <-> values. PURE: no socket, no file, no clock.
 //!
 //! The values: [`entry`] (the log's), [`batch`] (a gateway's), [`message`] (between servers),
-//! [`args`] and [`reply`] (a client's). Their bytes: [`record`] on disk; [`frame`], [`hello`] and
+//! [`args`] and [`reply`] (a client's). Their bytes: [`record`] and [`snapshot`] on disk; [`frame`], [`hello`] and
 //! [`peer_message`] between servers; [`resp`], [`inline`] and [`integer`] from a client, and
 //! [`reply_decoder`] at the client's end.
 //!
@@ -21,3 +21,4 @@ pub mod record;
 pub mod reply;
 pub mod reply_decoder;
 pub mod resp;
+pub mod snapshot;

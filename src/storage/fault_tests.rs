@@ -40,6 +40,7 @@ fn entry(index: u64, term: u64, length: usize) -> Entry {
 
 fn write(entries: Vec<Entry>, term: u64) -> LogWrite {
     LogWrite {
+        reset: None,
         truncate_from: None,
         entries,
         hard_state: Some(HardState { current_term: Term(term), voted_for: Some(ServerId(2)) }),

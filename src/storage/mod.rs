@@ -123,6 +123,7 @@ impl Storage {
         let recovered = Recovered {
             identity,
             hard_state: found.hard_state.unwrap_or_default(),
+            snapshot: None,
             entries: std::mem::take(&mut found.entries),
             known_peers: meta.peers.clone(),
             is_old_copy: meta.is_old_copy,

@@ -98,6 +98,7 @@ impl World {
         let recovered = Recovered {
             identity: identity(1, boot),
             hard_state: HardState { current_term: Term(1), voted_for: None },
+            snapshot: None,
             entries: vec![founding()],
             known_peers: Vec::new(),
             is_old_copy: false,

@@ -191,6 +191,7 @@ impl Cluster {
         let recovered = Recovered {
             identity,
             hard_state: server.disk.hard_state(),
+            snapshot: None,
             entries: server.disk.entries(),
             known_peers: server.disk.known_peers.values().copied().collect(),
             is_old_copy: false,
