@@ -129,6 +129,11 @@ impl SnapshotDecoder {
         self.offset + self.block.len() as u64
     }
 
+    /// The offset in the file of the block that the last record came from.
+    pub fn block_offset(&self) -> u64 {
+        self.offset
+    }
+
     fn find(&mut self, input: &mut &[u8]) -> Result<Option<Found>, SnapshotError> {
         if self.at > 0 {
             if self.at < self.block.len() {

@@ -13,7 +13,7 @@ use crate::limits;
 
 /// A snapshot file that is being filled. What its methods append to their `out`, one after
 /// another, is the file.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct SnapshotEncoder {
     /// The records of the block that is not yet full; at most [`limits::SNAPSHOT_BLOCK_BYTES`].
     records_block: Vec<u8>,
