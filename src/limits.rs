@@ -243,6 +243,24 @@ pub const LOG_EXHAUSTED_BYTES: u64 = 1024 * 1024;
 /// new one is refused with an error.
 pub const KNOWN_PEERS: usize = 1024;
 
+/// Records of one block of a snapshot, in bytes; a single larger record has a block of its own.
+pub const SNAPSHOT_BLOCK_BYTES: usize = 64 * 1024;
+
+/// One record of a snapshot, in bytes: a frame brought its key, and a frame its value. A larger
+/// declared length is damage.
+pub const SNAPSHOT_RECORD_BYTES: usize = 2 * FRAME_BYTES;
+
+/// A snapshot's header in bytes: its membership and its gateways stay far below. A larger declared
+/// length is damage.
+pub const SNAPSHOT_HEADER_BYTES: usize = 64 * 1024;
+
+/// Records that one slice of a snapshot in the making looks at, whatever its bytes.
+pub const SNAPSHOT_SLICE_KEYS: usize = 2048;
+
+/// Memory that a snapshot in the making may take for old values of records that changed. At the
+/// bound a node applies nothing more until slices have written some of them.
+pub const SNAPSHOT_BACKLOG_BYTES: usize = 64 * 1024 * 1024;
+
 /// A meta file's length in bytes. A longer one is corrupt.
 pub const META_BYTES: usize = 256 * 1024;
 
@@ -301,5 +319,7 @@ const _: () =
     assert!(LOG_EXHAUSTED_BYTES + BATCH_BYTES as u64 + 4 * 1024 * 1024 < LOG_SCARCE_BYTES);
 const _: () = assert!(LOG_WRITE_BYTES < u32::MAX as u64);
 const _: () = assert!(LOCK_WAIT.as_millis() < 1000);
+const _: () = assert!(MEMBERS * 1024 < SNAPSHOT_HEADER_BYTES);
+const _: () = assert!(KEY_BYTES + VALUE_BYTES < SNAPSHOT_RECORD_BYTES);
 const _: () = assert!(SEGMENT_BYTES_MIN.is_multiple_of(SEGMENT_BYTES_MULTIPLE));
 const _: () = assert!(SEGMENT_BYTES.is_multiple_of(SEGMENT_BYTES_MULTIPLE));
