@@ -54,6 +54,35 @@ pub const LOG_INSTALL_TAIL_BYTES: usize = 128 * 1024 * 1024;
 /// Entries that one turn discards behind a snapshot; what is left goes in the next ones.
 pub const COMPACT_ENTRIES: u64 = 4096;
 
+/// Bytes of log that make a snapshot due, unless configured.
+pub const SNAPSHOT_LOG_BYTES: u64 = 64 * 1024 * 1024;
+/// The least and the most that may be configured.
+pub const SNAPSHOT_LOG_BYTES_MIN: u64 = 64 * 1024;
+/// See [`SNAPSHOT_LOG_BYTES_MIN`].
+pub const SNAPSHOT_LOG_BYTES_MAX: u64 = 1 << 40;
+/// The last snapshot's bytes divided by this are that much too: a snapshot of everything costs no
+/// more than so many times what the log wrote.
+pub const SNAPSHOT_LOG_SHARE: u64 = 4;
+
+/// Bytes of one slice of a snapshot that is being taken; one a turn.
+pub const SNAPSHOT_SLICE_BYTES: usize = 64 * 1024;
+
+/// Bytes of one write of it, unless there is less.
+pub const SNAPSHOT_WRITE_BYTES: usize = 256 * 1024;
+
+/// Bytes of it that were handed to the driver and are not written yet. At the bound no slice is
+/// made. One write may go beyond it.
+pub const SNAPSHOT_WRITE_AHEAD_BYTES: u64 = 256 * 1024;
+
+/// Bytes of a snapshot that are loaded in one turn.
+pub const SNAPSHOT_LOAD_BYTES: usize = 256 * 1024;
+
+/// Keys that one turn drops of a state that a snapshot is about to replace.
+pub const DISCARD_KEYS: usize = 4096;
+
+/// After a full disk a snapshot is not begun again for so long.
+pub const SNAPSHOT_RETRY: Duration = Duration::from_secs(5);
+
 /// One piece of a snapshot between peers, in bytes. A longer one from outside closes the connection.
 /// Small, because heartbeats stand behind it in the connection's buffer.
 pub const SNAPSHOT_CHUNK_BYTES: usize = 64 * 1024;
@@ -300,6 +329,8 @@ const _: () = assert!(SNAPSHOT_CHUNK_BYTES as u64 <= SNAPSHOT_WINDOW_BYTES);
 const _: () =
     assert!(SNAPSHOT_WINDOW_BYTES + 1024 < (PEER_OUTPUT_BYTES - PEER_WINDOW_BYTES) as u64);
 const _: () = assert!(LOG_TAIL_BYTES <= LOG_INSTALL_TAIL_BYTES);
+const _: () = assert!(SNAPSHOT_LOG_BYTES_MIN <= SNAPSHOT_LOG_BYTES);
+const _: () = assert!(SNAPSHOT_LOG_BYTES <= SNAPSHOT_LOG_BYTES_MAX);
 const _: () = assert!(FRAME_BUFFER_KEPT_BYTES < FRAME_BYTES);
 const _: () = assert!(VALUE_BYTES < REPLY_BYTES && CLIENT_OUTPUT_BYTES < REPLY_BYTES);
 const _: () = assert!(PEER_WINDOW_BYTES < PEER_OUTPUT_BYTES);

@@ -169,6 +169,8 @@ pub enum ConnectionCommand {
     RaftNodes,
     /// `RAFT HEALTH`
     RaftHealth,
+    /// `RAFT SNAPSHOT`
+    RaftSnapshot,
 }
 
 /// Properties of a command. Those that Redis shows come in the order in which it shows them.

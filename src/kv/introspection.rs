@@ -313,7 +313,7 @@ mod tests {
         assert!(writes.contains(&"set") && !writes.contains(&"get"));
         let bytes = encoded(&["COMMAND", "LIST", "FILTERBY", "PATTERN", "raft*"]);
         let named = words_of(&list(Args::new(5, &bytes)));
-        assert_eq!(named, ["raft", "raft|info", "raft|nodes", "raft|health"]);
+        assert_eq!(named, ["raft", "raft|info", "raft|nodes", "raft|health", "raft|snapshot"]);
         let bytes = encoded(&["COMMAND", "LIST", "FILTERBY", "MODULE", "any"]);
         assert!(words_of(&list(Args::new(5, &bytes))).is_empty());
     }

@@ -134,6 +134,12 @@ impl StateMachine {
         self.store.capture_progress()
     }
 
+    /// Drops some of the records without a trace, at most `keys` of them; whether none is left.
+    /// What remains is no state any more: another is about to take its place.
+    pub fn discard(&mut self, keys: usize) -> bool {
+        self.store.discard(keys)
+    }
+
     /// What a snapshot's header says: a state machine that lacks nothing but its records.
     pub(super) fn of_snapshot(header: &SnapshotHeader) -> StateMachine {
         StateMachine {

@@ -304,6 +304,19 @@ impl Store {
         self.records.insert(key.into(), record).is_none()
     }
 
+    /// Drops the first records, at most `limit`, without a revision; whether none is left.
+    pub(super) fn discard(&mut self, limit: usize) -> bool {
+        assert!(self.capture.is_none(), "a snapshot of what is dropped was given up");
+        for _ in 0..limit {
+            self.deadlines.pop_first();
+            if self.records.pop_first().is_none() && self.deadlines.is_empty() {
+                self.used_bytes = 0;
+                return true;
+            }
+        }
+        false
+    }
+
     fn is_alive(&self, record: &Record) -> bool {
         record.deadline > self.clock
     }

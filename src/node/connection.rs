@@ -52,6 +52,7 @@ impl Node {
             C::RaftInfo => Reply::Text(Bytes::from(self.raft_lines(now))),
             C::RaftNodes => self.raft_nodes(),
             C::RaftHealth => self.raft_health(now),
+            C::RaftSnapshot => self.raft_snapshot(),
             C::ClientList => self.client_list(now),
             C::Hello
             | C::ReadOnly

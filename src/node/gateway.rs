@@ -213,6 +213,25 @@ impl Gateway {
         pending
     }
 
+    /// The state up to an installed snapshot came without the answers: what it covers of our
+    /// batches took effect, and nobody knows what came of it.
+    pub fn overtaken(
+        &mut self,
+        epoch: Boot,
+        last_seq: BatchSeq,
+        clients: &mut Clients,
+        effects: &mut Vec<Effect>,
+    ) {
+        while epoch == self.boot
+            && let Some(front) = self.pending.front()
+            && front.seq <= last_seq
+        {
+            let mut pending = self.pending.pop_front().expect("just seen");
+            self.pending_bytes -= pending.bytes();
+            pending.answer_all(&overtaken_read(), &overtaken_write(), clients, effects);
+        }
+    }
+
     /// When [`time_out`](Gateway::time_out) is due.
     pub fn deadline(&self, timeout: Duration) -> Instant {
         let undecided = self.pending.iter().find(|pending| !pending.is_given_up);
@@ -278,15 +297,26 @@ impl Pending {
         self.is_given_up = true;
         let batch = Batch::decode(&self.payload).expect("the gateway built it");
         self.payload = batch.emptied(Standing::GivenUp);
+        // A read has no effect, so it was surely not done.
+        self.answer_all(&not_done(timeout), &in_doubt(timeout), clients, effects);
+    }
+
+    /// Answers everybody who waits for this batch.
+    fn answer_all(
+        &mut self,
+        read: &Reply,
+        write: &Reply,
+        clients: &mut Clients,
+        effects: &mut Vec<Effect>,
+    ) {
         let reads = std::mem::take(&mut self.reads);
         for origin in reads.origins() {
-            // A read has no effect, so it was surely not done.
             clients.write_done(origin.client);
-            clients.answer(origin, not_done(timeout), effects);
+            clients.answer(origin, read.clone(), effects);
         }
         for origin in std::mem::take(&mut self.origins) {
             clients.write_done(origin.client);
-            clients.answer(origin, in_doubt(timeout), effects);
+            clients.answer(origin, write.clone(), effects);
         }
     }
 }
@@ -297,6 +327,20 @@ pub fn not_done(timeout: Duration) -> Reply {
     let text = format!(
         "CLUSTERDOWN no leader could be reached within {waited_ms} ms; the command was not executed"
     );
+    Reply::Error(text.into())
+}
+
+/// The state came in a snapshot in which the command's batch is counted already.
+fn overtaken_write() -> Reply {
+    let text = "INDOUBT this node was brought up to date by a snapshot; the command may or may not \
+                have been executed";
+    Reply::Error(text.into())
+}
+
+/// The same for a read that travelled with such a batch.
+fn overtaken_read() -> Reply {
+    let text = "CLUSTERDOWN this node was brought up to date by a snapshot; the command was not \
+                executed";
     Reply::Error(text.into())
 }
 

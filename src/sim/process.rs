@@ -14,7 +14,7 @@ use crate::limits;
 use crate::node::{ClientInfo, Effect, Facts, Input, Node, Requests};
 use crate::proto::hello::{Hello, Refusal};
 use crate::proto::message::Packet;
-use crate::storage::{Storage, StorageError};
+use crate::storage::{SnapshotEvent, Storage, StorageError};
 use crate::types::{Boot, ClientId, Instant, Room, ServerId, WallClock};
 
 /// What has come for a process since its last turn.
@@ -71,6 +71,8 @@ pub(super) struct Process {
     /// What this turn wants done.
     pub effects: Vec<Effect>,
     outputs: Vec<Output>,
+    /// Pieces of snapshots that were read in the last turn.
+    snapshots_read: Vec<Input>,
     /// Whose processes were met, for the world to remember.
     pub met: Vec<(ServerId, Boot)>,
     disk_ready: bool,
@@ -97,6 +99,7 @@ impl Process {
             requests: Requests::default(),
             effects: Vec::new(),
             outputs: Vec::new(),
+            snapshots_read: Vec::new(),
             met: Vec::new(),
             disk_ready: true,
             room: Room::Ample,
@@ -310,9 +313,15 @@ impl Process {
     }
 
     fn complete_writes(&mut self, now: Instant) -> Result<(), StorageError> {
+        for input in std::mem::take(&mut self.snapshots_read) {
+            self.handle(now, input);
+        }
         if std::mem::take(&mut self.disk_ready) {
             while let Some(through) = self.storage.complete()? {
                 self.handle(now, Input::Persisted { through });
+            }
+            while let Some(event) = self.storage.next_snapshot_event() {
+                self.handle(now, snapshot_input(event));
             }
         }
         Ok(())
@@ -429,6 +438,7 @@ impl Process {
                         conversation.is_closing = true;
                     }
                 }
+                effect => self.carry_out_snapshot(effect)?,
             }
         }
         self.storage.submit()?;
@@ -450,6 +460,32 @@ impl Process {
         Ok(outputs)
     }
 
+    /// An effect on snapshot files or the log's beginning.
+    fn carry_out_snapshot(&mut self, effect: Effect) -> Result<(), StorageError> {
+        let storage = &mut self.storage;
+        match effect {
+            Effect::WriteSnapshot { kind, id, offset, bytes } => {
+                storage.write_snapshot(kind, id, offset, bytes)
+            }
+            Effect::FinishSnapshot { kind, id, length } => {
+                storage.finish_snapshot(kind, id, length)
+            }
+            Effect::AbandonSnapshot { kind } => storage.abandon_snapshot(kind),
+            Effect::CompactLog { through } => storage.compact(through),
+            Effect::ReadSnapshot { id, offset, length, reader } => {
+                let mut bytes = vec![0; length];
+                let read = storage.read_snapshot(id, offset, &mut bytes)?;
+                let bytes = (read == Some(length)).then(|| Bytes::from(bytes));
+                self.snapshots_read.push(Input::SnapshotRead { id, offset, bytes, reader });
+                Ok(())
+            }
+            Effect::Persist { .. }
+            | Effect::Send { .. }
+            | Effect::Reply { .. }
+            | Effect::Close { .. } => unreachable!("carry_out does these itself"),
+        }
+    }
+
     /// Whether it was asked to stop and may, or must by `now`.
     pub fn is_over(&self, now: Instant) -> bool {
         self.stop.is_some_and(|latest| self.node.may_exit() || latest <= now)
@@ -468,6 +504,7 @@ impl Process {
         let unread = self.clients.values().any(|client| !client.unread.is_empty());
         if unread && self.node.accepts_requests()
             || !self.lost.is_empty()
+            || !self.snapshots_read.is_empty()
             || self.clients.values().any(|client| client.is_closed)
         {
             return now;
@@ -484,5 +521,15 @@ impl Process {
 
     fn handle(&mut self, now: Instant, input: Input) {
         self.node.handle(now, input, &mut self.effects);
+    }
+}
+
+fn snapshot_input(event: SnapshotEvent) -> Input {
+    match event {
+        SnapshotEvent::Written { kind, id, through } => {
+            Input::SnapshotWritten { kind, id, through }
+        }
+        SnapshotEvent::Durable { kind, id } => Input::SnapshotDurable { kind, id },
+        SnapshotEvent::Full { kind, id } => Input::SnapshotFull { kind, id },
     }
 }

@@ -201,6 +201,7 @@ impl World {
                     let text = String::from_utf8_lossy(&bytes).trim_end().to_owned();
                     self.replies.push((client.slot, text.replace("\r\n", " ")));
                 }
+                other => panic!("no step of these takes a snapshot: {other:?}"),
             }
         }
     }
