@@ -268,6 +268,18 @@ pub const LOG_SCARCE_BYTES: u64 = 24 * 1024 * 1024;
 /// an eighth of a segment if that is less: the reserve in which terms and votes still fit.
 pub const LOG_EXHAUSTED_BYTES: u64 = 1024 * 1024;
 
+/// Snapshots that a data directory keeps: the newest, and one that can take its place. Those before
+/// them are removed once a new one is durable.
+pub const SNAPSHOTS_KEPT: usize = 2;
+
+/// Bytes of an unfinished snapshot that were handed to the storage and are not yet written, for each
+/// kind. Who hands over more has not waited as it must: that is a panic.
+pub const SNAPSHOT_QUEUE_BYTES: usize = 8 * 1024 * 1024;
+
+/// An unfinished snapshot is synced whenever so many bytes were written, so that the sync at its end
+/// doesn't fill the disk's queue in front of the log's writes.
+pub const SNAPSHOT_SYNC_BYTES: u64 = 8 * 1024 * 1024;
+
 /// Peers whose newest process a data directory remembers, past members included. At the bound a
 /// new one is refused with an error.
 pub const KNOWN_PEERS: usize = 1024;

@@ -32,9 +32,12 @@ fn mark(entry: &Entry) -> Mark {
 
 /// The log on one disk's stable media, read as far as it goes, and further each time.
 struct StableLog {
-    segment: u64,
+    /// The segment that is being read; those before it may be gone.
+    segment: Option<u64>,
     position: usize,
     pending: Vec<Body>,
+    /// The entry before the first mark.
+    base: LogIndex,
     marks: Vec<Mark>,
     hard_state: HardState,
 }
@@ -42,9 +45,10 @@ struct StableLog {
 impl StableLog {
     fn new() -> StableLog {
         StableLog {
-            segment: 1,
+            segment: None,
             position: FIRST_RECORD as usize,
             pending: Vec::new(),
+            base: LogIndex::ZERO,
             marks: Vec::new(),
             hard_state: HardState::default(),
         }
@@ -53,12 +57,15 @@ impl StableLog {
     /// Reads on, and calls each entry that was not there before.
     fn read_on(&mut self, media: &Media, mut seen: impl FnMut(LogIndex, Mark)) {
         loop {
-            let path = segment::path(Path::new(super::world::LOG), self.segment);
+            let number = self.segment.or_else(|| first_segment(media));
+            let Some(number) = number else { return };
+            self.segment = Some(number);
+            let path = segment::path(Path::new(super::world::LOG), number);
             let Some(inode) = media.stable_names.get(&path) else { return };
             let bytes = &media.inodes[*inode].stable;
             let Some(salt) = bytes.get(48..56) else { return };
             let salt = u64::from_le_bytes(salt.try_into().expect("eight bytes"));
-            let key = SegmentKey { number: self.segment, salt };
+            let key = SegmentKey { number, salt };
             let Some(rest) = bytes.get(self.position..) else { return };
             let Ok(Decoded::Record(record, length)) = decode(key, rest) else { return };
             self.position += length;
@@ -75,12 +82,25 @@ impl StableLog {
         match body {
             Body::Entry(entry) => {
                 self.marks.push(mark(&entry));
-                seen(LogIndex(self.marks.len() as u64), mark(&entry));
+                seen(entry.index, mark(&entry));
             }
-            Body::Truncation(from) => self.marks.truncate(from.0 as usize - 1),
+            Body::Truncation(from) if from <= self.base => {
+                // Of entries whose segments are gone.
+                self.base = from.prev();
+                self.marks.clear();
+            }
+            Body::Truncation(from) => {
+                self.marks.truncate((from.0 - self.base.0) as usize - 1);
+            }
+            Body::Reset(id) => {
+                self.base = id.index;
+                self.marks.clear();
+            }
+            Body::Continued(last) if self.marks.is_empty() => self.base = last.index,
+            Body::Continued(_) => {}
             Body::HardState(state) => self.hard_state = state,
             Body::Continues => {
-                self.segment += 1;
+                self.segment = self.segment.map(|number| number + 1);
                 self.position = FIRST_RECORD as usize;
             }
             Body::Seal(_) => {}
@@ -88,8 +108,15 @@ impl StableLog {
     }
 
     fn at(&self, index: LogIndex) -> Option<Mark> {
-        self.marks.get(index.0.checked_sub(1)? as usize).copied()
+        self.marks.get(index.0.checked_sub(self.base.0 + 1)? as usize).copied()
     }
+}
+
+/// The oldest segment that is there.
+fn first_segment(media: &Media) -> Option<u64> {
+    let log = Path::new(super::world::LOG);
+    let inside = media.stable_names.keys().filter(|path| path.parent() == Some(log));
+    inside.filter_map(|path| segment::number(path.file_name()?.to_str()?)).min()
 }
 
 /// What is known of one server.

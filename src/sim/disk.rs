@@ -112,8 +112,13 @@ impl SimDisk {
         let mut state = self.0.borrow_mut();
         let State { media, random, under_way, handles, .. } = &mut *state;
         for one in under_way.drain(..) {
-            if let Some((inode, offset, bytes)) = target(handles, &one.operation) {
-                media.abandon(inode, offset, bytes, random);
+            match (target(handles, &one.operation), &one.operation) {
+                (Some((inode, offset, bytes)), _) => media.abandon(inode, offset, bytes, random),
+                // The kernel may have come to it.
+                (None, Operation::Remove { path }) if random.random_bool(0.5) => {
+                    media.remove(path);
+                }
+                (None, _) => {}
             }
         }
         state.forget_process();
@@ -129,6 +134,11 @@ impl SimDisk {
                 && one.token == Token::Log
             {
                 torn += u32::from(media.tear(inode, offset, bytes, random));
+            }
+            if let Operation::Remove { path } = &one.operation
+                && random.random_bool(0.5)
+            {
+                media.remove(path);
             }
         }
         let mut losses = media.lose_power(random);
@@ -146,7 +156,9 @@ fn target<'a>(
     let (file, offset, bytes) = match operation {
         Operation::WriteDurable { file, offset, blocks } => (file, offset, blocks.blocks()),
         Operation::WriteZeros { file, offset, length } => (file, offset, ZEROS.first(*length)),
-        Operation::SyncDirectory { .. } => return None,
+        Operation::Write { file, offset, bytes } => (file, offset, &bytes[..]),
+        Operation::SyncFile { .. } | Operation::SyncDirectory { .. } => return None,
+        Operation::Remove { .. } => return None,
     };
     match handles.get(file.0)? {
         Some(Handle::File(inode, _)) => Some((*inode, *offset as usize, bytes)),
@@ -232,6 +244,17 @@ impl State {
                 }
                 Ok(())
             }
+            Operation::Write { file, offset, bytes } => self.finish_write(*file, *offset, bytes),
+            Operation::SyncFile { file } => match self.handles.get(file.0).cloned() {
+                Some(Some(Handle::File(inode, path))) => {
+                    let struck = self.strike("fdatasync", &path);
+                    if struck.is_ok() {
+                        self.media.inodes[inode].sync();
+                    }
+                    struck
+                }
+                _ => Ok(()),
+            },
             Operation::SyncDirectory { file } => {
                 let path = self.path(*file);
                 let struck = self.strike("fsync", &path);
@@ -240,8 +263,25 @@ impl State {
                 }
                 struck
             }
+            Operation::Remove { path } => match self.strike("unlink", path) {
+                Ok(()) if !self.media.remove(path) => Err(error("unlink", path, ENOENT)),
+                struck => struck,
+            },
         };
         self.done.push(Done { token, result });
+    }
+
+    /// A plain write into the page cache; of a file that was given up meanwhile, nothing is left.
+    fn finish_write(&mut self, file: FileId, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
+        let Some(Some(Handle::File(inode, path))) = self.handles.get(file.0).cloned() else {
+            return Ok(());
+        };
+        self.strike("write", &path)?;
+        let length = self.media.inodes[inode].cache.len() as u64;
+        let more = (offset + bytes.len() as u64).saturating_sub(length);
+        self.take_space("write", &path, more)?;
+        self.media.inodes[inode].write(offset as usize, bytes);
+        Ok(())
     }
 }
 
