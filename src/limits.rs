@@ -43,13 +43,16 @@ pub const PEER_WINDOW_BYTES: usize = 16 * 1024 * 1024;
 /// AppendEntries with entries that are under way to one follower; the same at the bound.
 pub const PEER_WINDOW_MESSAGES: usize = 256;
 
-/// Payload bytes of the log that stay in memory in front of a snapshot's end, for followers that
-/// lag a little. Who lags further is sent the snapshot.
-pub const LOG_TAIL_BYTES: usize = 16 * 1024 * 1024;
+/// Payload bytes of the log that stay in memory in front of a snapshot's end at most, for followers
+/// that lag a little: a quarter of what makes a snapshot due, or this if that is more. Who lags
+/// further is sent the snapshot.
+pub const LOG_TAIL_BYTES: u64 = 16 * 1024 * 1024;
+/// See [`LOG_TAIL_BYTES`].
+pub const LOG_TAIL_SHARE: u64 = 4;
 
-/// The same while a follower is being sent a snapshot: what it will need next stays for it, up to
-/// this. One that takes longer is sent the next snapshot after this one.
-pub const LOG_INSTALL_TAIL_BYTES: usize = 128 * 1024 * 1024;
+/// While a follower is being sent a snapshot, what it will need next stays for it, up to so many
+/// times that. One that takes longer is sent the next snapshot after this one.
+pub const LOG_INSTALL_TAILS: usize = 8;
 
 /// Entries that one turn discards behind a snapshot; what is left goes in the next ones.
 pub const COMPACT_ENTRIES: u64 = 4096;
@@ -340,7 +343,6 @@ const _: () = assert!(FRAME_BYTES < PEER_OUTPUT_BYTES);
 const _: () = assert!(SNAPSHOT_CHUNK_BYTES as u64 <= SNAPSHOT_WINDOW_BYTES);
 const _: () =
     assert!(SNAPSHOT_WINDOW_BYTES + 1024 < (PEER_OUTPUT_BYTES - PEER_WINDOW_BYTES) as u64);
-const _: () = assert!(LOG_TAIL_BYTES <= LOG_INSTALL_TAIL_BYTES);
 const _: () = assert!(SNAPSHOT_LOG_BYTES_MIN <= SNAPSHOT_LOG_BYTES);
 const _: () = assert!(SNAPSHOT_LOG_BYTES <= SNAPSHOT_LOG_BYTES_MAX);
 const _: () = assert!(FRAME_BUFFER_KEPT_BYTES < FRAME_BYTES);

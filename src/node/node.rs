@@ -13,7 +13,7 @@ use bytes::Bytes;
 use super::clients::Clients;
 use super::gateway::Gateway;
 use super::reads::Reads;
-use super::snapshots::{Snapshots, snapshot_of};
+use super::snapshots::{Snapshots, log_tail_bytes, snapshot_of};
 use super::{Effect, Facts, Input, Peer, Role, SnapshotReader, Status};
 use crate::config::Config;
 use crate::kv::command::{self, Command, ReadContext};
@@ -105,6 +105,7 @@ impl Node {
             founders: config.cluster.nodes.iter().map(founder).collect(),
             hard_state: recovered.hard_state,
             snapshot,
+            log_tail_bytes: log_tail_bytes(config),
             entries: recovered.entries,
             seed,
         };

@@ -10,6 +10,7 @@ use super::Effect;
 use super::effect::SnapshotReader;
 use super::node::Node;
 use super::verify::Verifying;
+use crate::config::Config;
 use crate::kv::loader::Loader;
 use crate::kv::machine::SnapshotContext;
 use crate::limits;
@@ -426,6 +427,12 @@ impl Node {
             self.gateway.admitted(own);
         }
     }
+}
+
+/// How much of the log stays in memory in front of a snapshot's end.
+pub(super) fn log_tail_bytes(config: &Config) -> usize {
+    let share = config.storage.snapshot_log_bytes / limits::LOG_TAIL_SHARE;
+    share.min(limits::LOG_TAIL_BYTES) as usize
 }
 
 /// What consensus has to know of a snapshot.

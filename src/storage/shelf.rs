@@ -51,7 +51,7 @@ pub fn path(directory: &Path, id: SnapshotId) -> PathBuf {
 }
 
 /// The snapshot that a name stands for.
-fn parse(text: &str) -> Option<SnapshotId> {
+pub fn parse(text: &str) -> Option<SnapshotId> {
     let (index, term) = text.strip_suffix(".snap")?.split_once('-')?;
     let id = SnapshotId { index: LogIndex(index.parse().ok()?), term: Term(term.parse().ok()?) };
     (id.index > LogIndex::ZERO && name(id) == text).then_some(id)
