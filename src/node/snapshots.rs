@@ -157,9 +157,7 @@ impl Node {
 
     fn is_snapshot_due(&mut self, now: Instant) -> bool {
         let snapshots = &self.snapshots;
-        let is_busy = snapshots.taking.is_some()
-            || snapshots.loading.is_some()
-            || self.raft.receiving().is_some();
+        let is_busy = snapshots.taking.is_some() || snapshots.loading.is_some();
         if is_busy || now < snapshots.retry_at {
             return false;
         }
