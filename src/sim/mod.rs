@@ -20,6 +20,8 @@ mod process;
 mod run;
 pub mod script;
 pub mod shrink;
+#[cfg(test)]
+mod storage_tests;
 pub mod story;
 pub mod swarm;
 mod traffic;

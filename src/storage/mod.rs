@@ -31,9 +31,13 @@ pub mod uring;
 pub mod writer;
 
 #[cfg(test)]
+pub(crate) mod crash_model;
+#[cfg(test)]
 mod fault_tests;
 #[cfg(test)]
 mod memory;
+#[cfg(test)]
+mod snapshot_tests;
 
 use std::fs::File;
 use std::os::fd::BorrowedFd;
