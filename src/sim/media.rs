@@ -170,7 +170,21 @@ impl Media {
             });
         self.changes = rest;
         for change in durable {
+            let removed = match &change {
+                NameChange::Removed(path) => self.stable_names.get(path).copied(),
+                _ => None,
+            };
             apply(&mut self.stable_names, change);
+            removed.into_iter().for_each(|inode| self.free(inode));
+        }
+    }
+
+    /// A name is gone for good: if it was its file's last one, so is the file.
+    fn free(&mut self, inode: usize) {
+        let mut named = self.names.values().chain(self.stable_names.values());
+        if named.all(|other| *other != inode) {
+            self.inodes[inode] = Inode::default();
+            self.old.retain(|old| old.inode != inode);
         }
     }
 

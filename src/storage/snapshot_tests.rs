@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 
 use super::crash_model::{Model, id, snapshot};
+use super::disk::Token;
 use super::memory::{Image, MemoryDisk};
 use super::{Options, SnapshotEvent, Storage, StorageError, segment, shelf};
 use crate::config::SyncMode;
@@ -192,6 +193,52 @@ fn compact_removes_the_segments_that_two_snapshots_cover_and_nothing_else() {
     let length = storage.read_snapshot(model.id_at(150), 100, &mut read[..7]).unwrap();
     assert_eq!((length, &read[..7]), (Some(7), &snapshot(model.id_at(150)).1[100..107]));
     assert_eq!(storage.read_snapshot(model.id_at(60), 0, &mut read).unwrap(), None);
+}
+
+#[test]
+fn compact_waits_until_the_next_segment_says_what_it_leaves() {
+    for seal in [false, true] {
+        // 1. A segment that a snapshot covers whole, and a disk that ends nothing by itself.
+        let disk = MemoryDisk::new(BTreeMap::new());
+        let mut model = Model::default();
+        let mut storage = start(&disk, &mut model).unwrap();
+        let index = 20;
+        commit(&mut storage, &mut model, index).unwrap();
+        model.make(&mut storage, OWN, index).unwrap();
+        settle(&mut storage, &mut model).unwrap();
+        storage.compact(LogIndex(index as u64)).unwrap();
+        let under_way = |token| {
+            let state = disk.0.borrow();
+            state.under_way.iter().position(|(other, _)| *other == token)
+        };
+        disk.0.borrow_mut().prompt = false;
+        // 2. Entries that end it: it stays while the first write of the next one is under way.
+        model.append(&mut storage, index, 15).unwrap();
+        disk.finish(under_way(Token::Log).unwrap());
+        model.complete(&mut storage).unwrap();
+        while under_way(Token::Log).is_none() {
+            disk.finish(under_way(Token::Fill).unwrap());
+            model.complete(&mut storage).unwrap();
+        }
+        assert!(under_way(Token::Compact).is_none() && !model.is_settled());
+        assert_eq!(segments(&disk), [1, 2]);
+        drop(storage);
+        disk.0.borrow_mut().prompt = true;
+        // 3. After a crash the term is still there. A seal may be the first write just as well.
+        let mut storage = start(&disk, &mut model).unwrap();
+        if seal {
+            storage.close().unwrap();
+            storage = start(&disk, &mut model).unwrap();
+        } else {
+            commit(&mut storage, &mut model, 1).unwrap();
+        }
+        storage.compact(LogIndex(index as u64)).unwrap();
+        settle(&mut storage, &mut model).unwrap();
+        assert_eq!(segments(&disk)[0], 2, "sealed: {seal}");
+        drop(storage);
+        let (_, recovered) = open(&disk).unwrap();
+        assert_eq!(recovered.hard_state.current_term, Term(1));
+    }
 }
 
 /// A directory with two snapshots, the log reaching back to the older one, and their ids.
