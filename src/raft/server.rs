@@ -328,6 +328,10 @@ impl Raft {
         if !self.recovering {
             self.recovering = true;
             self.become_follower(now, self.current_term, None);
+            // A vote that waits for the disk would be one of a server that may have forgotten
+            // another vote in the same term.
+            self.withheld.clear();
+            self.outbox.clear();
         }
     }
 
