@@ -23,7 +23,7 @@ pub const SINGLES: usize = 3;
 pub const JOINED: usize = 2;
 /// For so long all clients use the same keys, and then other ones: what is judged together stays
 /// short enough to be searched through.
-pub const GENERATION: Duration = Duration::from_secs(1);
+pub const GENERATION: Duration = Duration::from_millis(500);
 const CLIENTS_PER_NODE: usize = 2;
 const PIPELINE: usize = 8;
 /// How long a client waits for a reply before it gives up, in milliseconds.
@@ -227,7 +227,7 @@ impl Worker {
     }
 
     fn enter_generation(&mut self) {
-        let generation = self.began.elapsed().as_secs() / GENERATION.as_secs();
+        let generation = (self.began.elapsed().as_millis() / GENERATION.as_millis()) as u64;
         if generation != self.generation {
             self.generation = generation;
             self.seen.clear();
