@@ -234,6 +234,16 @@ impl State {
         }
     }
 
+    fn sync_file(&mut self, inode: usize, path: &Path) -> Result<(), DiskError> {
+        self.take_step("fdatasync", path)?;
+        let file = &mut self.media.inodes[inode];
+        match self.good_left {
+            Some(0) => file.fail_sync(),
+            _ => file.sync(),
+        }
+        self.fail_if_due("fdatasync", path)
+    }
+
     /// Whether `more` bytes still fit.
     fn take_space(&mut self, what: &'static str, path: &Path, more: u64) -> Result<(), DiskError> {
         let used = self.media.used();
@@ -330,6 +340,10 @@ impl Disk for SimDisk {
             Open::Existing | Open::Segment => {
                 let inode = state.media.find(path);
                 let inode = inode.ok_or_else(|| error("open", path, ENOENT))?;
+                if how == Open::Segment {
+                    state.sync_file(inode, path)?;
+                    state.media.inodes[inode].drop_cache();
+                }
                 Handle::File(inode, path.to_path_buf())
             }
             Open::Directory => Handle::Directory(path.to_path_buf()),
@@ -387,11 +401,12 @@ impl Disk for SimDisk {
 
     fn sync(&mut self, file: FileId) -> Result<(), DiskError> {
         let mut state = self.0.borrow_mut();
-        let path = state.path(file);
-        state.strike("fdatasync", &path)?;
         match state.handles[file.0].clone() {
-            Some(Handle::File(inode, _)) => state.media.inodes[inode].sync(),
-            Some(Handle::Directory(path)) => state.media.sync_directory(&path),
+            Some(Handle::File(inode, path)) => state.sync_file(inode, &path)?,
+            Some(Handle::Directory(path)) => {
+                state.strike("fsync", &path)?;
+                state.media.sync_directory(&path);
+            }
             None => unreachable!("the storage syncs a file while it is open"),
         }
         Ok(())
