@@ -149,6 +149,8 @@ pub struct Raft {
     pub(super) leader_refuses_growth: Option<GrowthRefusal>,
     /// Whether the log can take nothing but terms and votes.
     pub(super) log_is_full: bool,
+    /// Requests that no leader of this cluster can have sent.
+    pub(super) refused_messages: u64,
 }
 
 impl Raft {
@@ -181,6 +183,7 @@ impl Raft {
             refuses_growth: None,
             leader_refuses_growth: None,
             log_is_full: false,
+            refused_messages: 0,
         };
         // A vote or an entry is written after the term it belongs to, so this can only be our bug.
         assert!(raft.log.last_term() <= raft.current_term, "an entry's term was saved before it");
@@ -252,6 +255,11 @@ impl Raft {
         matches!(self.role, Role::Leader(_))
     }
 
+    /// How many requests came that no leader of this cluster can have sent.
+    pub fn refused_messages(&self) -> u64 {
+        self.refused_messages
+    }
+
     /// Whether the cluster knows this id under another data directory.
     pub fn is_recovering(&self) -> bool {
         self.recovering
@@ -278,6 +286,18 @@ impl Raft {
             return BTreeMap::new();
         };
         leading.followers.iter().map(|(id, progress)| (*id, progress.match_index)).collect()
+    }
+
+    /// Messages that wait for the disk; and messages and bytes under way to the follower that has
+    /// the most.
+    pub fn held(&self) -> (usize, usize, usize) {
+        let Role::Leader(leading) = &self.role else {
+            return (self.withheld.len(), 0, 0);
+        };
+        let under_way = leading.followers.values().map(|progress| progress.under_way());
+        let most = |a: (usize, usize), b: (usize, usize)| (a.0.max(b.0), a.1.max(b.1));
+        let (messages, bytes) = under_way.reduce(most).unwrap_or_default();
+        (self.withheld.len(), messages, bytes)
     }
 
     /// Whether a majority answered this leader, or this follower heard its leader, within an
@@ -320,6 +340,10 @@ impl Raft {
         if !self.recovering {
             self.recovering = true;
             self.become_follower(now, self.current_term, None);
+            // A vote that waits for the disk would be one of a server that may have forgotten
+            // another vote in the same term.
+            self.withheld.clear();
+            self.outbox.clear();
         }
     }
 

@@ -1,0 +1,201 @@
+//! *durable-before-ack* and *hard-state*: what a server promises is on its stable media by then, and
+//! is still there when it comes back.
+//!
+//! The log records on the stable media are read with the real record codec, on as they grow and
+//! from the beginning at each start. Called by the checkers' front door.
+
+use std::path::Path;
+
+use super::{Checkers, Mark, Watched, mark};
+use crate::node::Node;
+use crate::proto::entry::HardState;
+use crate::proto::message::{AppendOutcome, Message, Packet};
+use crate::proto::record::{Body, Decoded, SegmentKey, decode};
+use crate::sim::media::Media;
+use crate::sim::world::LOG;
+use crate::storage::segment::{self, FIRST_RECORD};
+use crate::types::{LogIndex, ServerId, Term};
+
+/// The log on one disk's stable media, read as far as it goes, and further each time.
+pub(super) struct StableLog {
+    /// The segment that is being read; those before it may be gone.
+    segment: Option<u64>,
+    position: usize,
+    pending: Vec<Body>,
+    /// The entry before the first mark.
+    base: LogIndex,
+    marks: Vec<Mark>,
+    hard_state: HardState,
+    /// The number of each whole write that was read, and a digest of it, in order.
+    writes: Vec<(u64, u32)>,
+}
+
+impl StableLog {
+    pub fn new() -> StableLog {
+        StableLog {
+            segment: None,
+            position: FIRST_RECORD as usize,
+            pending: Vec::new(),
+            base: LogIndex::ZERO,
+            marks: Vec::new(),
+            hard_state: HardState::default(),
+            writes: Vec::new(),
+        }
+    }
+
+    /// Reads on, and calls each entry that was not there before.
+    pub fn read_on(&mut self, media: &Media, mut seen: impl FnMut(LogIndex, Mark)) {
+        loop {
+            let number = self.segment.or_else(|| first_segment(media));
+            let Some(number) = number else { return };
+            self.segment = Some(number);
+            let path = segment::path(Path::new(LOG), number);
+            let Some(inode) = media.stable_names.get(&path) else { return };
+            let bytes = &media.inodes[*inode].stable;
+            let Some(salt) = bytes.get(48..56) else { return };
+            let salt = u64::from_le_bytes(salt.try_into().expect("eight bytes"));
+            let key = SegmentKey { number, salt };
+            let Some(rest) = bytes.get(self.position..) else { return };
+            let Ok(Decoded::Record(record, length)) = decode(key, rest) else { return };
+            self.position += length;
+            self.pending.push(record.body);
+            if record.ends_write {
+                let mut hasher = crc32fast::Hasher::new();
+                hasher.update(&record.write.to_le_bytes());
+                for body in std::mem::take(&mut self.pending) {
+                    hasher.update(&self.apply(body, &mut seen).to_le_bytes());
+                }
+                self.writes.push((record.write, hasher.finalize()));
+            }
+        }
+    }
+
+    /// Takes a record in, and returns a digest of it.
+    fn apply(&mut self, body: Body, seen: &mut impl FnMut(LogIndex, Mark)) -> u32 {
+        match body {
+            Body::Entry(entry) => {
+                let mark = mark(&entry);
+                self.marks.push(mark);
+                seen(entry.index, mark);
+                mark.digest ^ mark.term.0 as u32
+            }
+            Body::Truncation(from) => {
+                // Entries may have been in segments that are gone.
+                self.base = self.base.min(from.prev());
+                self.marks.truncate((from.0 - self.base.0) as usize - 1);
+                from.0 as u32
+            }
+            Body::Reset(id) => {
+                self.base = id.index;
+                self.marks.clear();
+                id.index.0 as u32 ^ id.term.0 as u32
+            }
+            Body::Continued(last) => {
+                if self.marks.is_empty() {
+                    self.base = last.index;
+                }
+                last.index.0 as u32
+            }
+            Body::HardState(state) => {
+                self.hard_state = state;
+                state.current_term.0 as u32
+            }
+            Body::Continues => {
+                self.segment = self.segment.map(|number| number + 1);
+                self.position = FIRST_RECORD as usize;
+                1
+            }
+            Body::Seal(boot) => boot.0 as u32,
+        }
+    }
+
+    /// The entry at `index`, as it is on the disk.
+    pub fn at(&self, index: LogIndex) -> Option<Mark> {
+        self.marks.get(index.0.checked_sub(self.base.0 + 1)? as usize).copied()
+    }
+}
+
+/// The oldest segment that is there.
+fn first_segment(media: &Media) -> Option<u64> {
+    let inside = media.stable_names.keys().filter(|path| path.parent() == Some(Path::new(LOG)));
+    inside.filter_map(|path| segment::number(path.file_name()?.to_str()?)).min()
+}
+
+/// A server has come back: every whole write that was stable before is there, and what the node
+/// begins with is what they say.
+pub(super) fn check_recovered(id: ServerId, before: &Watched, after: &StableLog, node: &Node) {
+    // Those in segments that are gone were covered by a snapshot.
+    let first = after.writes.first().map_or(0, |(number, _)| *number);
+    let due = before.stable.writes.iter().filter(|(number, _)| *number >= first);
+    let due: Vec<&(u64, u32)> = due.collect();
+    let kept = after.writes.iter().zip(&due).take_while(|(a, b)| a == *b).count();
+    assert_eq!(
+        kept,
+        due.len(),
+        "durable-before-ack: n{id} came back without writes that its disk had"
+    );
+    let log = node.raft().log();
+    assert_eq!(
+        log.last_index().0,
+        after.base.0 + after.marks.len() as u64,
+        "durable-before-ack: n{id} begins with another log than its disk's"
+    );
+    for (mark, index) in after.marks.iter().zip(after.base.0 + 1..) {
+        let term = log.term_at(LogIndex(index));
+        assert_eq!(term, Some(mark.term), "durable-before-ack: n{id} begins wrongly at {index}");
+    }
+    assert_eq!(
+        (after.hard_state.current_term, after.hard_state.voted_for),
+        (node.raft().current_term(), node.raft().voted_for()),
+        "hard-state: n{id} begins with another term or vote than its disk's"
+    );
+}
+
+impl Checkers {
+    /// A server sends a message: what it promises must be on its stable media by now.
+    pub fn sends(&mut self, id: ServerId, packet: &Packet) {
+        let watched = self.servers.get_mut(&id).expect("it has started");
+        let state = watched.stable.hard_state;
+        match &packet.message {
+            Message::Vote(vote) if vote.granted && !vote.pre_vote => {
+                let to = packet.envelope.to;
+                assert!(
+                    state.current_term == vote.term && state.voted_for == Some(to),
+                    "durable-before-ack: n{id} votes for n{to} in {}, its disk says {state:?}",
+                    vote.term
+                );
+                self.vote(id, vote.term, to);
+            }
+            Message::RequestVote(request) if !request.pre_vote => {
+                assert!(
+                    state.current_term >= request.term,
+                    "durable-before-ack: n{id} campaigns in {}, its disk says {state:?}",
+                    request.term
+                );
+                self.vote(id, request.term, id);
+            }
+            Message::AppendEntriesResponse(response) => {
+                if let AppendOutcome::Match { match_index } = response.outcome {
+                    let held = watched.log.get((match_index.0 as usize).wrapping_sub(1)).copied();
+                    assert!(
+                        match_index == LogIndex::ZERO || watched.stable.at(match_index) == held,
+                        "durable-before-ack: n{id} acknowledges {match_index}"
+                    );
+                    watched.promised = watched.promised.max(response.term);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn vote(&mut self, id: ServerId, term: Term, candidate: ServerId) {
+        let voted = *self.votes.entry((id, term)).or_insert(candidate);
+        if self.damaged.contains(&id) {
+            return;
+        }
+        assert_eq!(voted, candidate, "hard-state: n{id} votes twice in term {term}");
+        if let Some(watched) = self.servers.get_mut(&id) {
+            watched.promised = watched.promised.max(term);
+        }
+    }
+}
