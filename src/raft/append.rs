@@ -69,7 +69,8 @@ impl Raft {
             let response = AppendEntriesResponse { term, read_round, outcome };
             return self.withhold(from, Message::AppendEntriesResponse(response));
         }
-        if !is_well_formed(&request) {
+        if !is_well_formed(&request) || self.knows_another_leader(from, request.term) {
+            self.refused_messages += 1;
             return;
         }
         self.hear_leader(now, from, request.term, request.cluster_time);
@@ -87,17 +88,19 @@ impl Raft {
     ) {
         let is_known_leader = self.leader == Some(from) && matches!(self.role, Role::Follower(_));
         if term > self.current_term || !is_known_leader {
-            assert!(
-                term > self.current_term || !self.is_leader(),
-                "election-safety: {from} leads in our own term"
-            );
             self.become_follower(now, term, Some(from));
         }
         self.leader_heard = Some(now);
         self.leader_contact = now;
         self.hurry_until = Instant::ZERO;
-        self.clock.hear(now, cluster_time);
+        self.clock.hear(now, term, cluster_time);
         self.reset_election_timer(now);
+    }
+
+    /// Whether somebody else, perhaps this server, leads in that term: then the sender can't have
+    /// been elected in it (election-safety), and to follow it would mix two logs.
+    pub(super) fn knows_another_leader(&self, from: ServerId, term: Term) -> bool {
+        term == self.current_term && self.leader.is_some_and(|leader| leader != from)
     }
 
     /// Makes our log the leader's, as far as the request goes.
@@ -208,15 +211,20 @@ impl Raft {
 }
 
 /// Whether the entries follow on each other and could have been appended by that leader. The
-/// decoder can't know; a request that isn't is dropped like a lost one.
+/// decoder can't know; a request that isn't is dropped like a lost one. Nobody leads, or appends,
+/// in term 0: it is the term before the first election.
 fn is_well_formed(request: &AppendEntries) -> bool {
+    if request.term == Term::ZERO {
+        return false;
+    }
     let mut index = request.prev_log_index;
     let mut term = request.prev_log_term;
     for entry in &request.entries {
         let follows = entry.index.prev() == index && entry.index > index;
         let is_membership = entry.kind == EntryKind::Membership;
         let is_sound = !is_membership || Membership::decode(&entry.payload).is_some();
-        if !follows || entry.term < term || !is_sound {
+        let has_term = entry.term > Term::ZERO && entry.term >= term;
+        if !follows || !has_term || !is_sound {
             return false;
         }
         index = entry.index;

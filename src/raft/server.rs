@@ -176,6 +176,8 @@ pub struct Raft {
     pub(super) leader_refuses_growth: Option<GrowthRefusal>,
     /// Whether the log can take nothing but terms and votes.
     pub(super) log_is_full: bool,
+    /// Requests that no leader of this cluster can have sent.
+    pub(super) refused_messages: u64,
 }
 
 impl Raft {
@@ -213,6 +215,7 @@ impl Raft {
             refuses_growth: None,
             leader_refuses_growth: None,
             log_is_full: false,
+            refused_messages: 0,
         };
         // A vote or an entry is written after the term it belongs to, so this can only be our bug.
         assert!(raft.log.last_term() <= raft.current_term, "an entry's term was saved before it");
@@ -285,6 +288,11 @@ impl Raft {
     /// Whether this server leads.
     pub fn is_leader(&self) -> bool {
         matches!(self.role, Role::Leader(_))
+    }
+
+    /// How many requests came that no leader of this cluster can have sent.
+    pub fn refused_messages(&self) -> u64 {
+        self.refused_messages
     }
 
     /// Whether the cluster knows this id under another data directory.
@@ -367,6 +375,10 @@ impl Raft {
         if !self.recovering {
             self.recovering = true;
             self.become_follower(now, self.current_term, None);
+            // A vote that waits for the disk would be one of a server that may have forgotten
+            // another vote in the same term.
+            self.withheld.clear();
+            self.outbox.clear();
         }
     }
 

@@ -203,7 +203,8 @@ impl Raft {
             return self.withhold(from, Message::InstallSnapshotResponse(response));
         }
         let is_sound = snapshot.index > LogIndex::ZERO && snapshot.term <= term && total > 0;
-        if !is_sound {
+        if !is_sound || self.knows_another_leader(from, term) {
+            self.refused_messages += 1;
             return;
         }
         self.hear_leader(now, from, term, cluster_time);

@@ -23,6 +23,8 @@ mod run;
 pub mod script;
 mod server;
 pub mod shrink;
+#[cfg(test)]
+mod storage_tests;
 pub mod story;
 pub mod swarm;
 mod traffic;

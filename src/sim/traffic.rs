@@ -148,6 +148,8 @@ impl World {
     }
 
     pub(super) fn client_receives(&mut self, number: usize, stream: StreamId, bytes: &[u8]) {
+        self.fold(self.now.0 ^ number as u64);
+        self.fold(u64::from(crc32fast::hash(bytes)));
         let World { clients, recorder, now, .. } = self;
         let client = &mut clients[number];
         if !client.manner.listens() {

@@ -31,9 +31,13 @@ pub mod uring;
 pub mod writer;
 
 #[cfg(test)]
+pub(crate) mod crash_model;
+#[cfg(test)]
 mod fault_tests;
 #[cfg(test)]
 mod memory;
+#[cfg(test)]
+mod snapshot_tests;
 
 use std::fs::File;
 use std::os::fd::BorrowedFd;
@@ -191,6 +195,10 @@ impl Storage {
     /// # Errors
     /// Final: see [`StorageError`].
     pub fn submit(&mut self) -> Result<(), StorageError> {
+        // Found behind the turn's completions, an error must still end it before anything is sent.
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
         self.writer.submit(&mut *self.disk)
     }
 
