@@ -48,6 +48,40 @@ fn snapshot_reader_mends_what_an_encoder_wrote_to_the_same() {
     }
 }
 
+#[test]
+fn snapshot_reader_holds_on_damaged_seeds() {
+    // A small generator, so that a failing input fails again.
+    let mut state = 0x1234_5678_9abc_def1_u64;
+    let mut random = move |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as usize % below
+    };
+    let seeds: Vec<_> = seeds().into_iter().filter(|(_, seed)| seed.len() < 1000).collect();
+    for _ in 0..5000 {
+        let (_, seed) = &seeds[random(seeds.len())];
+        let (_, other) = &seeds[random(seeds.len())];
+        let mut damaged = seed.clone();
+        for _ in 0..=random(4) {
+            if damaged.is_empty() {
+                break;
+            }
+            let at = random(damaged.len());
+            match random(5) {
+                0 => damaged[at] ^= 1 << random(8),
+                1 => damaged[at] = [0, 1, 0x7f, 0x80, 0xff][random(5)],
+                2 => damaged.truncate(at + 1),
+                3 => damaged
+                    .splice(at..at, other[random(other.len())..].iter().copied())
+                    .for_each(drop),
+                _ => damaged.drain(at..damaged.len().min(at + 1 + random(40))).for_each(drop),
+            }
+        }
+        checks::check(&damaged);
+    }
+}
+
 type Record = (&'static [u8], &'static [u8], u64, Option<u64>);
 
 const FEW: [Record; 4] = [
