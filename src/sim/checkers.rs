@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::media::Media;
+use super::rules::Rules;
 use crate::node::{Node, Role};
 use crate::proto::entry::{Entry, HardState};
 use crate::proto::message::{AppendOutcome, Message, Packet};
@@ -106,6 +107,7 @@ struct Watched {
 /// What is known of the whole cluster.
 pub(super) struct Checkers {
     nodes: usize,
+    rules: Rules,
     servers: BTreeMap<ServerId, Watched>,
     /// election-safety
     leaders: BTreeMap<Term, ServerId>,
@@ -127,6 +129,7 @@ impl Checkers {
     pub fn new(nodes: usize) -> Checkers {
         Checkers {
             nodes,
+            rules: Rules::default(),
             servers: BTreeMap::new(),
             leaders: BTreeMap::new(),
             entries: BTreeMap::new(),
@@ -167,6 +170,7 @@ impl Checkers {
             );
         }
         self.servers.insert(id, watched);
+        self.rules.started(id, node);
     }
 
     /// A server's disk has finished something.
@@ -181,6 +185,8 @@ impl Checkers {
 
     /// A server sends a message: what it promises must be on its stable media by now.
     pub fn sends(&mut self, id: ServerId, packet: &Packet) {
+        let committed = LogIndex(self.committed());
+        self.rules.sends(id, packet, committed, |server| self.damaged.contains(&server));
         let watched = self.servers.get_mut(&id).expect("it has started");
         let state = watched.stable.hard_state;
         match &packet.message {
@@ -231,6 +237,7 @@ impl Checkers {
         self.check_log(id, node);
         self.check_applied(id, node);
         self.check_leader(id, node);
+        self.rules.after_turn(id, node, self.damaged.contains(&id));
         let role = node.status().role;
         let watched = self.servers.get_mut(&id).expect("it has started");
         let is_new = std::mem::replace(&mut watched.role, role) != role;

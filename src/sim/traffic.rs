@@ -12,7 +12,7 @@ use super::link::Gate;
 use super::network::{Host, StreamId};
 use super::process::Mail;
 use super::world::{BEGIN, Event, World};
-use crate::types::ServerId;
+use crate::types::{LogIndex, ServerId};
 
 impl World {
     /// A client's next step: a connection where it has none, else a pipeline.
@@ -62,10 +62,20 @@ impl World {
         true
     }
 
-    fn client_sends(&mut self, number: usize, bytes: bytes::Bytes) {
-        let client = &self.clients[number];
+    fn client_sends(&mut self, number: usize, mut bytes: bytes::Bytes) {
+        let client = &mut self.clients[number];
+        client.floor = LogIndex(self.checkers.committed());
         let (stream, pipeline) = (client.stream.expect("it was just connected"), client.pipelines);
         let timeout = Duration::from_millis(self.script.settings.client_timeout_ms);
+        // Pieces arrive in turns of their own: a command then meets what came before it on its
+        // connection, undecided.
+        let pieces = client.random.random_range(0..3);
+        for _ in 0..pieces {
+            let first = bytes.split_to(client.random.random_range(0..=bytes.len()));
+            if !first.is_empty() {
+                self.network.send(self.now, stream, 0, first);
+            }
+        }
         self.network.send(self.now, stream, 0, bytes);
         // Whoever comes after the clients of the load is patient.
         if (number as u64) < self.script.settings.clients {

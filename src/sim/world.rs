@@ -19,12 +19,13 @@ use super::link::Gate;
 use super::media::Media;
 use super::network::{Arrival, Host, Network, Plan, StreamId};
 use super::process::{Mail, Output, Process};
+use super::rules::Rules;
 use super::script::{Kind, Script};
 use super::story::Story;
 use crate::config::{Config, NodeConfig, Overrides};
 use crate::node::{Effect, Node, Role};
 use crate::proto::message::Message;
-use crate::types::{Boot, Instant, ServerId, WallClock};
+use crate::types::{Boot, Instant, LogIndex, ServerId, WallClock};
 
 /// Where every simulated server keeps its data.
 pub(super) const DIR: &str = "/data";
@@ -455,6 +456,11 @@ impl World {
                     self.story.tell(now, || format!("n{id} votes for n{to}, term {term}"));
                 }
             }
+        }
+        let applied = process.node.machine().last_applied();
+        for client in process.answered() {
+            let client = self.clients.iter().find(|other| other.stream == Some(client));
+            Rules::answers(id, applied, client.map_or(LogIndex::ZERO, |client| client.floor));
         }
         let has_effects = !process.effects.is_empty();
         self.carry_out(id);
