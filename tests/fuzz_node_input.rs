@@ -7,7 +7,7 @@ use std::path::Path;
 #[path = "../fuzz/checks/node_input.rs"]
 mod checks;
 
-use checks::Step;
+use checks::{FLOOD, Step};
 
 const CORPUS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/node_input");
 
@@ -138,6 +138,19 @@ fn seeds() -> Vec<(&'static str, Vec<u8>)> {
                 calm,
             ];
             input(HOSTILE, &lost)
+        }),
+        // One of each, to a leader of its own making and to one that follows.
+        ("hostile-flooded-with-commands", with(HOSTILE, &[(Flood, &[FLOOD, 0, 0]), calm])),
+        ("hostile-flooded-with-reads", with(HOSTILE, &[(Flood, &[FLOOD, 0, 2]), calm])),
+        ("hostile-flooded-with-questions", {
+            let flood: [(Step, &[u8]); 4] =
+                [(Flood, &[FLOOD, 0, 1]), (EndTurn, &[]), (Persist, &[3]), (EndTurn, &[])];
+            input(HOSTILE, &flood)
+        }),
+        ("hostile-followed-and-flooded", {
+            let flood: [(Step, &[u8]); 4] =
+                [(Append, &founded), (EndTurn, &[]), (Flood, &[FLOOD, 0, 0]), (Wait, &[252])];
+            input(HOSTILE, &flood)
         }),
         (
             "alone",

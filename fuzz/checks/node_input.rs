@@ -27,9 +27,9 @@ mod server;
 #[path = "node_input/world.rs"]
 mod world;
 
-#[allow(unused_imports, reason = "the replay builds its seeds from them, the target does not")]
-pub use world::Step;
 use world::World;
+#[allow(unused_imports, reason = "the replay builds its seeds from them, the target does not")]
+pub use world::{FLOOD, Step};
 
 /// Steps of one input. More would only make the fuzzer slow.
 const STEPS: usize = 400;

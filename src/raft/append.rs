@@ -11,6 +11,7 @@ use crate::proto::message::{
     AppendEntries, AppendEntriesResponse, AppendOutcome, InstallOutcome, InstallSnapshotResponse,
     Message,
 };
+use crate::testing::{Mark, Mutation, is_on, reached};
 use crate::types::{ClusterTime, Instant, LogIndex, ReadRound, ServerId, SnapshotId, Term};
 
 /// What a server knows only while it follows one leader.
@@ -63,6 +64,7 @@ impl Raft {
     ) {
         if request.term < self.current_term {
             // The sender was deposed and doesn't know: our term tells it.
+            reached(Mark::DeposedLeaderTold);
             let outcome = AppendOutcome::Match { match_index: LogIndex::ZERO };
             let read_round = ReadRound::ZERO;
             let term = self.current_term;
@@ -107,9 +109,14 @@ impl Raft {
     fn append_from_leader(&mut self, request: AppendEntries) {
         let AppendEntries { prev_log_index, prev_log_term, leader_commit, read_round, .. } =
             request;
+        if is_on(Mutation::CommitsUnverified) {
+            let known_index = leader_commit.min(self.log.last_index());
+            self.commit_index = self.commit_index.max(known_index);
+        }
         if self.log_is_full && prev_log_index > self.log.last_index() {
             // To ask for what doesn't fit would have it sent in vain, again and again. Once there
             // is room, the next heartbeat is rejected, and the leader goes back.
+            reached(Mark::FullLogRefusesEntry);
             let following = self.following();
             following.read_round = following.read_round.max(read_round);
             following.owes_answer = true;
@@ -118,7 +125,10 @@ impl Raft {
         // What a snapshot replaced was committed, so every leader has it too (§3.6.3).
         let base_index = self.log.base().last.index;
         let is_in_base = prev_log_index < base_index;
-        if !is_in_base && self.log.term_at(prev_log_index) != Some(prev_log_term) {
+        if !is_in_base
+            && self.log.term_at(prev_log_index) != Some(prev_log_term)
+            && !is_on(Mutation::SkipsLogMatching)
+        {
             let hint_index = self.log.last_possible_match(prev_log_index, prev_log_term);
             let hint_index = hint_index.max(base_index);
             let hint_term = self.log.term_at(hint_index).expect("a match is within the log");
@@ -135,9 +145,12 @@ impl Raft {
             // Re-appending must be idempotent: a delayed duplicate would otherwise truncate
             // acknowledged entries (§3.5).
             let own_term = self.log.term_at(index);
-            if own_term != Some(entry.term) {
+            if own_term == Some(entry.term) && !is_on(Mutation::TruncatesOnDuplicate) {
+                reached(Mark::DuplicateEntry);
+            } else {
                 if self.log_is_full && !self.begins_term(&entry) {
                     // What doesn't fit isn't taken; the leader sees a follower that lags.
+                    reached(Mark::FullLogRefusesEntry);
                     break;
                 }
                 if index <= self.commit_index {
@@ -146,6 +159,7 @@ impl Raft {
                     break;
                 }
                 if own_term.is_some() {
+                    reached(Mark::LogTruncated);
                     self.truncate_from(index);
                 }
                 self.append(entry);
@@ -168,7 +182,10 @@ impl Raft {
         if !self.durability.is_hard_state_persisted() {
             return;
         }
-        let durable_index = self.durability.durable_index();
+        let durable_index = match is_on(Mutation::FollowerAcksBeforeSync) {
+            true => self.log.last_index(),
+            false => self.durability.durable_index(),
+        };
         let (Some(leader), term) = (self.leader, self.current_term) else {
             return;
         };

@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use crate::testing::{Mark, reached};
 use crate::types::{ClusterTime, Instant, Term, WallClock};
 
 /// A leader moves towards its wall clock by one part in this many: 0.05 %.
@@ -76,6 +77,7 @@ impl ClusterClock {
     /// time of its last entry.
     pub fn lead(&mut self, now: Instant, voted: Option<ClusterTime>, logged: ClusterTime) {
         let known = self.estimate(now).max(voted);
+        reached(if known.is_some() { Mark::ClockFromVotes } else { Mark::ClockFromWall });
         let time = known.unwrap_or_else(|| {
             let elapsed_ms = now.since(self.wall_since).as_millis() as u64;
             ClusterTime(self.wall.0.saturating_add(elapsed_ms))

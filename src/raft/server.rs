@@ -23,6 +23,7 @@ use crate::config::RaftConfig;
 use crate::limits;
 use crate::proto::entry::{Entry, EntryKind, HardState, LogWrite};
 use crate::proto::message::{GrowthRefusal, Message};
+use crate::testing::{Mark, Mutation, is_on, reached};
 use crate::types::{
     ClusterTime, Incarnation, Instant, LogIndex, ServerId, SnapshotId, Term, WalSeq, WallClock,
 };
@@ -503,7 +504,7 @@ impl Raft {
         assert!(term >= self.current_term, "hard-state: a term never falls");
         if term > self.current_term {
             self.save_hard_state(term, None);
-            self.withheld.clear();
+            self.drop_withheld();
         }
         if leader != self.leader {
             self.leader_heard = None;
@@ -523,7 +524,19 @@ impl Raft {
         assert!(is_new_term || is_first_vote, "hard-state: one vote in a term");
         self.current_term = current_term;
         self.voted_for = voted_for;
+        if is_on(Mutation::TermNotSaved) && voted_for.is_none() {
+            return;
+        }
+        let voted_for = voted_for.filter(|_| !is_on(Mutation::VoteNotSaved));
         self.durability.save_hard_state(HardState { current_term, voted_for });
+    }
+
+    /// What waits for the disk was said in a term, or by a candidate, that is no more.
+    pub(super) fn drop_withheld(&mut self) {
+        if !self.withheld.is_empty() {
+            reached(Mark::WithheldDropped);
+            self.withheld.clear();
+        }
     }
 
     /// Sends `message` once the newest term and vote are durable. At the bound it is dropped: the
@@ -531,6 +544,9 @@ impl Raft {
     pub(super) fn withhold(&mut self, to: ServerId, message: Message) {
         if self.withheld.len() >= limits::WITHHELD_MESSAGES {
             return;
+        }
+        if is_on(Mutation::VoteNotWithheld) {
+            return self.outbox.push((to, message));
         }
         let until = self.durability.hard_state_seq();
         self.withheld.push_back(Withheld { until, to, message });

@@ -15,6 +15,7 @@ use crate::limits;
 use crate::node::{ClientInfo, Effect, Facts, Input, Node, Requests};
 use crate::proto::hello::{Hello, Refusal};
 use crate::proto::message::Packet;
+use crate::proto::reply::Reply;
 use crate::storage::{Storage, StorageError};
 use crate::types::{Boot, ClientId, Instant, Room, ServerId, WallClock};
 
@@ -376,6 +377,7 @@ impl Process {
                 self.handle(now, Input::Persisted { through });
             }
             while let Some(event) = self.storage.next_snapshot_event() {
+                self.strikes.push((files::strike(event), 1));
                 self.handle(now, files::input(event));
             }
         }
@@ -549,6 +551,15 @@ impl Process {
             }
         }
         outputs
+    }
+
+    /// The connections whose commands this turn has answered, other than by an error.
+    pub fn answered(&self) -> impl Iterator<Item = StreamId> {
+        self.effects.iter().filter_map(|effect| match effect {
+            Effect::Reply { reply: Reply::Error(_), .. } => None,
+            Effect::Reply { client, .. } => self.by_client.get(client).copied(),
+            _ => None,
+        })
     }
 
     /// Whether it was asked to stop and may, or must by `now`.

@@ -53,6 +53,7 @@ fn settings(random: &mut Xoshiro256PlusPlus) -> Settings {
     }
     settings.expiry = pick(&[0, 1]);
     settings.move_pc = pick(&[0, 0, 2, 10]);
+    settings.readers = pick(&[0, 0, 1, 3]);
     settings.snapshot_kib = pick(&[0, 1, 4, 16, 64]);
     let minutes = pick(&[10, 20, 60]);
     if random.random_range(0..LONG_IN) == 0 {
@@ -102,6 +103,7 @@ impl Plan<'_> {
                 | Kind::MetaStale
                 | Kind::SegmentCut => 2,
                 Kind::Suspend => 1,
+                Kind::Isolate => 2,
                 _ => self.random.random_range(1..=1 + self.settings.chaos_ms.min(5000) / 600),
             };
             for _ in 0..times {
@@ -226,7 +228,14 @@ impl Plan<'_> {
                 self.push(at, kind, mask, 0, 0);
                 self.push(later, Kind::Heal, 0, 0, 0);
             }
-            Kind::Bridge | Kind::Isolate => {
+            Kind::Isolate => {
+                // Mostly the leader, and until the others have long had another: in between it may
+                // tell what is no longer true.
+                let victim = if self.below(4) > 0 { 0 } else { server };
+                self.push(at, kind, victim, 0, 0);
+                self.push(later + 2 * self.settings.election_max_ms, Kind::Heal, 0, 0, 0);
+            }
+            Kind::Bridge => {
                 let victim = self.victim();
                 self.push(at, kind, victim, 0, 0);
                 self.push(later, Kind::Heal, 0, 0, 0);

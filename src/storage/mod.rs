@@ -48,6 +48,7 @@ use bytes::Bytes;
 use crate::config::SyncMode;
 use crate::limits;
 use crate::proto::entry::{LogWrite, Recovered};
+use crate::testing::{Mutation, is_on};
 use crate::types::{
     Boot, ClusterId, Identity, Incarnation, LogIndex, Nonce, Room, ServerId, SnapshotId,
     SnapshotKind, WalSeq,
@@ -137,7 +138,9 @@ impl Storage {
             recovery::recover(disk_mut, &log, names, owner, meta.boot, segment_bytes, &shelf)?;
         shelf.put_aside(disk_mut)?;
         meta.boot = meta.boot.next();
-        meta.replace(disk_mut, &options.dir)?;
+        if !is_on(Mutation::BootNotSaved) || meta.boot == Boot::ZERO.next() {
+            meta.replace(disk_mut, &options.dir)?;
+        }
         let identity = Identity {
             cluster: meta.cluster,
             server: meta.server,

@@ -147,7 +147,8 @@ impl Replay {
         Ok(())
     }
 
-    fn apply(&mut self, body: Body) -> Result<(), String> {
+    /// Takes a record in, or says why it does not follow on those before.
+    pub fn apply(&mut self, body: Body) -> Result<(), String> {
         match body {
             Body::Entry(entry) => self.append(entry),
             Body::Truncation(from) => self.truncate(from),

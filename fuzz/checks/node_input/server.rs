@@ -10,15 +10,16 @@ use bytes::Bytes;
 use raftkv::config::Config;
 use raftkv::limits;
 use raftkv::node::{ClientInfo, Effect, Input, Node, Requests, Role, Status};
+use raftkv::proto::batch::Batch;
 use raftkv::proto::entry::{EntryKind, Recovered};
 use raftkv::proto::hello::Hello;
-use raftkv::proto::message::{AppendOutcome, Message, Packet};
+use raftkv::proto::message::{AppendOutcome, BatchId, Message, Packet};
 use raftkv::proto::peer_message;
 use raftkv::proto::reply::Reply;
 use raftkv::proto::resp::{Decoded, RequestDecoder};
 use raftkv::types::{
-    Boot, ClientId, ClusterId, Identity, Incarnation, Instant, LogIndex, Nonce, ServerId, Term,
-    WalSeq, WallClock,
+    BatchSeq, Boot, ClientId, ClusterId, Identity, Incarnation, Instant, LogIndex, Nonce, ServerId,
+    Term, WalSeq, WallClock,
 };
 
 use super::commands;
@@ -56,6 +57,10 @@ pub struct Server {
     clients: Vec<Option<Client>>,
     generation: u32,
     last_seq: WalSeq,
+    /// Promises that left in this turn: votes, and read indices.
+    left: (usize, usize),
+    /// The numbers of its own batches that were sent or appended.
+    numbered: BTreeSet<BatchSeq>,
     before: Status,
     /// Whom it promised its vote, in all its lives.
     votes: BTreeMap<Term, ServerId>,
@@ -90,6 +95,8 @@ impl Server {
             clients: (0..CLIENTS).map(|_| None).collect(),
             generation: 0,
             last_seq: WalSeq::ZERO,
+            left: (0, 0),
+            numbered: BTreeSet::new(),
             before,
             votes: BTreeMap::new(),
             effects: Vec::new(),
@@ -125,7 +132,11 @@ impl Server {
     }
 
     pub fn end_turn(&mut self, now: Instant) {
+        self.left = (0, 0);
         self.handle(now, Input::EndOfTurn);
+        let (votes, reads) = self.left;
+        assert!(votes <= limits::WITHHELD_MESSAGES, "bounded: withheld messages");
+        assert!(reads <= limits::LEADER_READ_REQUESTS, "bounded: read requests");
     }
 
     /// Gives it the ticks that it wants, until it wants none for now.
@@ -221,6 +232,24 @@ impl Server {
         }
     }
 
+    /// One client sends a write in each turn, for as long as its socket is read.
+    pub fn flood_commands(&mut self, now: Instant) {
+        self.connect(now, 0);
+        self.numbered.clear();
+        let mut turns = 0;
+        while self.node.accepts_requests() {
+            turns += 1;
+            assert!(turns <= 2 * limits::GATEWAY_WINDOW_BATCHES + 1, "bounded: waiting batches");
+            let mut requests = Requests::default();
+            let client = self.clients[0].as_mut().expect("it connected");
+            client.read(b"INCR n\r\n", &mut requests);
+            self.handle(now, Input::Requests { batch: requests });
+            self.end_turn(now);
+        }
+        let numbered = self.numbered.len();
+        assert!(numbered <= limits::GATEWAY_WINDOW_BATCHES, "bounded: {numbered} batches");
+    }
+
     /// Whether every command that was sent on a standing connection has its reply.
     pub fn has_answered_all(&self) -> bool {
         let mut clients = self.clients.iter().flatten();
@@ -254,9 +283,8 @@ impl Server {
                     assert_eq!(seq, self.last_seq.next(), "a write's number is never reused");
                     assert!(!write.is_empty(), "nothing is written for nothing");
                     self.last_seq = seq;
-                    for entry in write.entries.iter().filter(|e| e.kind == EntryKind::Batch) {
-                        remember(&mut self.batches, &entry.payload);
-                    }
+                    let batches = write.entries.iter().filter(|e| e.kind == EntryKind::Batch);
+                    batches.for_each(|entry| self.remember(&entry.payload));
                     self.disk.take(seq, write);
                 }
                 Effect::Send { packet } => {
@@ -295,8 +323,11 @@ impl Server {
             Message::Vote(vote) if vote.granted && !vote.pre_vote => {
                 assert_eq!(own_vote, (vote.term, Some(to)), "durable-before-ack: vote");
                 self.vote(vote.term, to);
+                self.left.0 += 1;
             }
+            Message::ReadIndexResponse { .. } => self.left.1 += 1,
             Message::Vote(vote) if !vote.pre_vote => {
+                self.left.0 += 1;
                 assert!(state.current_term >= vote.term, "durable-before-ack: a vote's term");
             }
             Message::AppendEntries(request) => {
@@ -320,7 +351,7 @@ impl Server {
             }
             Message::Forward { batch } => {
                 assert!(batch.len() <= limits::BATCH_BYTES, "bounded: a batch's bytes");
-                remember(&mut self.batches, batch);
+                self.remember(batch);
             }
             _ => {}
         }
@@ -350,6 +381,19 @@ impl Server {
         assert!(!client.is_closing, "nothing follows on the close");
         client.replied += 1;
         assert!(client.replied <= client.sent, "exactly-once: one reply to a command");
+    }
+
+    /// A batch that an honest leader may append, or append again.
+    fn remember(&mut self, payload: &Bytes) {
+        let own = Batch::decode(payload).map(|batch| batch.id);
+        let is_own = |id: &BatchId| id.gateway.server == self.id && id.epoch == self.disk.boot;
+        self.numbered.extend(own.filter(is_own).map(|id| id.seq));
+        if !self.batches.contains(payload) {
+            if self.batches.len() == BATCHES {
+                self.batches.remove(0);
+            }
+            self.batches.push(payload.clone());
+        }
     }
 
     fn client(&mut self, id: ClientId) -> Option<&mut Client> {
@@ -393,15 +437,6 @@ impl Client {
 fn error_text(reply: &Reply) -> String {
     let Reply::Error(text) = reply else { panic!("decoders refuse with errors") };
     text.to_string()
-}
-
-fn remember(batches: &mut Vec<Bytes>, payload: &Bytes) {
-    if !batches.contains(payload) {
-        if batches.len() == BATCHES {
-            batches.remove(0);
-        }
-        batches.push(payload.clone());
-    }
 }
 
 fn start(id: ServerId, config: &Config, disk: &mut Disk, now: Instant) -> Node {

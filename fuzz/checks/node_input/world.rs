@@ -10,10 +10,11 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use raftkv::config::{Config, NodeConfig, Overrides};
+use raftkv::limits;
 use raftkv::node::{Input, Role};
 use raftkv::proto::entry::EntryKind;
 use raftkv::proto::hello::{Hello, HelloRefused, Refusal};
-use raftkv::proto::message::{Message, Packet};
+use raftkv::proto::message::{Message, Packet, ReadId, RequestVote};
 use raftkv::proto::peer_message;
 use raftkv::types::{
     Boot, ClusterId, Incarnation, Instant, LogIndex, Nonce, Room, ServerId, Term, WallClock,
@@ -29,13 +30,20 @@ const WAITING: usize = 128;
 /// Rounds of good weather that heal everything; an election takes some ten.
 const HEALING_ROUNDS: usize = 3000;
 const NAME: &str = "main";
+/// The step that is a flood, and the byte behind it. A flood takes as long as many inputs without
+/// one, so it has to be meant, and comes once.
+pub const FLOOD: u8 = 0xf1;
 
 macro_rules! steps {
     ($($(#[$doc:meta])* $step:ident),* $(,)?) => {
         /// What can happen next; in an input each is its number in this list.
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
         #[repr(u8)]
-        pub enum Step { $($(#[$doc])* $step),* }
+        pub enum Step {
+            $($(#[$doc])* $step,)*
+            /// More of one thing in one turn than may wait.
+            Flood = FLOOD,
+        }
         const ALL: &[Step] = &[$(Step::$step),*];
     };
 }
@@ -89,6 +97,7 @@ pub struct World {
     now: Instant,
     mail: Vec<Packet>,
     is_hostile: bool,
+    is_flooded: bool,
     /// Who led in which term.
     leaders: BTreeMap<Term, ServerId>,
     /// What was applied at each index.
@@ -112,6 +121,7 @@ impl World {
             now,
             mail: Vec::new(),
             is_hostile,
+            is_flooded: false,
             leaders: BTreeMap::new(),
             applied: Vec::new(),
             checked: vec![LogIndex::ZERO; real as usize],
@@ -133,7 +143,10 @@ impl World {
 
     /// The next byte says what happens, the ones behind it to whom and how.
     pub fn step(&mut self, reader: &mut Reader<'_>) {
-        let step = ALL[reader.below(ALL.len())];
+        let step = match reader.byte() {
+            FLOOD => Step::Flood,
+            choice => ALL[usize::from(choice) % ALL.len()],
+        };
         let at = if self.servers.len() > 1 { reader.below(self.servers.len()) } else { 0 };
         let now = self.now;
         match step {
@@ -169,6 +182,11 @@ impl World {
                 self.servers[at].handle(now, Input::Stop);
             }
             Step::Misdirect => self.misdirect(at, reader),
+            Step::Flood => {
+                if self.is_hostile && !self.is_flooded && reader.byte() == FLOOD {
+                    self.flood(reader);
+                }
+            }
             Step::Forge | Step::Append | Step::Hello | Step::Raw => {
                 if self.is_hostile {
                     self.forge(step, reader);
@@ -351,6 +369,30 @@ impl World {
                 self.hear(from, message);
             }
         }
+    }
+
+    /// What is over a bound is dropped, or not taken any more; see `limits.rs` at each.
+    fn flood(&mut self, reader: &mut Reader<'_>) {
+        self.is_flooded = true;
+        let from = ServerId(2 + reader.below(4) as u64);
+        let (now, raft) = (self.now, self.servers[0].node.raft());
+        let question = RequestVote {
+            term: raft.current_term().next(),
+            pre_vote: false,
+            transfer: false,
+            bootstrap: raft.membership().is_empty(),
+            last_log_index: raft.log().last_index(),
+            last_log_term: raft.log().last_term(),
+        };
+        match reader.below(3) {
+            0 => return self.servers[0].flood_commands(now),
+            1 => (0..2 * limits::WITHHELD_MESSAGES)
+                .for_each(|_| self.hear(from, Message::RequestVote(question))),
+            _ => (0..2 * limits::LEADER_READ_REQUESTS as u64).for_each(|number| {
+                self.hear(from, Message::ReadIndex { id: ReadId { boot: Boot(1), number } });
+            }),
+        }
+        self.servers[0].end_turn(now);
     }
 
     fn forge_hello(&mut self, reader: &mut Reader<'_>, from: ServerId) {
