@@ -63,6 +63,7 @@ pub(super) struct Recorder {
     /// How much earlier a key may expire than its writer's clock says; nothing: not checked.
     pub expiry_slack: Option<Duration>,
     kept: Option<Vec<Value>>,
+    pub invoked: u64,
     pub answered: u64,
     pub refused: u64,
     pub in_doubt: u64,
@@ -77,6 +78,7 @@ impl Recorder {
             expiring: BTreeMap::new(),
             expiry_slack,
             kept: None,
+            invoked: 0,
             answered: 0,
             refused: 0,
             in_doubt: 0,
@@ -106,6 +108,7 @@ impl Recorder {
             let command = Command::from_words(&borrowed).expect("clients say what is modelled");
             self.history.invoke(ClientId(connection), us(now), command)
         });
+        self.invoked += 1;
         Operation { words, connection, invoked: now, recorded }
     }
 
@@ -217,7 +220,7 @@ impl Recorder {
     /// Linearizable: every history is. A search that runs out of steps has not shown it.
     pub fn check_linearizable(&self) {
         if let Err(failure) = linearizability::check(&self.history, STEPS) {
-            panic!("linearizable: {failure}");
+            panic!("{failure}");
         }
     }
 

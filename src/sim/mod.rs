@@ -25,5 +25,5 @@ pub mod swarm;
 mod traffic;
 mod world;
 
-pub use run::{Failure, Outcome, STRIKES, run, run_seed, tell};
+pub use run::{Failure, INVARIANTS, Outcome, STRIKES, run, run_seed, tell};
 pub use world::World;

@@ -57,13 +57,46 @@ pub struct Outcome {
     pub committed: u64,
 }
 
+/// The invariants of design page 5, by the names that assertions begin with.
+pub const INVARIANTS: &[&str] = &[
+    "bounded",
+    "convergence",
+    "durable-before-ack",
+    "election-safety",
+    "exactly-once",
+    "fail-stop",
+    "hard-state",
+    "leader-completeness",
+    "linearizable",
+    "log-matching",
+    "monotone",
+    "one-change",
+    "reproducible",
+    "state-machine-safety",
+];
+
 /// What a bad run has shown.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Failure {
+    /// What does not hold: one of [`INVARIANTS`]; `undecided` for a history that the checker could
+    /// not decide; the place in the source for any other assertion, the node's own among them.
+    pub invariant: String,
     /// The assertion, its invariant's name first.
     pub what: String,
     /// Where it stands in the source.
     pub at: String,
+}
+
+impl Failure {
+    fn new(what: &str, at: String) -> Failure {
+        let (name, rest) = what.split_once(": ").unwrap_or((what, ""));
+        let invariant = match name {
+            "linearizable" if rest.starts_with("undecided") => "undecided",
+            name if INVARIANTS.contains(&name) => name,
+            _ => at.as_str(),
+        };
+        Failure { invariant: invariant.to_owned(), what: what.to_owned(), at }
+    }
 }
 
 thread_local! {
@@ -108,7 +141,7 @@ fn attempt(script: &Script, tells: bool) -> (Result<Outcome, Failure>, Story) {
         (Err(payload), _) => {
             let text = payload.downcast_ref::<String>().map(String::as_str);
             let text = text.or_else(|| payload.downcast_ref::<&str>().copied());
-            Err(Failure { what: text.unwrap_or("a panic without words").to_owned(), at })
+            Err(Failure::new(text.unwrap_or("a panic without words"), at))
         }
     };
     // What a failed assertion has left behind may not be fit to be taken apart.

@@ -79,6 +79,8 @@ settings! {
     skew_ppm = 0,
     /// Commands that a client sends at once at most.
     pipeline = 4,
+    /// Commands that the clients send in all (0: as many as they like).
+    commands = 0,
     /// How long a client thinks at most, in milliseconds.
     think_ms = 20,
     /// Keys that the clients share.
