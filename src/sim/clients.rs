@@ -22,18 +22,27 @@ use crate::types::{Instant, ServerId};
 /// The words of one command.
 pub(super) type Words = Vec<Vec<u8>>;
 
-/// How long the clients stay with the same keys, in milliseconds of a run without suspension: the
-/// search through what is in doubt grows with the history of a key.
+/// How long the clients stay with the same keys at least, in milliseconds of a run without
+/// suspension: the search through what is in doubt grows with the history of a key.
 const GENERATION_MS: u64 = 200;
 
-/// Generations of keys in one run at most.
+/// Generations of keys in one run at most: in a long one each lasts for longer.
 const GENERATIONS: u64 = 40;
+
+/// How long a generation of keys lasts, in milliseconds.
+fn generation_ms(settings: &Settings) -> u64 {
+    GENERATION_MS.max(settings.chaos_ms / GENERATIONS)
+}
+
+/// The last generation of keys.
+fn last_generation(settings: &Settings) -> u64 {
+    (settings.chaos_ms / generation_ms(settings)).min(GENERATIONS - 1)
+}
 
 /// Which generation of keys the clients use.
 fn generation(awake: Duration, settings: &Settings) -> u64 {
     let passed = awake.as_millis() as u64;
-    let last = (settings.chaos_ms / GENERATION_MS).min(GENERATIONS - 1);
-    (passed / GENERATION_MS).min(last)
+    (passed / generation_ms(settings)).min(last_generation(settings))
 }
 
 fn shared_key(place: u64, generation: u64) -> Vec<u8> {
@@ -42,7 +51,7 @@ fn shared_key(place: u64, generation: u64) -> Vec<u8> {
 
 /// Every key that clients share and the checkers judge.
 pub(super) fn shared_keys(settings: &Settings) -> Vec<Vec<u8>> {
-    let last = (settings.chaos_ms / GENERATION_MS).min(GENERATIONS - 1);
+    let last = last_generation(settings);
     let keys = |generation| (0..settings.keys).map(move |place| shared_key(place, generation));
     (0..=last).flat_map(keys).collect()
 }
@@ -206,7 +215,8 @@ impl Client {
             }
             92..94 => vec![word("STRLEN"), word("blob")],
             94..97 if settings.expiry > 0 => {
-                let ms = self.random.random_range(20..1500u64).to_string().into_bytes();
+                let most = 1500.max(settings.think_ms * 20);
+                let ms = self.random.random_range(20..most).to_string().into_bytes();
                 let key = format!("x{}", self.number).into_bytes();
                 vec![word("SET"), key, self.value(), word("PX"), ms]
             }

@@ -46,7 +46,23 @@ fn settings(random: &mut Xoshiro256PlusPlus) -> Settings {
     settings.value_bytes = pick(&[8, 8, 300, 6000, 30_000]);
     settings.expiry = pick(&[0, 1]);
     settings.move_pc = pick(&[0, 0, 2, 10]);
+    if random.random_range(0..QUIET) == 0 {
+        be_quiet(&mut settings, random);
+    }
     settings
+}
+
+/// One seed in so many lasts for minutes, with clients that are slow and faults that are rare:
+/// timers, expiry and clocks that drift want time more than events.
+const QUIET: u32 = 16;
+
+fn be_quiet(settings: &mut Settings, random: &mut Xoshiro256PlusPlus) {
+    let mut pick = |from: &[u64]| from[random.random_range(0..from.len())];
+    settings.chaos_ms = pick(&[60_000, 180_000, 600_000]);
+    settings.think_ms = pick(&[300, 1000, 5000]);
+    settings.pipeline = pick(&[1, 4]);
+    (settings.election_min_ms, settings.election_max_ms, settings.heartbeat_ms) =
+        [(150, 300, 50), (300, 900, 100), (1000, 2000, 200)][pick(&[0, 1, 2]) as usize];
 }
 
 /// Faults as they are drawn.
@@ -65,7 +81,7 @@ impl Plan<'_> {
             let times = match kind {
                 Kind::Wipe | Kind::OldCopy | Kind::Rot | Kind::Misdirected | Kind::Stale => 2,
                 Kind::Suspend => 1,
-                _ => self.random.random_range(1..=1 + self.settings.chaos_ms / 600),
+                _ => self.random.random_range(1..=1 + self.settings.chaos_ms.min(5000) / 600),
             };
             for _ in 0..times {
                 self.add(kind);
@@ -96,7 +112,8 @@ impl Plan<'_> {
     fn add(&mut self, kind: Kind) {
         let at = self.below(self.settings.chaos_ms);
         // Some last for longer than the kernel keeps a silent connection.
-        let lasts = if self.below(4) == 0 { 4000 } else { 1000 };
+        let long = 4000.max(self.settings.chaos_ms / 20);
+        let lasts = if self.below(4) == 0 { long } else { 1000 };
         let later = at + 10 + self.below(lasts);
         let server = self.server();
         match kind {
