@@ -6,6 +6,7 @@
 
 use super::node::Node;
 use crate::proto::hello::{Hello, HelloRefused, Refusal, Role};
+use crate::testing::{Mark, Mutation, is_on, reached};
 use crate::types::{Identity, Incarnation, Instant, ServerId};
 
 /// A hello that is in order.
@@ -43,7 +44,9 @@ impl Node {
         let member = self.raft.membership().member(peer);
         if let Some(known) = member.map(|member| member.incarnation)
             && known != incarnation
+            && !is_on(Mutation::LostDiskTakesPart)
         {
+            reached(Mark::LostDiskTold);
             let text = format!(
                 "server {peer} is a member on data directory {known}, not on {incarnation}: it \
                  lost its disk, or was given another one, and must be admitted again"
@@ -62,7 +65,8 @@ impl Node {
         let is_old = known.is_some_and(|known| {
             hello.boot < known.boot || (hello.boot == known.boot && hello.nonce != known.nonce)
         });
-        if is_old {
+        if is_old && !is_on(Mutation::AcceptsOldCopy) {
+            reached(Mark::OldCopyTold);
             let text = format!(
                 "server {peer} has run on a later state of data directory {incarnation} than boot \
                  {}: this is an old copy of it, and must be admitted again",
@@ -98,7 +102,8 @@ impl Node {
             return refused(Refusal::Sender, text);
         }
         let expected = hello.receiver_incarnation;
-        if expected != Incarnation::ZERO && expected != own.incarnation {
+        let is_other = expected != Incarnation::ZERO && expected != own.incarnation;
+        if is_other && !is_on(Mutation::LostDiskTakesPart) {
             let text = format!(
                 "server {} knows this server on data directory {expected}, not on {}",
                 hello.sender, own.incarnation

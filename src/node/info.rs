@@ -164,6 +164,7 @@ impl Node {
             ("raft_staleness_ms", self.raft.staleness(now).as_millis().to_string()),
             ("raft_storage", self.facts.storage_engine.to_owned()),
             ("raft_misdirected_messages", self.counters.misdirected.to_string()),
+            ("raft_refused_messages", self.raft.refused_messages().to_string()),
             ("raft_malformed_batches", self.counters.malformed.to_string()),
             ("raft_peer_rejects", self.facts.peer_rejects.to_string()),
             ("raft_recovering_reason", self.recovering_reason().unwrap_or("-").to_owned()),

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 
 use crate::limits;
+use crate::testing::{Mark, reached};
 use crate::types::{Instant, LogIndex, ReadRound};
 
 /// How entries are sent.
@@ -57,15 +58,23 @@ impl Progress {
         }
     }
 
+    /// Messages with entries that are under way, and their bytes.
+    pub fn under_way(&self) -> (usize, usize) {
+        (self.in_flight.len(), self.in_flight_bytes)
+    }
+
     /// Whether entries may be sent now.
     pub fn is_open(&self) -> bool {
         match self.mode {
             Mode::Probe { waiting } => !waiting,
-            Mode::Replicate => {
-                self.in_flight.len() < limits::PEER_WINDOW_MESSAGES
-                    && self.in_flight_bytes < limits::PEER_WINDOW_BYTES
-            }
+            Mode::Replicate => !self.is_full(),
         }
+    }
+
+    /// Whether as much is under way as may be.
+    pub fn is_full(&self) -> bool {
+        self.in_flight.len() >= limits::PEER_WINDOW_MESSAGES
+            || self.in_flight_bytes >= limits::PEER_WINDOW_BYTES
     }
 
     /// Entries up to `last_index`, of `bytes`, are now under way.
@@ -108,6 +117,7 @@ impl Progress {
     /// than the last is not.
     pub fn conflicted(&mut self, rejected_index: LogIndex, possible_match: LogIndex) -> bool {
         let is_stale = rejected_index <= self.match_index || rejected_index >= self.next_index;
+        reached(if is_stale { Mark::ConflictStale } else { Mark::ConflictHint });
         if is_stale {
             return false;
         }

@@ -35,6 +35,7 @@ use std::path::{Path, PathBuf};
 use crate::config::SyncMode;
 use crate::limits;
 use crate::proto::entry::{LogWrite, Recovered};
+use crate::testing::{Mutation, is_on};
 use crate::types::{Boot, ClusterId, Identity, Incarnation, Nonce, Room, ServerId, WalSeq};
 
 use ahead::Ahead;
@@ -112,7 +113,9 @@ impl Storage {
         let segment_bytes = segment_size(options.segment_bytes);
         let mut found = recovery::recover(disk_mut, &log, names, owner, meta.boot, segment_bytes)?;
         meta.boot = meta.boot.next();
-        meta.replace(disk_mut, &options.dir)?;
+        if !is_on(Mutation::BootNotSaved) || meta.boot == Boot::ZERO.next() {
+            meta.replace(disk_mut, &options.dir)?;
+        }
         let identity = Identity {
             cluster: meta.cluster,
             server: meta.server,
@@ -152,6 +155,10 @@ impl Storage {
     /// # Errors
     /// Final: see [`StorageError`].
     pub fn submit(&mut self) -> Result<(), StorageError> {
+        // Found behind the turn's completions, an error must still end it before anything is sent.
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
         self.writer.submit(&mut *self.disk)
     }
 

@@ -15,6 +15,7 @@ use super::segment::{FIRST_RECORD, Segment};
 use crate::limits;
 use crate::proto::entry::{HardState, LogWrite};
 use crate::proto::record::{self, Body, HEADER_BYTES, Record};
+use crate::testing::{Mark, Mutation, is_on, reached};
 use crate::types::{Boot, Room, Term, WalSeq};
 
 /// Bytes at the end of every segment that only the record that ends it and a seal may use.
@@ -211,7 +212,9 @@ impl Writer {
         for Done { token, result } in done.drain(..) {
             match token {
                 Token::Log => {
-                    result?;
+                    if !is_on(Mutation::IgnoresSyncError) {
+                        result?;
+                    }
                     match self.under_way.take().expect("only a write that is under way ends") {
                         UnderWay::Log(seq) => through = Some(seq),
                         UnderWay::Continues => self.enter_next(disk),
@@ -231,6 +234,7 @@ impl Writer {
     }
 
     fn enter_next(&mut self, disk: &mut dyn Disk) {
+        reached(Mark::SegmentRolled);
         let next = self.ahead.take_ready();
         disk.close(self.current.file);
         self.current = next;
@@ -245,12 +249,14 @@ impl Writer {
         }
         if self.owed && self.under_way.is_none() {
             // Something gathered fits neither this segment nor the next, whatever they have left.
+            reached(Mark::RoomExhausted);
             return Room::Exhausted;
         }
         let promised = self.current.promised.saturating_sub(self.position);
         let left = (promised + self.ahead.promised()).saturating_sub(self.gathered_bytes);
         let segment = self.ahead.segment_bytes();
         if left < limits::LOG_EXHAUSTED_BYTES.min(segment / 8) {
+            reached(Mark::RoomExhausted);
             Room::Exhausted
         } else if left < limits::LOG_SCARCE_BYTES.min(segment / 2) {
             Room::Scarce
