@@ -34,5 +34,5 @@ mod turns;
 mod world;
 
 pub use cluster::{Cluster, Connection};
-pub use run::{Failure, Outcome, STRIKES, run, run_seed, tell};
+pub use run::{Failure, INVARIANTS, Outcome, STRIKES, run, run_seed, tell};
 pub use world::World;

@@ -24,7 +24,9 @@ impl World {
     /// A client's next step: a connection where it has none, else a pipeline.
     pub(super) fn client_acts(&mut self, number: usize) {
         let client = &self.clients[number];
-        if self.is_healing || client.is_waiting() || client.told.is_some() {
+        let bound = self.script.settings.commands;
+        let has_said_all = bound > 0 && self.recorder.invoked >= bound;
+        if self.is_healing || has_said_all || client.is_waiting() || client.told.is_some() {
             return;
         }
         if self.sleeps_until > self.now {

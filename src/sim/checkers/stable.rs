@@ -19,6 +19,8 @@ use crate::types::{LogIndex, ServerId, Term};
 /// The log on one disk's stable media, read as far as it goes, and further each time.
 pub(super) struct StableLog {
     segment: u64,
+    /// The segment's file, once its name was found: looking for it costs more than reading on.
+    inode: Option<usize>,
     position: usize,
     pending: Vec<Body>,
     marks: Vec<Mark>,
@@ -31,6 +33,7 @@ impl StableLog {
     pub fn new() -> StableLog {
         StableLog {
             segment: 1,
+            inode: None,
             position: FIRST_RECORD as usize,
             pending: Vec::new(),
             marks: Vec::new(),
@@ -42,9 +45,14 @@ impl StableLog {
     /// Reads on, and calls each entry that was not there before.
     pub fn read_on(&mut self, media: &Media, mut seen: impl FnMut(LogIndex, Mark)) {
         loop {
-            let path = segment::path(Path::new(LOG), self.segment);
-            let Some(inode) = media.stable_names.get(&path) else { return };
-            let bytes = &media.inodes[*inode].stable;
+            let number = self.segment;
+            let find = || {
+                let path = segment::path(Path::new(LOG), number);
+                media.stable_names.get(&path).copied()
+            };
+            self.inode = self.inode.or_else(find);
+            let Some(inode) = self.inode else { return };
+            let bytes = &media.inodes[inode].stable;
             let Some(salt) = bytes.get(48..56) else { return };
             let salt = u64::from_le_bytes(salt.try_into().expect("eight bytes"));
             let key = SegmentKey { number: self.segment, salt };
@@ -82,6 +90,7 @@ impl StableLog {
             }
             Body::Continues => {
                 self.segment += 1;
+                self.inode = None;
                 self.position = FIRST_RECORD as usize;
                 1
             }
