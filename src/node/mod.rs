@@ -4,8 +4,8 @@
 //! with the end of a turn, `pipeline` (requests come in), `gateway`, `reads` and `held` (they
 //! wait), `apply` (they take effect), `clients` (they are answered), `connection` and `info` (what
 //! a node answers by itself), `snapshots` with `verify` (what replaces the log), `handshake` (who
-//! may connect). Drivers stand around it, the poll loop and the tests' cluster in memory, and none
-//! of them decides anything.
+//! may connect). Drivers stand around it, the poll loop and the simulator, and neither of them
+//! decides anything.
 
 mod apply;
 mod clients;

@@ -119,6 +119,9 @@ pub(super) struct Client {
     /// What was given up and is sent once more, elsewhere.
     repeat: Vec<Words>,
     repeat_pc: u64,
+    /// Where a test steers by hand: what it was told and has not been asked for. Nothing that it does
+    /// is judged.
+    pub told: Option<Vec<Value>>,
     /// How often it has flooded a server, if it is deaf.
     pub floods: u32,
     /// Which server it talks to, and over what.
@@ -151,6 +154,7 @@ impl Client {
             is_new: false,
             repeat: Vec::new(),
             repeat_pc: settings.repeat_pc,
+            told: None,
             floods: 0,
             server: ServerId(1 + number as u64 % settings.nodes),
             stream: None,
@@ -223,6 +227,16 @@ impl Client {
         out.into()
     }
 
+    /// These lines of words, as bytes; for a client that a test steers.
+    pub fn lines(&self, lines: &[&str]) -> Bytes {
+        let mut out = Vec::new();
+        for line in lines {
+            let words: Words = line.split(' ').map(|word| word.as_bytes().to_vec()).collect();
+            as_array(&words, &mut out);
+        }
+        out.into()
+    }
+
     /// Whether the next pipeline has what was given up before.
     pub fn repeats(&self) -> bool {
         !self.repeat.is_empty()
@@ -272,6 +286,12 @@ impl Client {
     pub fn receive(&mut self, now: Instant, bytes: &[u8], recorder: &mut Recorder) -> bool {
         let mut rest = bytes;
         let was_waiting = self.is_waiting();
+        if let Some(told) = &mut self.told {
+            while let Some(value) = self.decoder.decode(&mut rest).expect("servers speak RESP") {
+                told.push(value);
+            }
+            return false;
+        }
         while let Some(value) = self.decoder.decode(&mut rest).expect("servers speak RESP") {
             let operation = self.outstanding.pop_front();
             let operation = operation.expect("exactly-once: a reply that nobody asked for");

@@ -31,7 +31,7 @@
 //! 9. **Within reach** (`Needs::distance`): a value that the answered operation must meet is there,
 //!    or can be made before it; configurations that need fewer operations for it go first.
 //! 10. **In vain.** An unknown operation without which the next one answers and leaves the same is
-//!    left out: the same order without it is shorter.
+//!     left out: the same order without it is shorter.
 
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
@@ -56,6 +56,10 @@ pub(super) enum Outcome {
 /// States that a contradiction lists.
 const STATES: usize = 8;
 
+/// Configurations met at one answer: for each state and pending set, the sets of unknown commands
+/// and what was loose. Only ever looked up.
+type Met = HashMap<(Vec<ValueId>, Vec<u64>), Vec<(Used, Vec<Loose>)>>;
+
 /// An answer, in the order of time.
 struct Level {
     operation: usize,
@@ -63,9 +67,7 @@ struct Level {
     pending: Vec<usize>,
     /// The unknown commands as they differ here, once that was asked.
     groups: Option<Rc<Groups>>,
-    /// Configurations met here: for each state and pending set, the sets of unknown commands and
-    /// what was loose.
-    met: HashMap<(Vec<ValueId>, Vec<u64>), Vec<(Used, Vec<Loose>)>>,
+    met: Met,
 }
 
 /// A level on the path of the search, with the configurations not yet tried: the ones that need
@@ -528,12 +530,7 @@ fn levels(known: &[Known]) -> (Vec<Level>, Vec<usize>, usize) {
             pending.insert(place, next);
             next += 1;
         }
-        levels.push(Level {
-            operation,
-            pending: pending.clone(),
-            groups: None,
-            met: HashMap::new(),
-        });
+        levels.push(Level { operation, pending: pending.clone(), groups: None, met: Met::new() });
         let first = pending.remove(0);
         assert_eq!(first, operation, "pending operations stand in the order of their answers");
         free.push(slots[operation]);
