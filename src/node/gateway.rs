@@ -102,6 +102,16 @@ impl Gateway {
             && self.waiting.len() < limits::GATEWAY_WINDOW_BATCHES
     }
 
+    /// Numbered batches that are kept, and their bytes.
+    pub fn pending_held(&self) -> (usize, usize) {
+        (self.pending.len(), self.pending_bytes)
+    }
+
+    /// Batches that wait for a number, and their bytes.
+    pub fn waiting_held(&self) -> (usize, usize) {
+        (self.waiting.len(), self.waiting_bytes)
+    }
+
     /// Whether no client awaits an answer.
     pub fn is_idle(&self) -> bool {
         let is_decided = self.pending.iter().all(|pending| pending.is_given_up);

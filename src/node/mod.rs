@@ -18,6 +18,7 @@ mod input;
 #[expect(clippy::module_inception, reason = "the file holds Node and nothing else")]
 mod node;
 mod pipeline;
+mod queues;
 mod reads;
 mod requests;
 mod status;
@@ -26,5 +27,6 @@ pub use effect::Effect;
 pub use handshake::Verdict;
 pub use input::{ClientInfo, Facts, Input};
 pub use node::Node;
+pub use queues::Queue;
 pub use requests::{Request, Requests};
 pub use status::{Peer, Role, Status};

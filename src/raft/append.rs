@@ -60,7 +60,7 @@ impl Raft {
         self.leader_contact = now;
         self.leader_refuses_growth = request.refuses_growth;
         self.hurry_until = Instant::ZERO;
-        self.clock.hear(now, request.cluster_time);
+        self.clock.hear(now, request.term, request.cluster_time);
         self.reset_election_timer(now);
         self.append_from_leader(request);
     }

@@ -288,6 +288,18 @@ impl Raft {
         leading.followers.iter().map(|(id, progress)| (*id, progress.match_index)).collect()
     }
 
+    /// Messages that wait for the disk; and messages and bytes under way to the follower that has
+    /// the most.
+    pub fn held(&self) -> (usize, usize, usize) {
+        let Role::Leader(leading) = &self.role else {
+            return (self.withheld.len(), 0, 0);
+        };
+        let under_way = leading.followers.values().map(|progress| progress.under_way());
+        let most = |a: (usize, usize), b: (usize, usize)| (a.0.max(b.0), a.1.max(b.1));
+        let (messages, bytes) = under_way.reduce(most).unwrap_or_default();
+        (self.withheld.len(), messages, bytes)
+    }
+
     /// Whether a majority answered this leader, or this follower heard its leader, within an
     /// election timeout.
     pub fn is_in_touch(&self, now: Instant) -> bool {

@@ -152,6 +152,10 @@ impl Storage {
     /// # Errors
     /// Final: see [`StorageError`].
     pub fn submit(&mut self) -> Result<(), StorageError> {
+        // Found behind the turn's completions, an error must still end it before anything is sent.
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
         self.writer.submit(&mut *self.disk)
     }
 
