@@ -114,6 +114,8 @@ pub(super) struct Client {
     pub manner: Manner,
     /// It reads by the leader's lease.
     uses_lease: bool,
+    /// What it waits for begins with who it is, which no server has to have applied anything for.
+    pub introduces_itself: bool,
     /// It has not said who it is on this connection.
     is_new: bool,
     /// What was given up and is sent once more, elsewhere.
@@ -151,6 +153,7 @@ impl Client {
             number,
             manner,
             uses_lease: is_of_the_load && settings.lease > 0 && random.random_bool(0.7),
+            introduces_itself: false,
             is_new: false,
             repeat: Vec::new(),
             repeat_pc: settings.repeat_pc,
@@ -212,6 +215,7 @@ impl Client {
             introduction.extend((self.manner == Manner::Resp3).then_some("HELLO 3"));
             introduction.extend(self.uses_lease.then_some("CLIENT READMODE lease"));
         }
+        self.introduces_itself = !introduction.is_empty();
         for line in introduction {
             let words = line.split(' ').map(|word| word.as_bytes().to_vec()).collect();
             self.say(now, words, recorder, &mut out);

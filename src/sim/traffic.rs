@@ -81,7 +81,8 @@ impl World {
 
     fn client_sends(&mut self, number: usize, mut bytes: bytes::Bytes) {
         let client = &mut self.clients[number];
-        client.floor = LogIndex(self.checkers.committed());
+        let committed = LogIndex(self.checkers.committed());
+        client.floor = if client.introduces_itself { LogIndex::ZERO } else { committed };
         let (stream, pipeline) = (client.stream.expect("it was just connected"), client.pipelines);
         let timeout = Duration::from_millis(self.script.settings.client_timeout_ms);
         // Pieces arrive in turns of their own: a command then meets what came before it on its

@@ -240,7 +240,7 @@ impl Search<'_> {
 
     /// What was used of unknown commands, as far as it still matters at `level`.
     fn regroup(&mut self, level: usize, node: &mut Node) {
-        if self.classes.is_empty() {
+        if node.used.is_empty() {
             return;
         }
         let groups = self.groups(level);
@@ -303,6 +303,7 @@ impl Search<'_> {
         };
         let is_past = |operation: usize| self.problem.known[operation].answered < now;
         let groups = self.levels[level].groups.as_ref();
+        // Groups are made where something was used.
         let is_left = |class: u32| {
             let group = groups.and_then(|groups| groups.of(class));
             group.is_none_or(|(first, group)| next.used_of(first) < group.invoked.len())
@@ -417,11 +418,11 @@ impl Search<'_> {
             }
             Some(count)
         };
-        let is_left = |class: u32| {
-            let group = groups.as_ref().and_then(|groups| groups.of(class));
-            group.is_none_or(|(first, group)| {
-                group.invoked.get(node.used_of(first)).is_some_and(|invoked| *invoked < now)
-            })
+        let is_invoked = |invoked: Option<&usize>| invoked.is_some_and(|invoked| *invoked < now);
+        let is_left = |class: u32| match groups.as_ref().map(|groups| groups.of(class)) {
+            None => is_invoked(self.classes[class as usize].invoked.first()),
+            Some(None) => true,
+            Some(Some((first, group))) => is_invoked(group.invoked.get(node.used_of(first))),
         };
         self.needs.distance(*operation, &node.state, produced_in, is_left)
     }
