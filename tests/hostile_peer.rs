@@ -246,7 +246,7 @@ fn second_leader_of_a_term_is_refused_by_leader_and_follower() {
         let node = cluster.node(to).expect("alive");
         assert_eq!((node.status(), node.raft().refused_messages()), (before, 1), "{to}");
     }
-    assert_eq!(cluster.call(liar, "INCR n"), Reply::Integer(1));
+    assert_eq!(cluster.call(liar, "INCR n"), Value::Integer(1));
     cluster.converge(2 * SECOND);
 }
 

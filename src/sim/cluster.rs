@@ -129,6 +129,17 @@ impl Cluster {
         self.strike(Kind::Stop, id.0, 0, 0);
     }
 
+    /// How often what the summary calls `name` has happened.
+    pub fn struck(&self, name: &str) -> u64 {
+        self.world.strikes.get(name).copied().unwrap_or(0)
+    }
+
+    /// A bit of a server's newest snapshot flips.
+    pub fn damage_snapshot(&mut self, id: ServerId) {
+        let damaged = self.world.servers[&id].disk.with(|state| state.media.damage_snapshot());
+        assert!(damaged, "n{id} has a snapshot");
+    }
+
     /// Puts an input before the node of a server, as if its driver had it from somewhere.
     pub fn give(&mut self, id: ServerId, input: Input) {
         self.world.give(id, Mail::Forged(input));
