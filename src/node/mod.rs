@@ -4,7 +4,7 @@
 //! with the end of a turn, `pipeline` (requests come in), `gateway`, `reads` and `held` (they
 //! wait), `apply` (they take effect), `clients` (they are answered), `connection` and `info` (what
 //! a node answers by itself), `handshake` (who may connect). Drivers stand around it, the poll loop
-//! and the tests' cluster in memory, and none of them decides anything.
+//! and the simulator, and neither of them decides anything.
 
 mod apply;
 mod clients;

@@ -264,7 +264,6 @@ impl Node {
         let Packet { envelope, message } = packet;
         if !self.is_for_us(envelope) {
             self.counters.misdirected += 1;
-            reached(Mark::MailForOther);
             return;
         }
         let from = envelope.from;

@@ -1,0 +1,433 @@
+//! One server process: the unchanged `Node` and `Storage`, and what stands around them in a turn.
+//!
+//! The order of a turn is that of `loop/turn.rs` (design page 1, §5), with mail in place of sockets:
+//! peers, clients, completions, tick, requests, end of turn; then effects in list order. Called by
+//! the world. Decides nothing, and knows only its own server's clock.
+
+mod peers;
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use super::link::{Conversation, Gate, PeerLink};
+use super::network::StreamId;
+use crate::limits;
+use crate::node::{ClientInfo, Effect, Facts, Input, Node, Requests};
+use crate::proto::message::Packet;
+use crate::proto::reply::Reply;
+use crate::storage::{Storage, StorageError};
+use crate::types::{Boot, ClientId, Instant, Room, ServerId, WallClock};
+
+use peers::Dial;
+
+/// What has come for a process since its last turn.
+#[derive(Debug)]
+pub(super) enum Mail {
+    /// Somebody connected to one of its ports.
+    Accepted(StreamId, Gate),
+    /// What it dialled stands.
+    Connected(ServerId, StreamId),
+    /// What it dialled does not answer, or refuses.
+    DialFailed(ServerId),
+    Bytes(StreamId, Bytes),
+    Closed(StreamId),
+    /// A client reads no more, or reads again.
+    Stuck(StreamId),
+    Unstuck(StreamId),
+    /// A frame that went astray and comes late, or twice.
+    Copy(Bytes),
+    /// What a test puts before the node itself.
+    Forged(Input),
+    /// The disk has finished something.
+    Disk,
+    /// SIGTERM.
+    Stop,
+}
+
+/// What a process wants of its surroundings, in order.
+#[derive(Debug)]
+pub(super) enum Output {
+    Dial(ServerId),
+    Send(StreamId, Bytes),
+    /// The same, with a hello at the beginning.
+    Greet(StreamId, Bytes),
+    Close(StreamId),
+}
+
+/// What became of a turn's effects.
+pub(super) struct CarriedOut {
+    pub outputs: Vec<Output>,
+    /// The log write was begun; not if the process died before that.
+    pub has_submitted: bool,
+}
+
+/// A running server.
+pub(super) struct Process {
+    pub node: Node,
+    storage: Storage,
+    own: ServerId,
+    peers: BTreeMap<StreamId, PeerLink>,
+    clients: BTreeMap<StreamId, Conversation>,
+    by_client: BTreeMap<ClientId, StreamId>,
+    slots: Vec<bool>,
+    generation: u32,
+    established: BTreeMap<ServerId, StreamId>,
+    dials: BTreeMap<ServerId, Dial>,
+    lost: Vec<ServerId>,
+    gone: Vec<ClientId>,
+    requests: Requests,
+    /// What this turn wants done.
+    pub effects: Vec<Effect>,
+    outputs: Vec<Output>,
+    /// Whose processes were met, for the world to remember.
+    pub met: Vec<(ServerId, Boot)>,
+    disk_ready: bool,
+    room: Room,
+    observe_at: Instant,
+    stop: Option<Instant>,
+    /// The client that is read first in the next turn.
+    next_client: StreamId,
+    /// Bytes on a connection need not make sense: the script lets the network lose hellos.
+    network_lies: bool,
+    /// What it was struck by in this turn.
+    pub strikes: Vec<(&'static str, u64)>,
+}
+
+impl Process {
+    pub fn new(
+        own: ServerId,
+        node: Node,
+        storage: Storage,
+        now: Instant,
+        network_lies: bool,
+    ) -> Process {
+        let mut process = Process {
+            node,
+            storage,
+            own,
+            peers: BTreeMap::new(),
+            clients: BTreeMap::new(),
+            by_client: BTreeMap::new(),
+            slots: Vec::new(),
+            generation: 0,
+            established: BTreeMap::new(),
+            dials: BTreeMap::new(),
+            lost: Vec::new(),
+            gone: Vec::new(),
+            requests: Requests::default(),
+            effects: Vec::new(),
+            outputs: Vec::new(),
+            met: Vec::new(),
+            disk_ready: true,
+            room: Room::Ample,
+            observe_at: now,
+            stop: None,
+            next_client: StreamId(0),
+            network_lies,
+            strikes: Vec::new(),
+        };
+        process.update_dials();
+        process
+    }
+
+    /// Steps 1 to 5 of a turn; its effects are left in [`Process::effects`].
+    ///
+    /// # Errors
+    /// The disk's: the process ends.
+    pub fn take_turn(
+        &mut self,
+        now: Instant,
+        wall: WallClock,
+        mail: Vec<Mail>,
+    ) -> Result<(), StorageError> {
+        for peer in std::mem::take(&mut self.lost) {
+            self.handle(now, Input::PeerDown { peer });
+        }
+        for one in mail {
+            self.open(now, one)?;
+        }
+        if self.node.accepts_requests() {
+            self.read_clients();
+        }
+        self.complete_writes(now)?;
+        self.tick(now, wall);
+        if !self.requests.is_empty() {
+            let batch = std::mem::take(&mut self.requests);
+            self.handle(now, Input::Requests { batch });
+        }
+        for client in std::mem::take(&mut self.gone) {
+            self.slots[client.slot as usize] = false;
+            self.handle(now, Input::ClientGone { client });
+        }
+        self.handle(now, Input::EndOfTurn);
+        Ok(())
+    }
+
+    fn open(&mut self, now: Instant, mail: Mail) -> Result<(), StorageError> {
+        match mail {
+            Mail::Accepted(stream, Gate::Peer) => {
+                self.peers.insert(stream, PeerLink::new(None, now));
+            }
+            Mail::Accepted(stream, Gate::Client) => self.admit_client(now, stream),
+            Mail::Connected(peer, stream) => self.connected(now, peer, stream),
+            Mail::DialFailed(peer) => self.dial_failed(now, peer),
+            Mail::Bytes(stream, bytes) if self.peers.contains_key(&stream) => {
+                self.read_peer(now, stream, &bytes)?;
+            }
+            Mail::Bytes(stream, bytes) => {
+                if let Some(client) = self.clients.get_mut(&stream) {
+                    client.unread.extend_from_slice(&bytes);
+                }
+            }
+            Mail::Closed(stream) => self.closed(now, stream),
+            Mail::Stuck(stream) | Mail::Unstuck(stream) => {
+                let is_stuck = matches!(mail, Mail::Stuck(_));
+                if let Some(client) = self.clients.get_mut(&stream) {
+                    client.is_stuck = is_stuck;
+                }
+            }
+            Mail::Copy(frame) => {
+                let packet = PeerLink::decode_alone(&frame);
+                if self.established.contains_key(&packet.envelope.from) {
+                    let incarnation = self.node.status().incarnation;
+                    if packet.envelope.to_incarnation != incarnation {
+                        self.strikes.push(("mail-for-another", 1));
+                    }
+                    self.handle(now, Input::Receive { packet });
+                }
+            }
+            Mail::Forged(input) => self.handle(now, input),
+            Mail::Disk => self.disk_ready = true,
+            Mail::Stop => {
+                self.stop = Some(now.after(limits::STOP_TIMEOUT));
+                self.handle(now, Input::Stop);
+            }
+        }
+        Ok(())
+    }
+
+    fn admit_client(&mut self, now: Instant, stream: StreamId) {
+        let slot = self.slots.iter().position(|used| !used).unwrap_or_else(|| {
+            self.slots.push(false);
+            self.slots.len() - 1
+        });
+        self.slots[slot] = true;
+        self.generation += 1;
+        let client = ClientId { slot: slot as u32, generation: self.generation };
+        let address = std::net::SocketAddr::from(([127, 0, 0, 1], 50_000));
+        let info = ClientInfo { id: self.generation.into(), address, local_address: address };
+        self.clients.insert(stream, Conversation::new(client));
+        self.by_client.insert(client, stream);
+        self.handle(now, Input::ClientArrived { client, info });
+    }
+
+    fn closed(&mut self, now: Instant, stream: StreamId) {
+        self.end_peer(now, stream);
+        if let Some(client) = self.clients.get_mut(&stream) {
+            client.is_closed = true;
+        }
+    }
+
+    /// Reads the clients in turn, as much as one turn takes; the next turn begins where this ends.
+    fn read_clients(&mut self) {
+        let wants_read =
+            |(id, client): (&StreamId, &Conversation)| client.wants_read().then_some(*id);
+        let behind = self.clients.range(self.next_client..).filter_map(wants_read);
+        let before = self.clients.range(..self.next_client).filter_map(wants_read);
+        let due: Vec<StreamId> = behind.chain(before).collect();
+        for id in due {
+            self.next_client = id;
+            if self.requests.bytes() >= limits::TURN_BYTES {
+                return;
+            }
+            if let Some(client) = self.clients.get_mut(&id) {
+                client.read(&mut self.requests);
+            }
+        }
+        self.next_client = StreamId(0);
+    }
+
+    fn complete_writes(&mut self, now: Instant) -> Result<(), StorageError> {
+        if std::mem::take(&mut self.disk_ready) {
+            while let Some(through) = self.storage.complete()? {
+                self.handle(now, Input::Persisted { through });
+            }
+        }
+        Ok(())
+    }
+
+    fn tick(&mut self, now: Instant, wall: WallClock) {
+        if self.observe_at <= now {
+            self.observe(now);
+        }
+        self.keep_up(now);
+        let room = self.storage.room();
+        if room != self.room {
+            self.room = room;
+            self.handle(now, Input::LogRoom { room });
+        }
+        if self.node.deadline(now) <= now {
+            self.handle(now, Input::Tick { wall });
+        }
+        let over: Vec<StreamId> =
+            self.clients.iter().filter(|(_, c)| c.is_closed).map(|(id, _)| *id).collect();
+        for stream in over {
+            self.forget_client(stream);
+        }
+    }
+
+    fn forget_client(&mut self, stream: StreamId) {
+        if let Some(client) = self.clients.remove(&stream) {
+            self.by_client.remove(&client.id);
+            self.gone.push(client.id);
+        }
+    }
+
+    fn observe(&mut self, now: Instant) {
+        self.observe_at = now.after(limits::OBSERVE_INTERVAL);
+        self.update_dials();
+        if self.room != Room::Ample {
+            self.storage.retry_room();
+            self.disk_ready = true;
+        }
+        let facts = Facts { storage_engine: self.storage.engine().0, ..Facts::default() };
+        self.handle(now, Input::Observed { facts });
+    }
+
+    /// Steps 6 and 7: the effects, one disk write, and everything that is to be sent. `frame_lost`
+    /// says of a frame whether it is never sent. The process dies behind so many of these steps, if
+    /// that is said: each effect is one, the disk write is one, each output is one.
+    ///
+    /// # Errors
+    /// The disk's: the process ends, and nothing of this turn leaves it.
+    pub fn carry_out(
+        &mut self,
+        dies_behind: Option<usize>,
+        mut frame_lost: impl FnMut(&Packet, &[u8]) -> bool,
+    ) -> Result<CarriedOut, StorageError> {
+        let mut left = dies_behind.unwrap_or(usize::MAX);
+        for effect in std::mem::take(&mut self.effects) {
+            if left == 0 {
+                return Ok(CarriedOut { outputs: Vec::new(), has_submitted: false });
+            }
+            left -= 1;
+            self.carry_out_one(effect, &mut frame_lost);
+        }
+        if left == 0 {
+            return Ok(CarriedOut { outputs: Vec::new(), has_submitted: false });
+        }
+        self.storage.submit()?;
+        let mut outputs = self.take_outputs();
+        outputs.truncate(left - 1);
+        Ok(CarriedOut { outputs, has_submitted: true })
+    }
+
+    fn carry_out_one(
+        &mut self,
+        effect: Effect,
+        frame_lost: &mut impl FnMut(&Packet, &[u8]) -> bool,
+    ) {
+        match effect {
+            Effect::Persist { seq, write } => self.storage.append(seq, &write),
+            Effect::Send { packet } => {
+                let stream = self.established.get(&packet.envelope.to);
+                let Some(link) = stream.and_then(|stream| self.peers.get_mut(stream)) else {
+                    return;
+                };
+                let start = link.out.len();
+                link.send(&packet);
+                if frame_lost(&packet, &link.out[start..]) {
+                    link.out.truncate(start);
+                }
+                assert!(link.out.len() <= limits::PEER_OUTPUT_BYTES, "bounded: peer output");
+            }
+            Effect::Reply { client, protocol, reply } => {
+                let stream = self.by_client.get(&client).copied();
+                if let Some(stream) = stream
+                    && let Some(conversation) = self.clients.get_mut(&stream)
+                    && !conversation.answer(protocol, &reply)
+                {
+                    self.strikes.push(("client-cut-off", 1));
+                    self.outputs.push(Output::Close(stream));
+                }
+            }
+            Effect::Close { client } => {
+                if let Some(stream) = self.by_client.get(&client)
+                    && let Some(conversation) = self.clients.get_mut(stream)
+                {
+                    conversation.is_closing = true;
+                }
+            }
+        }
+    }
+
+    fn take_outputs(&mut self) -> Vec<Output> {
+        let mut outputs = std::mem::take(&mut self.outputs);
+        for (stream, link) in &mut self.peers {
+            if link.out.is_empty() {
+                continue;
+            }
+            let bytes = std::mem::take(&mut link.out).into();
+            outputs.push(match std::mem::take(&mut link.greets) {
+                true => Output::Greet(*stream, bytes),
+                false => Output::Send(*stream, bytes),
+            });
+        }
+        for (stream, client) in &mut self.clients {
+            if !client.out.is_empty() && !client.is_stuck {
+                outputs.push(Output::Send(*stream, std::mem::take(&mut client.out).into()));
+            }
+            if client.is_closing && !client.is_closed {
+                client.is_closed = true;
+                outputs.push(Output::Close(*stream));
+            }
+        }
+        outputs
+    }
+
+    /// The connections whose commands this turn has answered, other than by an error.
+    pub fn answered(&self) -> impl Iterator<Item = StreamId> {
+        self.effects.iter().filter_map(|effect| match effect {
+            Effect::Reply { reply: Reply::Error(_), .. } => None,
+            Effect::Reply { client, .. } => self.by_client.get(client).copied(),
+            _ => None,
+        })
+    }
+
+    /// Whether it was asked to stop and may, or must by `now`.
+    pub fn is_over(&self, now: Instant) -> bool {
+        self.stop.is_some_and(|latest| self.node.may_exit() || latest <= now)
+    }
+
+    /// The clean end.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn close(self) -> Result<(), StorageError> {
+        self.storage.close()
+    }
+
+    /// When it wants its next turn, should no mail come.
+    pub fn deadline(&self, now: Instant) -> Instant {
+        let unread = self.clients.values().any(Conversation::wants_read);
+        if unread && self.node.accepts_requests()
+            || !self.lost.is_empty()
+            || self.clients.values().any(|client| client.is_closed)
+        {
+            return now;
+        }
+        let dials = self.dials.values().filter_map(|dial| match dial {
+            Dial { is_under_way: true, deadline, .. } => Some(*deadline),
+            Dial { stream: None, retry_at, .. } => Some(*retry_at),
+            Dial { .. } => None,
+        });
+        let links = self.peers.values().map(|link| link.deadline);
+        let own = [self.node.deadline(now), self.observe_at, self.stop.unwrap_or(Instant::NEVER)];
+        dials.chain(links).chain(own).min().unwrap_or(Instant::NEVER)
+    }
+
+    fn handle(&mut self, now: Instant, input: Input) {
+        self.node.handle(now, input, &mut self.effects);
+    }
+}
