@@ -142,6 +142,7 @@ impl Cluster {
 
     /// Puts an input before the node of a server, as if its driver had it from somewhere.
     pub fn give(&mut self, id: ServerId, input: Input) {
+        self.world.checkers.lied_to.insert(id);
         self.world.give(id, Mail::Forged(input));
     }
 
