@@ -227,8 +227,10 @@ fn commands_are_refused_while_the_state_is_loaded() {
     for number in 0..60 {
         assert_eq!(cluster.call(leader, &format!("SET key{number} {value}")), ok());
     }
+    // The snapshot that the last ones made due is taken, and then one of everything.
+    cluster.run_for(Duration::from_secs(2));
     assert_eq!(cluster.call(leader, "RAFT SNAPSHOT"), ok());
-    cluster.run_for(Duration::from_secs(1));
+    cluster.run_for(Duration::from_secs(2));
     cluster.kill(leader);
     cluster.start(leader);
     let client = cluster.connect(leader);
