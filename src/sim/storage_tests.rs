@@ -132,7 +132,9 @@ fn damage(media: &Media, model: &Model, seed: u64, random: &mut Random) -> Optio
 #[test]
 fn a_directory_with_snapshots_survives_power_cuts_at_any_moment() {
     let (mut durables, mut resets, mut replaced, mut refused, mut compacted) = (0, 0, 0, 0, 0);
-    for seed in 0..150 {
+    // More on demand.
+    let seeds = std::env::var("RAFTKV_STORAGE_SEEDS").ok().and_then(|seeds| seeds.parse().ok());
+    for seed in 0..seeds.unwrap_or(150).max(150) {
         let mut random = Random::seed_from_u64(seed);
         let disk = disk(seed);
         let mut model = Model::default();

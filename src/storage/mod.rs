@@ -176,9 +176,11 @@ impl Storage {
 
     /// What is due before the first write: a reset that the last process didn't come to is durable
     /// before anything can be acknowledged that rests on it, or else is the first thing that a full
-    /// disk takes. The filling ahead begins, and goes on with each completion.
+    /// disk takes. Files go that it didn't come to either: what is in them is in no node's memory
+    /// any more. The filling ahead begins, and goes on with each completion.
     fn begin(&mut self) -> Result<(), StorageError> {
         self.snapshots.go_on_sweeping(&mut *self.disk)?;
+        self.compact(self.snapshots.covered())?;
         self.writer.submit(&mut *self.disk)?;
         self.complete()?;
         while self.writer.is_reset_due() && self.writer.is_under_way() {
@@ -238,8 +240,9 @@ impl Storage {
         Ok(through)
     }
 
-    /// What happened to snapshots, oldest first, one at a time; to be asked after each
-    /// [`Storage::complete`], until nothing is left.
+    /// What happened to snapshots, oldest first, one at a time; to be asked in every turn behind
+    /// [`Storage::complete`], until nothing is left. (A disk may be found full before anything is
+    /// under way, and then nothing wakes the caller.)
     pub fn next_snapshot_event(&mut self) -> Option<SnapshotEvent> {
         self.snapshots.next_event()
     }

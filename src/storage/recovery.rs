@@ -11,8 +11,9 @@
 //! 1. A snapshot gets its name: its file was synced before, so a name stands for a whole file.
 //! 2. An installed one replaces the log: `Reset` is written, in the order of all log writes.
 //! 3. Segments are removed, the oldest first, each removal durable before the next: only such as
-//!    hold nothing above the older of the two kept snapshots (the only one, where there is one),
-//!    and whose successor says durably what came before it, and term and vote.
+//!    hold nothing above the older of the two kept snapshots (the only one, where there is one), or
+//!    that a durable `Reset` has made void, and whose successor says durably what came before it,
+//!    and term and vote.
 //! 4. Snapshots before the newest two are removed, in any order.
 //!
 //! So a crash leaves one of these, and each has one meaning:
@@ -27,6 +28,8 @@
 //!   entries were. Of the log behind it nothing was committed (§3.5: that would follow on the
 //!   snapshot's entry), and nothing else can become so. `Reset` is written now, as it would have
 //!   been (§7 of the paper on Raft), before anything is acknowledged.
+//! - A snapshot of a later term than the log's: the term had begun, and no vote was given in it, or
+//!   it would be in the log, durably, before it was sent.
 //! - `Reset` without its snapshot: not a crash, as it was written when that was durable.
 //! - A newest snapshot that is damaged, which is not a crash either: the one before it takes its
 //!   place if the log has all entries behind that, up to the damaged one's last entry, in its term.

@@ -487,13 +487,14 @@ fn snapshots_of_both_kinds_grow_beside_each_other_and_can_be_given_up() {
     assert!(events.contains(&SnapshotEvent::Written { kind: RECEIVED, id: received, through: 9 }));
     assert!(events.contains(&SnapshotEvent::Written { kind: OWN, id: own, through }));
     assert_eq!(snapshots(&disk).len(), 2, "{:?}", snapshots(&disk));
-    // 2. Both become durable, in any order.
-    storage.write_snapshot(RECEIVED, received, 9, received_bytes.slice(9..)).unwrap();
-    storage.finish_snapshot(RECEIVED, received, received_bytes.len() as u64).unwrap();
+    // 2. One becomes durable while the other grows.
     storage.finish_snapshot(OWN, own, own_bytes.len() as u64).unwrap();
+    storage.write_snapshot(RECEIVED, received, 9, received_bytes.slice(9..)).unwrap();
     let events = finish_all(&mut storage);
-    assert!(events.contains(&SnapshotEvent::Durable { kind: RECEIVED, id: received }));
     assert!(events.contains(&SnapshotEvent::Durable { kind: OWN, id: own }));
+    storage.finish_snapshot(RECEIVED, received, received_bytes.len() as u64).unwrap();
+    let events = finish_all(&mut storage);
+    assert_eq!(events, [SnapshotEvent::Durable { kind: RECEIVED, id: received }]);
     assert_eq!(snapshots(&disk), [path(own), path(received)]);
     // 3. One that is there already stays as it is; one that was given up leaves nothing.
     storage.write_snapshot(OWN, received, 0, Bytes::from_static(b"other bytes")).unwrap();
@@ -503,6 +504,12 @@ fn snapshots_of_both_kinds_grow_beside_each_other_and_can_be_given_up() {
     let events = finish_all(&mut storage);
     assert!(events.contains(&SnapshotEvent::Durable { kind: OWN, id: received }));
     assert_eq!(disk.image()[&path(received)], received_bytes);
+    assert_eq!(snapshots(&disk), [path(own), path(received)]);
+    // 4. One that a newer one has overtaken is not needed any more.
+    storage.write_snapshot(OWN, id(15, 1), 0, Bytes::from_static(b"late")).unwrap();
+    storage.finish_snapshot(OWN, id(15, 1), 4).unwrap();
+    let events = finish_all(&mut storage);
+    assert!(events.contains(&SnapshotEvent::Durable { kind: OWN, id: id(15, 1) }));
     assert_eq!(snapshots(&disk), [path(own), path(received)]);
     let held: Vec<(SnapshotId, u64)> = storage.snapshots().collect();
     assert_eq!(held, [(own, through), (received, received_bytes.len() as u64)]);

@@ -28,8 +28,8 @@ pub enum SnapshotEvent {
         /// The offset behind the last byte.
         through: u64,
     },
-    /// The whole snapshot is durable under its name. It may still come for one that was given up
-    /// when it was just about to.
+    /// The whole snapshot is durable under its name, or a newer one was before it came to that. It
+    /// may still be said of one that was given up just before.
     Durable {
         /// Whose work it was.
         kind: SnapshotKind,
@@ -362,6 +362,13 @@ impl Snapshots {
         let writing = self.slot(kind).writing.as_ref().expect("it was synced just now");
         let (id, length, temporary) = (writing.id, writing.written, writing.path.clone());
         assert_eq!(writing.length, Some(length), "all of it is there");
+        if self.kept.last().is_some_and(|newest| newest.id > id) {
+            // It came too late: a newer one is durable, which includes all that it does. It would
+            // be the next to go, and its name might be that of a file that is about to.
+            self.abandon(disk, kind)?;
+            self.events.push_back(SnapshotEvent::Durable { kind, id });
+            return Ok(());
+        }
         if let Some(length) = self.named(id) {
             // Two nodes' files of one state may differ in their bytes, and the one that is there
             // may be being sent to a third: it stays.
