@@ -299,9 +299,10 @@ fn read_back(world: &mut World, id: ServerId, patience: Duration) {
     commands.extend(shared_keys(&settings).into_iter().map(|key| vec![b"GET".to_vec(), key]));
     let deadline = world.now.after(patience);
     let mut replies = Vec::new();
-    // The connection may break once more: a server that was asked to stop before may stop now; and a
-    // disk that was full is asked only once a second whether it still is.
-    while replies.len() < commands.len() || is_refused_for_space(&replies[0]) {
+    // The connection may break once more: a server that was asked to stop before may stop now; a
+    // disk that was full is asked only once a second whether it still is; and a link that was cut
+    // off is taken for dead only after seconds, which may be more than the server waits.
+    while replies.len() < commands.len() || replies.iter().any(is_to_be_asked_again) {
         world.recorder.keep_replies();
         world.client_sends_commands(number, id, &commands);
         while world.clients[number].is_waiting() {
@@ -319,6 +320,9 @@ fn read_back(world: &mut World, id: ServerId, patience: Duration) {
     }
 }
 
-fn is_refused_for_space(reply: &Value) -> bool {
-    matches!(reply, Value::Error(text) if text.starts_with("MISCONF"))
+fn is_to_be_asked_again(reply: &Value) -> bool {
+    let Value::Error(text) = reply else {
+        return false;
+    };
+    ["MISCONF", "CLUSTERDOWN", "INDOUBT"].iter().any(|code| text.starts_with(code))
 }

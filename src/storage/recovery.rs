@@ -359,9 +359,6 @@ fn make_durable(
     let Some((number, start, end)) = replay.last_place else {
         return Ok(());
     };
-    if is_on(Mutation::TailNotRewritten) {
-        return Ok(());
-    }
     reached(Mark::TailRewritten);
     let segment = &segments[number];
     let start = start - start % BLOCK_BYTES as u64;

@@ -98,8 +98,6 @@ mutations! {
         "What is readable of a torn write counts.",
     TornTailStays = "torn-tail-stays":
         "A torn write is not overwritten with zeros.",
-    TailNotRewritten = "tail-not-rewritten":
-        "What a dead process had written counts without a sync.",
     IgnoresSyncError = "ignores-sync-error":
         "A failed write is taken for a good one, as a second sync would say.",
     SkipsDirectorySync = "skips-directory-sync":
