@@ -3,13 +3,16 @@
 //! Read in this order: [`membership`] (what is a majority), [`log`] (the entries), [`durability`]
 //! (which of them are on disk), [`server`](Raft) (the state, and becoming), `election`,
 //! `replication` (the leader's side), `append` (the follower's), [`progress`] (one follower as the
-//! leader sees it), `read` (linearizable reads), `transfer` (handing over), [`clock`].
+//! leader sees it), `read` (linearizable reads), `transfer` (handing over), [`change`] and `catch_up` (members come and
+//! go), [`clock`].
 //!
 //! Nothing is sent while an input is handled: inputs change the state, and [`Raft::flush`] at the
 //! end of a turn derives from it one write and what each peer has to be told. So a turn with a
 //! hundred inputs costs one write and one message a peer.
 
 mod append;
+mod catch_up;
+pub mod change;
 pub mod clock;
 pub mod durability;
 mod election;

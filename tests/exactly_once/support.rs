@@ -78,6 +78,8 @@ fn founding() -> Entry {
         admitted: LogIndex(1),
         voter: true,
         outgoing_voter: false,
+        promote: false,
+        replaces: None,
         peer: format!("10.0.0.{id}:7201"),
         client: format!("10.0.0.{id}:7101"),
         http: String::new(),
