@@ -43,6 +43,25 @@ pub const PEER_WINDOW_BYTES: usize = 16 * 1024 * 1024;
 /// AppendEntries with entries that are under way to one follower; the same at the bound.
 pub const PEER_WINDOW_MESSAGES: usize = 256;
 
+/// Payload bytes of the log that stay in memory in front of a snapshot's end, for followers that
+/// lag a little. Who lags further is sent the snapshot.
+pub const LOG_TAIL_BYTES: usize = 16 * 1024 * 1024;
+
+/// The same while a follower is being sent a snapshot: what it will need next stays for it, up to
+/// this. One that takes longer is sent the next snapshot after this one.
+pub const LOG_INSTALL_TAIL_BYTES: usize = 128 * 1024 * 1024;
+
+/// Entries that one turn discards behind a snapshot; what is left goes in the next ones.
+pub const COMPACT_ENTRIES: u64 = 4096;
+
+/// One piece of a snapshot between peers, in bytes. A longer one from outside closes the connection.
+/// Small, because heartbeats stand behind it in the connection's buffer.
+pub const SNAPSHOT_CHUNK_BYTES: usize = 64 * 1024;
+
+/// Bytes of a snapshot that are under way to one follower. At the bound nothing more is read from
+/// the file until the follower has written what it got; a follower drops what is sent beyond it.
+pub const SNAPSHOT_WINDOW_BYTES: u64 = 1024 * 1024;
+
 /// Encoded bytes waiting in one peer connection's send buffer. A connection past it is closed: the
 /// peer isn't reading, and Raft sends again what matters.
 pub const PEER_OUTPUT_BYTES: usize = 64 * 1024 * 1024;
@@ -259,6 +278,10 @@ const _: () = assert!(COMMAND_BYTES + 64 * 1024 <= BATCH_BYTES);
 const _: () = assert!(BATCH_BYTES + 64 * 1024 <= FRAME_BYTES);
 const _: () = assert!(APPEND_BYTES <= FRAME_BYTES);
 const _: () = assert!(FRAME_BYTES < PEER_OUTPUT_BYTES);
+const _: () = assert!(SNAPSHOT_CHUNK_BYTES as u64 <= SNAPSHOT_WINDOW_BYTES);
+const _: () =
+    assert!(SNAPSHOT_WINDOW_BYTES + 1024 < (PEER_OUTPUT_BYTES - PEER_WINDOW_BYTES) as u64);
+const _: () = assert!(LOG_TAIL_BYTES <= LOG_INSTALL_TAIL_BYTES);
 const _: () = assert!(FRAME_BUFFER_KEPT_BYTES < FRAME_BYTES);
 const _: () = assert!(VALUE_BYTES < REPLY_BYTES && CLIENT_OUTPUT_BYTES < REPLY_BYTES);
 const _: () = assert!(PEER_WINDOW_BYTES < PEER_OUTPUT_BYTES);

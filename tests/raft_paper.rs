@@ -24,6 +24,8 @@ mod prevote;
 mod reads;
 #[path = "raft_paper/replication.rs"]
 mod replication;
+#[path = "raft_paper/snapshot.rs"]
+mod snapshot;
 #[path = "raft_paper/support.rs"]
 mod support;
 #[path = "raft_paper/transfer.rs"]

@@ -98,6 +98,7 @@ impl Node {
             config: config.raft.clone(),
             founders: config.cluster.nodes.iter().map(founder).collect(),
             hard_state: recovered.hard_state,
+            snapshot: None,
             entries: recovered.entries,
             seed,
         };
@@ -465,6 +466,9 @@ impl Node {
             match action {
                 Action::Persist { seq, write } => effects.push(Effect::Persist { seq, write }),
                 Action::Send { to, message } => self.send(to, message, effects),
+                Action::ReadSnapshot { .. }
+                | Action::WriteSnapshot(_)
+                | Action::AbandonSnapshot => {}
             }
         }
         self.actions = actions;

@@ -1,15 +1,15 @@
 //! What servers say to each other, as values.
 //!
-//! Dissertation §3 (RequestVote, AppendEntries), §3.10 (TimeoutNow), §6.4 (read rounds), §9.6
-//! (pre-vote); forwarding and read requests are our own, see ARCHITECTURE.md. Called by `raft/` and
-//! `node/`; [`super::peer_message`] holds the encoding. Kinds 16 to 31 are kept free for snapshot
-//! transfer.
+//! Dissertation §3 (RequestVote, AppendEntries), §3.10 (TimeoutNow), §5.1 (InstallSnapshot), §6.4
+//! (read rounds), §9.6 (pre-vote); forwarding and read requests are our own, see ARCHITECTURE.md.
+//! Called by `raft/` and `node/`; [`super::peer_message`] holds the encoding.
 
 use bytes::Bytes;
 
 use crate::proto::entry::Entry;
 use crate::types::{
-    BatchSeq, Boot, ClusterId, ClusterTime, Incarnation, LogIndex, ReadRound, ServerId, Term,
+    BatchSeq, Boot, ClusterId, ClusterTime, Incarnation, LogIndex, ReadRound, ServerId, SnapshotId,
+    Term,
 };
 
 /// Whom a message is from and for. Mail for someone else is dropped and counted: a wiped disk, a
@@ -70,6 +70,10 @@ pub enum Message {
         /// Reads may be served by whoever has applied this far.
         index: LogIndex,
     },
+    /// §5.1: a piece of the leader's snapshot, for a follower whose next entry is gone.
+    InstallSnapshot(InstallSnapshot),
+    /// The answer to it. That the snapshot is installed is said by [`AppendOutcome::Match`].
+    InstallSnapshotResponse(InstallSnapshotResponse),
 }
 
 /// A question for a read index. It begins with the boot counter, so that no late answer serves a
@@ -171,6 +175,50 @@ pub enum AppendOutcome {
         /// The term of the follower's entry at `hint_index`.
         hint_term: Term,
     },
+}
+
+/// A piece of a snapshot's file (§5.1). It also says that the leader is there.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct InstallSnapshot {
+    /// The leader's term.
+    pub term: Term,
+    /// Which snapshot.
+    pub snapshot: SnapshotId,
+    /// Where in the file the piece belongs.
+    pub offset: u64,
+    /// The file's length in bytes.
+    pub total: u64,
+    /// The cluster clock now, by the leader.
+    pub cluster_time: ClusterTime,
+    /// At most [`SNAPSHOT_CHUNK_BYTES`](crate::limits::SNAPSHOT_CHUNK_BYTES); empty where the
+    /// leader only asks what the follower has.
+    pub bytes: Bytes,
+}
+
+/// The answer to [`InstallSnapshot`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct InstallSnapshotResponse {
+    /// The follower's term.
+    pub term: Term,
+    /// Which snapshot.
+    pub snapshot: SnapshotId,
+    /// The offset of the piece that this answers.
+    pub asked: u64,
+    /// What has become of it.
+    pub outcome: InstallOutcome,
+}
+
+/// How far a follower is with a snapshot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum InstallOutcome {
+    /// It has written the file up to here, and wants what follows.
+    Next {
+        /// 0 where it has nothing of it.
+        offset: u64,
+    },
+    /// The whole file came and is damaged, or isn't the snapshot that it was called: the follower
+    /// has thrown it away.
+    Refused,
 }
 
 /// The name of one batch: which gateway sent it, and its number there.

@@ -10,11 +10,11 @@ use bytes::Bytes;
 use crate::limits;
 use crate::proto::entry::{Entry, EntryKind};
 use crate::proto::message::{
-    AppendEntries, AppendEntriesResponse, AppendOutcome, Envelope, GrowthRefusal, Message, Packet,
-    ReadId, RequestVote, Vote,
+    AppendEntries, AppendEntriesResponse, AppendOutcome, Envelope, GrowthRefusal, InstallOutcome,
+    InstallSnapshot, InstallSnapshotResponse, Message, Packet, ReadId, RequestVote, Vote,
 };
 use crate::types::{
-    Boot, ClusterId, ClusterTime, Incarnation, LogIndex, ReadRound, ServerId, Term,
+    Boot, ClusterId, ClusterTime, Incarnation, LogIndex, ReadRound, ServerId, SnapshotId, Term,
 };
 
 /// Why a packet was refused.
@@ -51,6 +51,8 @@ const TIMEOUT_NOW: u8 = 5;
 const FORWARD: u8 = 6;
 const READ_INDEX: u8 = 7;
 const READ_INDEX_RESPONSE: u8 = 8;
+const INSTALL_SNAPSHOT: u8 = 16;
+const INSTALL_SNAPSHOT_RESPONSE: u8 = 17;
 
 /// An entry's index, term, time, kind and payload length.
 const ENTRY_HEADER_BYTES: usize = 29;
@@ -98,6 +100,34 @@ pub fn encode(packet: &Packet, out: &mut Vec<u8>) {
             put(out, id.number);
             put(out, index.0);
         }
+        Message::InstallSnapshot(request) => encode_install_snapshot(request, out),
+        Message::InstallSnapshotResponse(response) => encode_install_response(response, out),
+    }
+}
+
+/// The piece of the file has a checksum of its own, made over the bytes that were read.
+fn encode_install_snapshot(request: &InstallSnapshot, out: &mut Vec<u8>) {
+    out.push(INSTALL_SNAPSHOT);
+    let InstallSnapshot { term, snapshot, offset, total, cluster_time, bytes } = request;
+    for number in [term.0, snapshot.index.0, snapshot.term.0, *offset, *total, cluster_time.0] {
+        put(out, number);
+    }
+    out.extend_from_slice(&crc32fast::hash(bytes).to_le_bytes());
+    out.extend_from_slice(bytes);
+}
+
+fn encode_install_response(response: &InstallSnapshotResponse, out: &mut Vec<u8>) {
+    out.push(INSTALL_SNAPSHOT_RESPONSE);
+    let InstallSnapshotResponse { term, snapshot, asked, outcome } = response;
+    for number in [term.0, snapshot.index.0, snapshot.term.0, *asked] {
+        put(out, number);
+    }
+    match outcome {
+        InstallOutcome::Next { offset } => {
+            out.push(0);
+            put(out, *offset);
+        }
+        InstallOutcome::Refused => out.push(1),
     }
 }
 
@@ -186,6 +216,10 @@ pub fn decode(payload: &Bytes) -> Result<Packet, PeerError> {
             let id = reader.read_id()?;
             Message::ReadIndexResponse { id, index: LogIndex(reader.u64()?) }
         }
+        INSTALL_SNAPSHOT => Message::InstallSnapshot(decode_install_snapshot(&mut reader)?),
+        INSTALL_SNAPSHOT_RESPONSE => {
+            Message::InstallSnapshotResponse(decode_install_response(&mut reader)?)
+        }
         kind => return Err(PeerError::UnknownKind(kind)),
     };
     if !reader.rest.is_empty() {
@@ -243,6 +277,36 @@ fn decode_append_response(reader: &mut Reader) -> Result<AppendEntriesResponse, 
     Ok(AppendEntriesResponse { term, read_round, outcome })
 }
 
+fn decode_install_snapshot(reader: &mut Reader) -> Result<InstallSnapshot, PeerError> {
+    let term = Term(reader.u64()?);
+    let snapshot = reader.snapshot_id()?;
+    let offset = reader.u64()?;
+    let total = reader.u64()?;
+    let cluster_time = ClusterTime(reader.u64()?);
+    let crc = reader.u32()?;
+    let bytes = std::mem::take(&mut reader.rest);
+    let ends_at = offset.checked_add(bytes.len() as u64);
+    if bytes.len() > limits::SNAPSHOT_CHUNK_BYTES || ends_at.is_none_or(|end| end > total) {
+        return Err(PeerError::BadField("the length of a snapshot's piece"));
+    }
+    if crc32fast::hash(&bytes) != crc {
+        return Err(PeerError::BadField("the checksum of a snapshot's piece"));
+    }
+    Ok(InstallSnapshot { term, snapshot, offset, total, cluster_time, bytes })
+}
+
+fn decode_install_response(reader: &mut Reader) -> Result<InstallSnapshotResponse, PeerError> {
+    let term = Term(reader.u64()?);
+    let snapshot = reader.snapshot_id()?;
+    let asked = reader.u64()?;
+    let outcome = match reader.u8()? {
+        0 => InstallOutcome::Next { offset: reader.u64()? },
+        1 => InstallOutcome::Refused,
+        _ => return Err(PeerError::BadField("outcome")),
+    };
+    Ok(InstallSnapshotResponse { term, snapshot, asked, outcome })
+}
+
 /// Takes fields off the front of a payload.
 struct Reader {
     rest: Bytes,
@@ -278,6 +342,10 @@ impl Reader {
 
     fn read_id(&mut self) -> Result<ReadId, PeerError> {
         Ok(ReadId { boot: Boot(self.u64()?), number: self.u64()? })
+    }
+
+    fn snapshot_id(&mut self) -> Result<SnapshotId, PeerError> {
+        Ok(SnapshotId { index: LogIndex(self.u64()?), term: Term(self.u64()?) })
     }
 }
 
@@ -346,8 +414,52 @@ mod tests {
                 id: ReadId { boot: Boot(1), number: 2 },
                 index: LogIndex(12),
             },
+            Message::InstallSnapshot(install(b"a piece")),
+            Message::InstallSnapshot(install(b"")),
+            Message::InstallSnapshotResponse(installed(InstallOutcome::Next { offset: 17 })),
+            Message::InstallSnapshotResponse(installed(InstallOutcome::Refused)),
         ];
         messages.into_iter().map(|message| Packet { envelope, message }).collect()
+    }
+
+    const SNAPSHOT: SnapshotId = SnapshotId { index: LogIndex(12), term: Term(6) };
+
+    fn install(bytes: &'static [u8]) -> InstallSnapshot {
+        InstallSnapshot {
+            term: Term(7),
+            snapshot: SNAPSHOT,
+            offset: 10,
+            total: 17,
+            cluster_time: ClusterTime(11),
+            bytes: Bytes::from_static(bytes),
+        }
+    }
+
+    fn installed(outcome: InstallOutcome) -> InstallSnapshotResponse {
+        InstallSnapshotResponse { term: Term(7), snapshot: SNAPSHOT, asked: 10, outcome }
+    }
+
+    #[test]
+    fn decode_rejects_a_piece_that_was_changed_or_does_not_fit_its_file() {
+        let Packet { envelope, .. } = packets()[0];
+        let encoded = |request: InstallSnapshot| {
+            let mut out = Vec::new();
+            encode(&Packet { envelope, message: Message::InstallSnapshot(request) }, &mut out);
+            out
+        };
+        let mut changed = encoded(install(b"a piece"));
+        *changed.last_mut().unwrap() ^= 1;
+        let error = PeerError::BadField("the checksum of a snapshot's piece");
+        assert_eq!(decode(&Bytes::from(changed)), Err(error));
+
+        let error = PeerError::BadField("the length of a snapshot's piece");
+        for (offset, total) in [(11, 17), (u64::MAX, u64::MAX), (0, 6)] {
+            let request = InstallSnapshot { offset, total, ..install(b"a piece") };
+            assert_eq!(decode(&Bytes::from(encoded(request))), Err(error), "{offset} of {total}");
+        }
+        let long = Bytes::from(vec![0; limits::SNAPSHOT_CHUNK_BYTES + 1]);
+        let request = InstallSnapshot { total: u64::MAX, bytes: long, ..install(b"") };
+        assert_eq!(decode(&Bytes::from(encoded(request))), Err(error));
     }
 
     #[test]

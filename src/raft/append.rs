@@ -7,8 +7,11 @@
 use super::membership::Membership;
 use super::server::{Raft, Role};
 use crate::proto::entry::{Entry, EntryKind};
-use crate::proto::message::{AppendEntries, AppendEntriesResponse, AppendOutcome, Message};
-use crate::types::{Instant, LogIndex, ReadRound, ServerId, Term};
+use crate::proto::message::{
+    AppendEntries, AppendEntriesResponse, AppendOutcome, InstallOutcome, InstallSnapshotResponse,
+    Message,
+};
+use crate::types::{ClusterTime, Instant, LogIndex, ReadRound, ServerId, SnapshotId, Term};
 
 /// What a server knows only while it follows one leader.
 #[derive(Default, Debug)]
@@ -23,6 +26,24 @@ pub(super) struct Following {
     conflict: Option<Conflict>,
     /// The newest read round that the leader named.
     read_round: ReadRound,
+    /// What is to be said of the leader's snapshot.
+    pub install_answer: Option<InstallAnswer>,
+}
+
+/// How far we are with the leader's snapshot.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct InstallAnswer {
+    pub snapshot: SnapshotId,
+    pub asked: u64,
+    pub outcome: InstallOutcome,
+}
+
+impl Following {
+    /// Our log is the leader's up to `index`, and the leader is to be told so.
+    pub fn verified(&mut self, index: LogIndex) {
+        self.verified_index = self.verified_index.max(index);
+        self.owes_answer = true;
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -51,21 +72,32 @@ impl Raft {
         if !is_well_formed(&request) {
             return;
         }
+        self.hear_leader(now, from, request.term, request.cluster_time);
+        self.leader_refuses_growth = request.refuses_growth;
+        self.append_from_leader(request);
+    }
+
+    /// `from` leads in `term`, which is not behind ours, and says what time it is.
+    pub(super) fn hear_leader(
+        &mut self,
+        now: Instant,
+        from: ServerId,
+        term: Term,
+        cluster_time: ClusterTime,
+    ) {
         let is_known_leader = self.leader == Some(from) && matches!(self.role, Role::Follower(_));
-        if request.term > self.current_term || !is_known_leader {
+        if term > self.current_term || !is_known_leader {
             assert!(
-                request.term > self.current_term || !self.is_leader(),
+                term > self.current_term || !self.is_leader(),
                 "election-safety: {from} leads in our own term"
             );
-            self.become_follower(now, request.term, Some(from));
+            self.become_follower(now, term, Some(from));
         }
         self.leader_heard = Some(now);
         self.leader_contact = now;
-        self.leader_refuses_growth = request.refuses_growth;
         self.hurry_until = Instant::ZERO;
-        self.clock.hear(now, request.cluster_time);
+        self.clock.hear(now, cluster_time);
         self.reset_election_timer(now);
-        self.append_from_leader(request);
     }
 
     /// Makes our log the leader's, as far as the request goes.
@@ -80,8 +112,12 @@ impl Raft {
             following.owes_answer = true;
             return;
         }
-        if self.log.term_at(prev_log_index) != Some(prev_log_term) {
+        // What a snapshot replaced was committed, so every leader has it too (§3.6.3).
+        let base_index = self.log.base().last.index;
+        let is_in_base = prev_log_index < base_index;
+        if !is_in_base && self.log.term_at(prev_log_index) != Some(prev_log_term) {
             let hint_index = self.log.last_possible_match(prev_log_index, prev_log_term);
+            let hint_index = hint_index.max(base_index);
             let hint_term = self.log.term_at(hint_index).expect("a match is within the log");
             let following = self.following();
             following.read_round = following.read_round.max(read_round);
@@ -89,9 +125,9 @@ impl Raft {
                 Some(Conflict { rejected_index: prev_log_index, hint_index, hint_term });
             return;
         }
-        let mut verified_index = prev_log_index;
+        let mut verified_index = prev_log_index.max(base_index);
         let mut has_appended = false;
-        for entry in request.entries {
+        for entry in request.entries.into_iter().skip_while(|entry| entry.index <= base_index) {
             let index = entry.index;
             // Re-appending must be idempotent: a delayed duplicate would otherwise truncate
             // acknowledged entries (§3.5).
@@ -134,6 +170,11 @@ impl Raft {
             return;
         };
         let following = self.following();
+        if let Some(InstallAnswer { snapshot, asked, outcome }) = following.install_answer.take() {
+            let response = InstallSnapshotResponse { term, snapshot, asked, outcome };
+            self.outbox.push((leader, Message::InstallSnapshotResponse(response)));
+        }
+        let following = self.following();
         let match_index = following.verified_index.min(durable_index);
         let outcome = if let Some(conflict) = following.conflict.take() {
             let Conflict { rejected_index, hint_index, hint_term } = conflict;
@@ -158,7 +199,7 @@ impl Raft {
         is_empty && before.is_some_and(|before| entry.term > before)
     }
 
-    fn following(&mut self) -> &mut Following {
+    pub(super) fn following(&mut self) -> &mut Following {
         match &mut self.role {
             Role::Follower(following) => following,
             _ => unreachable!("only a follower takes a leader's entries"),

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::proto::entry::{Entry, HardState, LogWrite};
-use crate::types::{Instant, LogIndex, WalSeq};
+use crate::types::{Instant, LogIndex, SnapshotId, WalSeq};
 
 /// A write that was handed out and is not reported durable yet.
 #[derive(Clone, Copy, Debug)]
@@ -97,6 +97,19 @@ impl Durability {
             write.last_index = last_kept.min(write.last_index);
         }
         self.durable_index = last_kept.min(self.durable_index);
+    }
+
+    /// The log was discarded, and begins behind a snapshot that is durable under its name: what
+    /// was under way vouches for nothing any more, and the snapshot for everything up to its end.
+    pub fn reset(&mut self, snapshot: SnapshotId) {
+        self.gathering.reset = Some(snapshot);
+        self.gathering.truncate_from = None;
+        self.gathering.entries.clear();
+        self.handed_out_index = snapshot.index;
+        for write in &mut self.under_way {
+            write.last_index = snapshot.index.min(write.last_index);
+        }
+        self.durable_index = snapshot.index;
     }
 
     /// Term or vote changed.
@@ -196,5 +209,25 @@ mod tests {
         let (second, _) = durability.take_write(Instant::ZERO).expect("a hard state gathered");
         durability.persisted(second);
         assert!(durability.is_hard_state_persisted());
+    }
+
+    #[test]
+    fn reset_leaves_nothing_for_a_late_completion_to_vouch_for() {
+        let mut durability = Durability::new(LogIndex(5));
+        for index in 6..=12 {
+            durability.append(entry(index, 1));
+        }
+        let (first, _) = durability.take_write(Instant::ZERO).expect("entries gathered");
+        durability.append(entry(13, 1));
+        durability.reset(SnapshotId { index: LogIndex(10), term: Term(2) });
+        assert_eq!(durability.durable_index(), LogIndex(10), "by the snapshot");
+        durability.append(entry(11, 2));
+        let (second, write) = durability.take_write(Instant::ZERO).expect("a reset gathered");
+        assert_eq!(write.reset, Some(SnapshotId { index: LogIndex(10), term: Term(2) }));
+        assert_eq!((write.truncate_from, write.entries.len()), (None, 1));
+        durability.persisted(first);
+        assert_eq!(durability.durable_index(), LogIndex(10), "entry 11 of term 2 is not durable");
+        durability.persisted(second);
+        assert_eq!(durability.durable_index(), LogIndex(11));
     }
 }

@@ -221,8 +221,7 @@ impl Raft {
     /// §3.4, §6.4: leads, and appends an entry of its own term at once, because only that can
     /// commit what earlier terms left (§3.6.2).
     fn become_leader(&mut self, now: Instant, ballot: Ballot) {
-        let logged = self.log.last().map_or(ClusterTime::ZERO, |entry| entry.time);
-        self.clock.lead(now, ballot.time, logged);
+        self.clock.lead(now, ballot.time, self.log.last_time());
         self.leader = Some(self.id);
         self.withheld.clear();
         let is_founding = self.is_founding();

@@ -1,57 +1,89 @@
-//! The replicated log in memory (§3.5).
+//! The replicated log in memory (§3.5), which begins behind what a snapshot replaced (§5).
 //!
 //! Called by the rest of `raft/`; never touches the disk: what is durable is
-//! [`super::durability`]'s business. Entries begin at index 1; index 0 is the place before the
-//! first one and has term 0.
+//! [`super::durability`]'s business. Entries begin behind the *base*, the last entry that was
+//! discarded: index 0 and term 0 as long as none was.
 
 use std::collections::VecDeque;
 
 use crate::proto::entry::Entry;
-use crate::types::{LogIndex, Term};
+use crate::types::{ClusterTime, LogIndex, SnapshotId, Term};
+
+/// The last entry that is no longer there: a snapshot includes it.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Base {
+    /// Its index and term.
+    pub last: SnapshotId,
+    /// The cluster clock when it was appended, or a later time that the snapshot knows.
+    pub time: ClusterTime,
+}
 
 /// The log: entries without gaps, oldest first.
 #[derive(Default, Debug)]
 pub struct Log {
+    base: Base,
     entries: VecDeque<Entry>,
 }
 
 impl Log {
-    /// A log that holds `entries`, which begin at index 1 and have no gaps.
-    pub fn new(entries: Vec<Entry>) -> Log {
-        let mut log = Log::default();
+    /// A log that holds `entries`, which begin behind `base` and have no gaps.
+    pub fn new(base: Base, entries: Vec<Entry>) -> Log {
+        let mut log = Log { base, entries: VecDeque::new() };
         for entry in entries {
             log.append(entry);
         }
         log
     }
 
-    /// The index of the last entry, 0 if there is none.
+    /// What the log begins behind.
+    pub fn base(&self) -> Base {
+        self.base
+    }
+
+    /// The index of the first entry that is there, or would be.
+    pub fn first_index(&self) -> LogIndex {
+        self.base.last.index.next()
+    }
+
+    /// The index of the last entry, discarded ones included; 0 if there never was one.
     pub fn last_index(&self) -> LogIndex {
-        LogIndex(self.entries.len() as u64)
+        self.base.last.index.plus(self.entries.len() as u64)
     }
 
-    /// The term of the last entry, 0 if there is none.
+    /// The term of the last entry, 0 if there never was one.
     pub fn last_term(&self) -> Term {
-        self.entries.back().map_or(Term::ZERO, |entry| entry.term)
+        self.entries.back().map_or(self.base.last.term, |entry| entry.term)
     }
 
-    /// The last entry.
+    /// The time of the last entry, 0 if there never was one.
+    pub fn last_time(&self) -> ClusterTime {
+        self.entries.back().map_or(self.base.time, |entry| entry.time)
+    }
+
+    /// The last entry, if it is there.
     pub fn last(&self) -> Option<&Entry> {
         self.entries.back()
     }
 
-    /// The entry at `index`.
+    /// The entry at `index`, if it is there.
     pub fn entry(&self, index: LogIndex) -> Option<&Entry> {
-        let position = index.0.checked_sub(1)?;
+        let position = index.0.checked_sub(self.first_index().0)?;
         self.entries.get(usize::try_from(position).ok()?)
     }
 
-    /// The term of the entry at `index`: 0 for index 0, `None` past the end.
+    /// The term of the entry at `index`: known for the base too, `None` before it and past the
+    /// end.
     pub fn term_at(&self, index: LogIndex) -> Option<Term> {
-        if index == LogIndex::ZERO {
-            return Some(Term::ZERO);
+        if index == self.base.last.index {
+            return Some(self.base.last.term);
         }
         self.entry(index).map(|entry| entry.term)
+    }
+
+    /// Whether the log has the entry that ends this snapshot: then what it has up to there is what
+    /// the snapshot includes (§3.5, log matching).
+    pub fn includes(&self, snapshot: SnapshotId) -> bool {
+        self.term_at(snapshot.index) == Some(snapshot.term)
     }
 
     /// Appends the entry that follows on the last one.
@@ -63,14 +95,49 @@ impl Log {
 
     /// Removes the entry at `from` and all behind it.
     pub fn truncate_from(&mut self, from: LogIndex) {
-        assert!(from > LogIndex::ZERO, "there is no entry 0 to remove");
-        self.entries.truncate((from.0 - 1) as usize);
+        assert!(from >= self.first_index(), "what a snapshot includes was committed, and stays");
+        self.entries.truncate((from.0 - self.first_index().0) as usize);
+    }
+
+    /// Discards the entries up to `through`, which a snapshot includes. Nothing happens where they
+    /// are gone already.
+    pub fn compact(&mut self, through: LogIndex) {
+        let Some(last) = self.entry(through) else {
+            assert!(through <= self.base.last.index, "a snapshot replaces entries that were there");
+            return;
+        };
+        let last_id = SnapshotId { index: last.index, term: last.term };
+        let time = last.time;
+        self.entries.drain(..=(through.0 - self.first_index().0) as usize);
+        self.base = Base { last: last_id, time };
+    }
+
+    /// Discards everything: the log begins anew behind a snapshot.
+    pub fn reset(&mut self, base: Base) {
+        self.entries.clear();
+        self.base = base;
+    }
+
+    /// The highest index, at most `through`, such that the entries behind it up to `through` hold
+    /// at least `bytes` of payload; the base where they don't. What may be discarded while so much
+    /// is kept for followers that lag.
+    pub fn index_before_tail(&self, through: LogIndex, bytes: usize) -> LogIndex {
+        let mut index = through.min(self.last_index());
+        let mut kept = 0;
+        while kept < bytes
+            && let Some(entry) = self.entry(index)
+        {
+            kept += entry.payload.len().max(1);
+            index = index.prev();
+        }
+        index
     }
 
     /// Copies of the entries from `from` on: at least one if there is one, then as many as fit in
     /// `max_bytes` of payload and `max_entries`. The payloads are shared, not copied.
     pub fn slice(&self, from: LogIndex, max_bytes: usize, max_entries: usize) -> Vec<Entry> {
-        let start = (from.0.max(1) - 1) as usize;
+        assert!(from >= self.first_index(), "only what is there is sent");
+        let start = (from.0 - self.first_index().0) as usize;
         let mut bytes = 0;
         let mut slice = Vec::new();
         for entry in self.entries.range(start.min(self.entries.len())..) {
@@ -85,7 +152,8 @@ impl Log {
 
     /// The last index, at most `index`, whose term is at most `term`: where a log that has `term`
     /// at `index` may still agree with this one. Used on both sides of a rejected AppendEntries, so
-    /// that one round trip skips a whole run of terms (§3.5, the conflict hint).
+    /// that one round trip skips a whole run of terms (§3.5, the conflict hint). Below the base
+    /// where nothing that is left may agree.
     pub fn last_possible_match(&self, index: LogIndex, term: Term) -> LogIndex {
         let mut candidate = index.min(self.last_index());
         while self.term_at(candidate).is_some_and(|own| own > term) {
@@ -109,14 +177,23 @@ mod tests {
     use bytes::Bytes;
 
     fn log(terms: &[u64]) -> Log {
+        log_behind(Base::default(), terms)
+    }
+
+    fn log_behind(base: Base, terms: &[u64]) -> Log {
         let entry = |(position, term): (usize, &u64)| Entry {
-            index: LogIndex(position as u64 + 1),
+            index: base.last.index.plus(position as u64 + 1),
             term: Term(*term),
             time: ClusterTime(0),
             kind: EntryKind::Batch,
             payload: Bytes::from_static(b"0123456789"),
         };
-        Log::new(terms.iter().enumerate().map(entry).collect())
+        Log::new(base, terms.iter().enumerate().map(entry).collect())
+    }
+
+    fn base(index: u64, term: u64) -> Base {
+        let last = SnapshotId { index: LogIndex(index), term: Term(term) };
+        Base { last, time: ClusterTime(0) }
     }
 
     #[test]
@@ -144,5 +221,46 @@ mod tests {
         assert!(log.is_up_to_date(LogIndex(2), Term(2)));
         assert!(!log.is_up_to_date(LogIndex(9), Term(1)));
         assert!(!log.is_up_to_date(LogIndex(1), Term(2)));
+    }
+
+    #[test]
+    fn term_at_is_known_for_the_base_and_not_below() {
+        let log = log_behind(base(5, 2), &[2, 3]);
+        assert_eq!(log.first_index(), LogIndex(6));
+        assert_eq!(log.last_index(), LogIndex(7));
+        let terms = [4, 5, 6, 7, 8].map(|index| log.term_at(LogIndex(index)));
+        assert_eq!(terms, [None, Some(Term(2)), Some(Term(2)), Some(Term(3)), None]);
+        assert_eq!(log.term_at(LogIndex(0)), None);
+    }
+
+    #[test]
+    fn compact_leaves_what_stands_behind() {
+        let mut log = log(&[1, 1, 2, 3]);
+        log.compact(LogIndex(3));
+        assert_eq!(log.base(), base(3, 2));
+        assert_eq!((log.last_index(), log.last_term()), (LogIndex(4), Term(3)));
+        log.compact(LogIndex(2));
+        assert_eq!(log.base(), base(3, 2), "it doesn't come back");
+        log.compact(LogIndex(4));
+        assert_eq!((log.base(), log.last()), (base(4, 3), None));
+        assert_eq!((log.last_index(), log.last_term()), (LogIndex(4), Term(3)));
+        assert_eq!(log.slice(LogIndex(5), 100, 100), []);
+    }
+
+    #[test]
+    fn index_before_tail_keeps_so_many_bytes() {
+        let log = log_behind(base(10, 1), &[1; 10]);
+        assert_eq!(log.index_before_tail(LogIndex(18), 0), LogIndex(18));
+        assert_eq!(log.index_before_tail(LogIndex(18), 1), LogIndex(17));
+        assert_eq!(log.index_before_tail(LogIndex(18), 25), LogIndex(15));
+        assert_eq!(log.index_before_tail(LogIndex(18), 10_000), LogIndex(10));
+    }
+
+    #[test]
+    fn last_possible_match_may_be_below_the_base() {
+        let log = log_behind(base(5, 4), &[4, 6]);
+        assert_eq!(log.last_possible_match(LogIndex(7), Term(5)), LogIndex(6));
+        assert_eq!(log.last_possible_match(LogIndex(7), Term(3)), LogIndex(4));
+        assert_eq!(log.last_possible_match(LogIndex(2), Term(9)), LogIndex(2));
     }
 }

@@ -1,15 +1,17 @@
 //! What the leader knows of one follower's log, and what is under way to it (§3.5, §10.2.1).
 //!
 //! A follower is *probed* with one message at a time until a first match is known, then fed through
-//! a window bounded in messages and bytes. Called by `replication.rs`; sends nothing itself.
+//! a window bounded in messages and bytes; or sent a snapshot, where its next entry was discarded.
+//! Called by `replication.rs` and `install.rs`; sends nothing itself.
 
 use std::collections::VecDeque;
 
+use super::sending::Sending;
 use crate::limits;
-use crate::types::{Instant, LogIndex, ReadRound};
+use crate::types::{Instant, LogIndex, ReadRound, SnapshotId};
 
 /// How entries are sent.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Debug)]
 enum Mode {
     /// Where the logs agree isn't known: one message, then wait for its answer.
     Probe {
@@ -18,6 +20,8 @@ enum Mode {
     },
     /// Messages follow each other without waiting.
     Replicate,
+    /// No entries are sent before this snapshot is installed (§5.1).
+    Snapshot(Sending),
 }
 
 /// One follower, as its leader sees it.
@@ -60,6 +64,7 @@ impl Progress {
     /// Whether entries may be sent now.
     pub fn is_open(&self) -> bool {
         match self.mode {
+            Mode::Snapshot(_) => false,
             Mode::Probe { waiting } => !waiting,
             Mode::Replicate => {
                 self.in_flight.len() < limits::PEER_WINDOW_MESSAGES
@@ -99,7 +104,12 @@ impl Progress {
             self.in_flight.pop_front();
             self.in_flight_bytes -= bytes;
         }
-        self.mode = Mode::Replicate;
+        // The answer to a heartbeat is no end of it: only a match at the snapshot's end is.
+        let is_installing =
+            self.is_sent().is_some_and(|snapshot| self.match_index < snapshot.index);
+        if !is_installing {
+            self.mode = Mode::Replicate;
+        }
         is_news
     }
 
@@ -108,7 +118,7 @@ impl Progress {
     /// than the last is not.
     pub fn conflicted(&mut self, rejected_index: LogIndex, possible_match: LogIndex) -> bool {
         let is_stale = rejected_index <= self.match_index || rejected_index >= self.next_index;
-        if is_stale {
+        if is_stale || self.is_sent().is_some() {
             return false;
         }
         self.probe_from(possible_match.next().max(self.match_index.next()));
@@ -117,9 +127,40 @@ impl Progress {
 
     /// What was under way is lost (the connection closed): begin again behind what is known.
     pub fn restart(&mut self) {
-        self.probe_from(self.match_index.next());
+        match &mut self.mode {
+            Mode::Snapshot(sending) => sending.ask(),
+            Mode::Probe { .. } | Mode::Replicate => self.probe_from(self.match_index.next()),
+        }
         self.commit_told = LogIndex::ZERO;
         self.round_told = ReadRound::ZERO;
+    }
+
+    /// The entries from `next_index` on were discarded: the follower is sent a snapshot whose file
+    /// is `bytes` long.
+    pub fn send_snapshot(&mut self, now: Instant, snapshot: SnapshotId, bytes: u64) {
+        self.probe_from(self.match_index.next());
+        self.mode = Mode::Snapshot(Sending::new(snapshot, bytes, now));
+    }
+
+    /// The snapshot that was being sent can't be: begin again behind what is known.
+    pub fn restart_without_snapshot(&mut self) {
+        self.probe_from(self.match_index.next());
+    }
+
+    /// The snapshot that the follower is being sent.
+    pub fn sending(&mut self) -> Option<&mut Sending> {
+        match &mut self.mode {
+            Mode::Snapshot(sending) => Some(sending),
+            Mode::Probe { .. } | Mode::Replicate => None,
+        }
+    }
+
+    /// Which snapshot the follower is being sent.
+    pub fn is_sent(&self) -> Option<SnapshotId> {
+        match &self.mode {
+            Mode::Snapshot(sending) => Some(sending.snapshot()),
+            Mode::Probe { .. } | Mode::Replicate => None,
+        }
     }
 
     fn probe_from(&mut self, next_index: LogIndex) {

@@ -14,7 +14,7 @@ use super::transfer::Transfer;
 use crate::limits;
 use crate::proto::entry::{Entry, EntryKind};
 use crate::proto::message::{AppendEntries, AppendEntriesResponse, AppendOutcome, Message};
-use crate::types::{Instant, LogIndex, ReadRound, ServerId};
+use crate::types::{Instant, LogIndex, ReadRound, ServerId, Term};
 
 /// What a server knows only while it leads.
 #[derive(Debug)]
@@ -94,6 +94,7 @@ impl Raft {
         if !self.is_in_touch(now) {
             self.step_down(now);
         } else {
+            self.look_after_installs(now);
             self.hand_over_stalled(now);
         }
     }
@@ -113,12 +114,15 @@ impl Raft {
         let ids: Vec<ServerId> = leading.followers.keys().copied().collect();
         for id in ids {
             if self.links.contains_key(&id) {
-                self.replicate_to(now, id);
+                let is_installing = self.needs_snapshot(now, id);
+                self.replicate_to(now, id, is_installing);
+                self.want_pieces(now, id);
             }
         }
     }
 
-    fn replicate_to(&mut self, now: Instant, to: ServerId) {
+    /// Sends what there is to say; nothing but heartbeats to a follower that needs a snapshot first.
+    fn replicate_to(&mut self, now: Instant, to: ServerId, is_installing: bool) {
         let commit_index = self.commit_index;
         let mut is_told = false;
         loop {
@@ -127,12 +131,21 @@ impl Raft {
             };
             let read_round = leading.read_round;
             let progress = leading.followers.get_mut(&to).expect("the caller walks the followers");
-            let has_more = progress.next_index <= self.log.last_index() && progress.is_open();
+            let has_entries = !is_installing && progress.next_index <= self.log.last_index();
+            let has_more = has_entries && progress.is_open();
             let has_news = progress.commit_told < commit_index || progress.round_told < read_round;
             if !has_more && (is_told || !(has_news || leading.heartbeat_due.contains(&to))) {
                 return;
             }
-            let prev_log_index = progress.next_index.prev();
+            // Every log agrees with ours before its first entry.
+            let (prev_log_index, prev_log_term) = match is_installing {
+                true => (LogIndex::ZERO, Term::ZERO),
+                false => {
+                    let prev_log_index = progress.next_index.prev();
+                    let term = self.log.term_at(prev_log_index).expect("sent entries are ours");
+                    (prev_log_index, term)
+                }
+            };
             let entries = if has_more {
                 let (bytes, count) = (limits::APPEND_BYTES, limits::APPEND_ENTRIES);
                 self.log.slice(progress.next_index, bytes, count)
@@ -150,7 +163,7 @@ impl Raft {
             let request = AppendEntries {
                 term: self.current_term,
                 prev_log_index,
-                prev_log_term: self.log.term_at(prev_log_index).expect("sent entries are ours"),
+                prev_log_term,
                 leader_commit: commit_index,
                 read_round,
                 cluster_time: self.clock.estimate(now).expect("a leader knows the time"),

@@ -14,15 +14,17 @@ use super::append::Following;
 use super::clock::ClusterClock;
 use super::durability::Durability;
 use super::election::Ballot;
+use super::install::PieceWanted;
 use super::log::Log;
 use super::membership::Membership;
 use super::replication::Leading;
+use super::snapshot::{Piece, Snapshot, Snapshots};
 use crate::config::RaftConfig;
 use crate::limits;
 use crate::proto::entry::{Entry, EntryKind, HardState, LogWrite};
 use crate::proto::message::{GrowthRefusal, Message};
 use crate::types::{
-    ClusterTime, Incarnation, Instant, LogIndex, ServerId, Term, WalSeq, WallClock,
+    ClusterTime, Incarnation, Instant, LogIndex, ServerId, SnapshotId, Term, WalSeq, WallClock,
 };
 
 /// What consensus wants done, in this order.
@@ -42,6 +44,23 @@ pub enum Action {
         /// What.
         message: Message,
     },
+    /// Read this piece of a snapshot's file, then call [`Raft::snapshot_read`].
+    ReadSnapshot {
+        /// For whom.
+        to: ServerId,
+        /// Which snapshot.
+        snapshot: SnapshotId,
+        /// Where the piece begins.
+        offset: u64,
+        /// Its length in bytes; 0 where the follower is only asked what it has.
+        length: usize,
+    },
+    /// Append this to the snapshot that is being received, and call [`Raft::piece_written`]. Once
+    /// it is whole, verify it and make it durable under its name, then call [`Raft::install`]; or
+    /// [`Raft::snapshot_failed`].
+    WriteSnapshot(Piece),
+    /// The snapshot that is being received is of no use any more.
+    AbandonSnapshot,
 }
 
 /// A server that a new cluster begins with.
@@ -70,7 +89,9 @@ pub struct Setup {
     pub founders: Vec<Founder>,
     /// Term and vote, as the disk has them.
     pub hard_state: HardState,
-    /// The log, as the disk has it.
+    /// The newest snapshot, if there is one.
+    pub snapshot: Option<Snapshot>,
+    /// The log behind it, as the disk has it.
     pub entries: Vec<Entry>,
     /// The seed of this server's random numbers.
     pub seed: u64,
@@ -141,6 +162,9 @@ pub struct Raft {
     pub(super) withheld: VecDeque<Withheld>,
     /// Messages that need not wait for the disk.
     pub(super) outbox: Vec<(ServerId, Message)>,
+    pub(super) snapshots: Snapshots,
+    /// Pieces of snapshots that followers are to be sent.
+    pub(super) pieces_wanted: Vec<PieceWanted>,
     /// Whether the cluster knows this id under another data directory.
     pub(super) recovering: bool,
     /// What this server cannot take, should it lead.
@@ -154,7 +178,8 @@ pub struct Raft {
 impl Raft {
     /// A server that starts, or starts again, as a follower.
     pub fn new(setup: Setup, now: Instant) -> Raft {
-        let log = Log::new(setup.entries);
+        let snapshot = setup.snapshot.as_ref();
+        let log = Log::new(snapshot.map(Snapshot::base).unwrap_or_default(), setup.entries);
         let mut raft = Raft {
             id: setup.id,
             incarnation: setup.incarnation,
@@ -165,8 +190,9 @@ impl Raft {
             voted_for: setup.hard_state.voted_for,
             durability: Durability::new(log.last_index()),
             memberships: Vec::new(),
+            // What a snapshot includes was committed.
+            commit_index: log.base().last.index,
             log,
-            commit_index: LogIndex::ZERO,
             role: Role::Follower(Following::default()),
             leader: None,
             clock: ClusterClock::new(now),
@@ -177,6 +203,8 @@ impl Raft {
             links: BTreeMap::new(),
             withheld: VecDeque::new(),
             outbox: Vec::new(),
+            snapshots: Snapshots::new(snapshot.map(|snapshot| (snapshot.id, snapshot.bytes))),
+            pieces_wanted: Vec::new(),
             recovering: false,
             refuses_growth: None,
             leader_refuses_growth: None,
@@ -184,7 +212,10 @@ impl Raft {
         };
         // A vote or an entry is written after the term it belongs to, so this can only be our bug.
         assert!(raft.log.last_term() <= raft.current_term, "an entry's term was saved before it");
-        let mut index = LogIndex::ZERO.next();
+        if let Some(snapshot) = setup.snapshot {
+            raft.memberships.push((snapshot.membership_index, snapshot.membership));
+        }
+        let mut index = raft.log.first_index();
         while let Some(entry) = raft.log.entry(index) {
             if entry.kind == EntryKind::Membership {
                 let payload = entry.payload.clone();
@@ -385,6 +416,10 @@ impl Raft {
                 self.receive_append_response(now, from, response);
             }
             Message::TimeoutNow { term } => self.receive_timeout_now(now, from, term),
+            Message::InstallSnapshot(request) => self.receive_install_snapshot(now, from, request),
+            Message::InstallSnapshotResponse(response) => {
+                self.receive_install_response(now, from, response);
+            }
             Message::Forward { .. }
             | Message::ReadIndex { .. }
             | Message::ReadIndexResponse { .. } => {
@@ -421,6 +456,20 @@ impl Raft {
             Role::PreCandidate(_) | Role::Candidate(_) => {}
         }
         actions.extend(self.outbox.drain(..).map(|(to, message)| Action::Send { to, message }));
+        self.flush_snapshots(actions);
+    }
+
+    /// What has to be read and written for snapshots.
+    fn flush_snapshots(&mut self, actions: &mut Vec<Action>) {
+        self.abandon_receiving();
+        if std::mem::take(&mut self.snapshots.is_abandoned) {
+            actions.push(Action::AbandonSnapshot);
+        }
+        actions.extend(self.snapshots.pieces.drain(..).map(Action::WriteSnapshot));
+        let wanted = self.pieces_wanted.drain(..);
+        actions.extend(wanted.map(|PieceWanted { to, snapshot, offset, length }| {
+            Action::ReadSnapshot { to, snapshot, offset, length }
+        }));
     }
 
     /// Adopts a term, as a follower of `leader`.
@@ -463,8 +512,8 @@ impl Raft {
 
     /// Appends an entry of this server's own term to its log.
     pub(super) fn append_own(&mut self, now: Instant, kind: EntryKind, payload: Bytes) -> LogIndex {
-        let logged = self.log.last().map_or(ClusterTime::ZERO, |entry| entry.time);
-        let time = self.clock.estimate(now).expect("a leader knows the time").max(logged);
+        let estimate = self.clock.estimate(now).expect("a leader knows the time");
+        let time = estimate.max(self.log.last_time());
         let index = self.log.last_index().next();
         self.append(Entry { index, term: self.current_term, time, kind, payload });
         index

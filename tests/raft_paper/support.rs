@@ -6,12 +6,14 @@ use bytes::Bytes;
 use raftkv::config::RaftConfig;
 use raftkv::proto::entry::{Entry, EntryKind, HardState, LogWrite};
 use raftkv::proto::message::{
-    AppendEntries, AppendEntriesResponse, AppendOutcome, Message, RequestVote, Vote,
+    AppendEntries, AppendEntriesResponse, AppendOutcome, InstallOutcome, InstallSnapshot,
+    InstallSnapshotResponse, Message, RequestVote, Vote,
 };
 use raftkv::raft::membership::{Member, Membership};
-use raftkv::raft::{Action, Founder, Raft, RoleName, Setup};
+use raftkv::raft::{Action, Founder, Piece, Raft, RoleName, Setup, Snapshot};
 use raftkv::types::{
-    ClusterTime, Incarnation, Instant, LogIndex, ReadRound, ServerId, Term, WalSeq, WallClock,
+    ClusterTime, Incarnation, Instant, LogIndex, ReadRound, ServerId, SnapshotId, Term, WalSeq,
+    WallClock,
 };
 
 /// The default election timeout, and a heartbeat.
@@ -28,6 +30,12 @@ pub struct Server {
     pub now: Instant,
     /// Every write it has handed out.
     pub writes: Vec<(WalSeq, LogWrite)>,
+    /// Pieces of the snapshot that it receives.
+    pub pieces: Vec<Piece>,
+    /// How often it has given up one that it received.
+    pub abandoned: u32,
+    /// Pieces of its own snapshot that it wants to read: for whom, which, where and how long.
+    pub reads: Vec<(u64, SnapshotId, u64, usize)>,
     /// Its wall clock.
     pub wall: WallClock,
 }
@@ -39,6 +47,7 @@ pub struct Start {
     founded: bool,
     terms: Vec<u64>,
     hard_state: HardState,
+    snapshot: Option<Snapshot>,
     lease: bool,
 }
 
@@ -48,12 +57,33 @@ impl Start {
     pub fn member(id: u64, terms: &[u64]) -> Start {
         let hard_state =
             HardState { current_term: Term(terms.last().copied().unwrap_or(0)), voted_for: None };
-        Start { id, members: 3, founded: true, terms: terms.to_vec(), hard_state, lease: false }
+        Start {
+            id,
+            members: 3,
+            founded: true,
+            terms: terms.to_vec(),
+            hard_state,
+            snapshot: None,
+            lease: false,
+        }
+    }
+
+    /// The same, but its log begins behind a snapshot that ends with entry `last` = (index, term).
+    pub fn behind(id: u64, last: (u64, u64), terms: &[u64]) -> Start {
+        let start = Start::member(id, terms);
+        let term = start.hard_state.current_term.0.max(last.1);
+        Start { snapshot: Some(snapshot(last, 3)), ..start }.term(term)
     }
 
     /// A server with nothing, listed with two others.
     pub fn founder(id: u64) -> Start {
         Start { founded: false, ..Start::member(id, &[]) }
+    }
+
+    /// Its snapshot's file is so long.
+    pub fn with_bytes(mut self, bytes: u64) -> Start {
+        self.snapshot.as_mut().expect("it has one").bytes = bytes;
+        self
     }
 
     pub fn of(mut self, members: u64) -> Start {
@@ -80,7 +110,8 @@ impl Start {
     pub fn start(self) -> Server {
         let now = Instant::ZERO.after(Duration::from_secs(1));
         let founders = (1..=self.members).map(founder).collect();
-        let entries = self.terms.iter().zip(1..).map(|(term, index)| {
+        let first = self.snapshot.as_ref().map_or(1, |snapshot| snapshot.id.index.0 + 1);
+        let entries = self.terms.iter().zip(first..).map(|(term, index)| {
             if index == 1 && self.founded {
                 membership_entry(*term, self.members)
             } else {
@@ -97,6 +128,7 @@ impl Start {
             },
             founders,
             hard_state: self.hard_state,
+            snapshot: self.snapshot,
             entries: entries.collect(),
             seed: self.id,
         };
@@ -104,6 +136,9 @@ impl Start {
             raft: Raft::new(setup, now),
             now,
             writes: Vec::new(),
+            pieces: Vec::new(),
+            abandoned: 0,
+            reads: Vec::new(),
             wall: WallClock(1_000_000),
         };
         for peer in (1..=self.members).filter(|peer| *peer != self.id) {
@@ -123,9 +158,32 @@ impl Server {
             match action {
                 Action::Persist { seq, write } => self.writes.push((seq, write)),
                 Action::Send { to, message } => mail.push((to.0, message)),
+                Action::ReadSnapshot { to, snapshot, offset, length } => {
+                    self.reads.push((to.0, snapshot, offset, length));
+                }
+                Action::WriteSnapshot(piece) => self.pieces.push(piece),
+                Action::AbandonSnapshot => self.abandoned += 1,
             }
         }
         mail
+    }
+
+    /// The pieces of its snapshot that it wants are read from `file`, and sent.
+    pub fn read_pieces(&mut self, file: &Bytes) -> Mail {
+        for (to, snapshot, offset, length) in std::mem::take(&mut self.reads) {
+            let bytes = file.slice(offset as usize..offset as usize + length);
+            self.raft.snapshot_read(self.now, ServerId(to), snapshot, offset, Some(bytes));
+        }
+        self.flush()
+    }
+
+    /// The pieces that it receives are written.
+    pub fn write_pieces(&mut self) -> Mail {
+        if let Some(last) = self.pieces.last() {
+            let through = last.offset + last.bytes.len() as u64;
+            self.raft.piece_written(last.snapshot, through);
+        }
+        self.flush()
     }
 
     /// Ends the turn, lets the disk finish, and ends the next: everything it sends.
@@ -201,7 +259,11 @@ impl Server {
 /// then sends is thrown away; its first entry is durable on itself.
 pub fn elect(start: Start) -> Server {
     let members = start.members;
-    let mut server = start.start();
+    elect_started(start.start(), members)
+}
+
+/// The same with a server that runs already.
+pub fn elect_started(mut server: Server, members: u64) -> Server {
     server.time_out();
     server.flush();
     let term = server.term() + 1;
@@ -250,6 +312,60 @@ pub fn membership_entry(term: u64, members: u64) -> Entry {
         payload: Membership::new((1..=members).map(member).collect()).encode(),
         ..entry(1, term)
     }
+}
+
+/// A snapshot whose last entry is `last` = (index, term); its file is a thousand bytes long.
+pub fn snapshot(last: (u64, u64), members: u64) -> Snapshot {
+    let membership = Membership::decode(&membership_entry(1, members).payload);
+    Snapshot {
+        id: snapshot_id(last),
+        bytes: 1000,
+        time: ClusterTime(4_000),
+        membership_index: LogIndex(1),
+        membership: membership.expect("just encoded"),
+    }
+}
+
+pub fn snapshot_id((index, term): (u64, u64)) -> SnapshotId {
+    SnapshotId { index: LogIndex(index), term: Term(term) }
+}
+
+/// A piece of a snapshot of a thousand bytes that ends with entry `last`.
+pub fn install(term: u64, last: (u64, u64), offset: u64, length: u64) -> Message {
+    Message::InstallSnapshot(InstallSnapshot {
+        term: Term(term),
+        snapshot: snapshot_id(last),
+        offset,
+        total: 1000,
+        cluster_time: ClusterTime(5_000),
+        bytes: Bytes::from(vec![offset as u8; length as usize]),
+    })
+}
+
+/// An answer to the piece at `asked`: the file is written up to `offset`.
+pub fn installed(term: u64, last: (u64, u64), asked: u64, offset: u64) -> Message {
+    let outcome = InstallOutcome::Next { offset };
+    let snapshot = snapshot_id(last);
+    let response = InstallSnapshotResponse { term: Term(term), snapshot, asked, outcome };
+    Message::InstallSnapshotResponse(response)
+}
+
+/// The pieces of snapshots in `mail` to one server.
+pub fn installs(mail: &Mail, to: u64) -> Vec<InstallSnapshot> {
+    let install = |(receiver, message): &(u64, Message)| match message {
+        Message::InstallSnapshot(request) if *receiver == to => Some(request.clone()),
+        _ => None,
+    };
+    mail.iter().filter_map(install).collect()
+}
+
+/// What the answers to pieces of snapshots in `mail` say.
+pub fn install_outcomes(mail: &Mail) -> Vec<InstallOutcome> {
+    let outcome = |(_, message): &(u64, Message)| match message {
+        Message::InstallSnapshotResponse(response) => Some(response.outcome),
+        _ => None,
+    };
+    mail.iter().filter_map(outcome).collect()
 }
 
 pub fn entry(index: u64, term: u64) -> Entry {

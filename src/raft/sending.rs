@@ -1,0 +1,182 @@
+//! One snapshot on its way from the leader to one follower (§5.1): which piece is next.
+//!
+//! Pieces follow each other through a window bounded in bytes; the follower answers how far it has
+//! *written*. Where that isn't known (at first, after a connection closed, after a silence), one
+//! piece asks, and its answer says where to go on. Called by `progress.rs` and `install.rs`; reads
+//! no file and sends nothing itself.
+
+use std::time::Duration;
+
+use crate::limits;
+use crate::types::{Instant, SnapshotId};
+
+/// Whether the leader knows what the follower has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Standing {
+    /// It has to ask.
+    Unknown,
+    /// It asked with the piece at this offset.
+    Asked { offset: u64 },
+    /// It does, and pieces follow each other without waiting.
+    Known,
+}
+
+/// A snapshot that a follower is being sent.
+#[derive(Debug)]
+pub struct Sending {
+    snapshot: SnapshotId,
+    total: u64,
+    standing: Standing,
+    /// The follower has written the file up to here.
+    acknowledged: u64,
+    /// Up to here it was sent.
+    sent: u64,
+    /// When the follower's last news came, or it was last asked.
+    since: Instant,
+}
+
+impl Sending {
+    /// Begins to send a snapshot whose file is `total` bytes long.
+    pub fn new(snapshot: SnapshotId, total: u64, now: Instant) -> Sending {
+        Sending {
+            snapshot,
+            total,
+            standing: Standing::Unknown,
+            acknowledged: 0,
+            sent: 0,
+            since: now,
+        }
+    }
+
+    /// Which snapshot.
+    pub fn snapshot(&self) -> SnapshotId {
+        self.snapshot
+    }
+
+    /// The file's length in bytes.
+    pub fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// How much of it the follower has written, in bytes.
+    pub fn acknowledged(&self) -> u64 {
+        self.acknowledged
+    }
+
+    /// The piece to be sent now, if any: its offset and its length, which is 0 where the follower
+    /// has everything and is only asked about it.
+    pub fn next_piece(&mut self, now: Instant) -> Option<(u64, usize)> {
+        match self.standing {
+            Standing::Asked { .. } => return None,
+            Standing::Unknown => {
+                self.standing = Standing::Asked { offset: self.acknowledged };
+                self.sent = self.acknowledged;
+                self.since = now;
+            }
+            Standing::Known => {
+                let is_full = self.sent - self.acknowledged >= limits::SNAPSHOT_WINDOW_BYTES;
+                if is_full || self.sent == self.total {
+                    return None;
+                }
+            }
+        }
+        let offset = self.sent;
+        let length = (self.total - offset).min(limits::SNAPSHOT_CHUNK_BYTES as u64);
+        self.sent += length;
+        Some((offset, length as usize))
+    }
+
+    /// The follower got the piece at `asked`, and has written the file up to `offset`. Answers may
+    /// come late: only the one to a question can take anything back.
+    pub fn answered(&mut self, now: Instant, asked: u64, offset: u64) {
+        if offset > self.total {
+            return;
+        }
+        if self.standing == (Standing::Asked { offset: asked }) {
+            self.standing = Standing::Known;
+            self.acknowledged = offset;
+            self.sent = offset;
+            self.since = now;
+        } else if offset > self.acknowledged {
+            self.acknowledged = offset;
+            self.sent = self.sent.max(offset);
+            self.since = now;
+        }
+    }
+
+    /// Time has passed: a follower that was silent for `patience` is asked what it has.
+    pub fn look_after(&mut self, now: Instant, patience: Duration) {
+        if now.since(self.since) >= patience {
+            self.ask();
+        }
+    }
+
+    /// What was under way may be lost: the follower is asked what it has.
+    pub fn ask(&mut self) {
+        self.standing = Standing::Unknown;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{LogIndex, Term};
+
+    const CHUNK: u64 = limits::SNAPSHOT_CHUNK_BYTES as u64;
+    const NOW: Instant = Instant(1);
+
+    fn sending(total: u64) -> Sending {
+        Sending::new(SnapshotId { index: LogIndex(9), term: Term(2) }, total, NOW)
+    }
+
+    /// The offsets of what may be sent now.
+    fn pieces(sending: &mut Sending) -> Vec<u64> {
+        std::iter::from_fn(|| sending.next_piece(NOW)).map(|(offset, _)| offset).collect()
+    }
+
+    #[test]
+    fn next_piece_asks_first_and_keeps_the_window() {
+        let mut sending = sending(100 * CHUNK + 7);
+        assert_eq!(pieces(&mut sending), [0], "one piece asks");
+        sending.answered(NOW, 0, CHUNK);
+        let window = limits::SNAPSHOT_WINDOW_BYTES / CHUNK;
+        let expected: Vec<u64> = (1..=window).map(|number| number * CHUNK).collect();
+        assert_eq!(pieces(&mut sending), expected);
+        sending.answered(NOW, CHUNK, 2 * CHUNK);
+        assert_eq!(pieces(&mut sending), [(window + 1) * CHUNK]);
+    }
+
+    #[test]
+    fn answered_resumes_where_the_follower_is() {
+        let mut sending = sending(100 * CHUNK + 7);
+        pieces(&mut sending);
+        sending.answered(NOW, 0, 98 * CHUNK);
+        let last: Vec<_> = std::iter::from_fn(|| sending.next_piece(NOW)).collect();
+        let chunk = CHUNK as usize;
+        assert_eq!(last, [(98 * CHUNK, chunk), (99 * CHUNK, chunk), (100 * CHUNK, 7)]);
+        // 2. The connection closes: what it has is asked anew, and it may be less.
+        sending.ask();
+        assert_eq!(pieces(&mut sending), [98 * CHUNK]);
+        sending.answered(NOW, 99 * CHUNK, 0);
+        assert_eq!(pieces(&mut sending), [], "that answers no question");
+        sending.answered(NOW, 98 * CHUNK, 0);
+        assert_eq!(pieces(&mut sending)[0], 0);
+    }
+
+    #[test]
+    fn look_after_asks_again_after_a_silence() {
+        let mut sending = sending(5);
+        assert_eq!(pieces(&mut sending), [0]);
+        let patience = Duration::from_millis(300);
+        sending.look_after(NOW.after(patience / 2), patience);
+        assert_eq!(pieces(&mut sending), []);
+        sending.look_after(NOW.after(patience), patience);
+        assert_eq!(pieces(&mut sending), [0]);
+        sending.answered(NOW, 0, 5);
+        assert_eq!(pieces(&mut sending), [], "it has everything");
+        sending.ask();
+        assert_eq!(sending.next_piece(NOW), Some((5, 0)), "is it installed?");
+        sending.answered(NOW, 5, 6);
+        assert_eq!(sending.acknowledged(), 5, "nobody has more than there is");
+    }
+}
