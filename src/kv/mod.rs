@@ -5,6 +5,7 @@
 //! [`connection`], and ends with [`gateways`] (exactly once) and [`machine`]. Called by `node/`.
 //! Knows nothing of Raft: it is given what the log says.
 
+pub mod admin;
 pub mod command;
 pub mod compare;
 pub mod connection;

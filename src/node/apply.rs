@@ -29,7 +29,7 @@ impl Node {
             self.machine.begin(&entry);
             match entry.kind {
                 EntryKind::Empty => {}
-                EntryKind::Membership => self.apply_membership(&entry),
+                EntryKind::Membership => self.apply_membership(&entry, effects),
                 EntryKind::Batch => self.apply_batch(now, &entry, effects),
             }
         }
@@ -40,20 +40,20 @@ impl Node {
         self.machine.last_applied() < self.raft.commit_index()
     }
 
-    fn apply_membership(&mut self, entry: &Entry) {
+    fn apply_membership(&mut self, entry: &Entry, effects: &mut Vec<Effect>) {
         let membership = Membership::decode(&entry.payload)
             .expect("consensus adopted it when it entered the log");
-        let gateways = membership.members().iter().map(|member| GatewayId {
+        let met = membership.members().iter().filter(|member| member.is_met());
+        let gateways = met.map(|member| GatewayId {
             server: member.id,
             incarnation: member.incarnation,
             admitted: member.admitted,
         });
-        for gateway in gateways.clone() {
-            let identity = &self.identity;
-            if (gateway.server, gateway.incarnation) == (identity.server, identity.incarnation) {
-                self.gateway.admitted(gateway);
-            }
-        }
+        let identity = &self.identity;
+        let own = gateways.clone().find(|gateway| {
+            (gateway.server, gateway.incarnation) == (identity.server, identity.incarnation)
+        });
+        self.gateway.rename(own, &mut self.clients, effects);
         self.machine.set_members(gateways);
     }
 

@@ -86,9 +86,29 @@ impl Gateway {
         self.id
     }
 
-    /// The entry that admits this node was applied.
-    pub fn admitted(&mut self, id: GatewayId) {
-        self.id = Some(id);
+    /// A membership was applied: by it this node's gateway has this name, or none. What was sent
+    /// under another name has not been applied up to here, and nobody ever will: the name isn't
+    /// used again.
+    pub fn rename(
+        &mut self,
+        id: Option<GatewayId>,
+        clients: &mut Clients,
+        effects: &mut Vec<Effect>,
+    ) {
+        if self.id == id {
+            return;
+        }
+        self.id = id;
+        self.next_seq = BatchSeq(1);
+        self.must_resend = false;
+        self.gap_seen = false;
+        self.pending_bytes = 0;
+        for pending in std::mem::take(&mut self.pending) {
+            for origin in pending.origins.iter().copied().chain(pending.reads.origins()) {
+                clients.write_done(origin.client);
+                clients.answer(origin, left(), effects);
+            }
+        }
     }
 
     /// Whether this batch was sent by this very process.
@@ -297,6 +317,13 @@ pub fn not_done(timeout: Duration) -> Reply {
     let text = format!(
         "CLUSTERDOWN no leader could be reached within {waited_ms} ms; the command was not executed"
     );
+    Reply::Error(text.into())
+}
+
+/// The command was surely not done: this node left the cluster, or was let in anew.
+fn left() -> Reply {
+    let text = "CLUSTERDOWN this node left the cluster or joined it anew meanwhile; the command was \
+                not executed";
     Reply::Error(text.into())
 }
 

@@ -40,15 +40,23 @@ impl Node {
     pub fn judge_hello(&mut self, now: Instant, hello: &Hello) -> Result<Verdict, HelloRefused> {
         self.check_address(now, hello)?;
         let (peer, incarnation) = (hello.sender, hello.sender_incarnation);
-        let member = self.raft.membership().member(peer);
+        let membership = self.raft.membership();
+        let member = membership.member(peer).filter(|member| member.is_met());
         if let Some(known) = member.map(|member| member.incarnation)
             && known != incarnation
         {
+            self.requested.note_stray(peer, Refusal::LostDisk);
             let text = format!(
                 "server {peer} is a member on data directory {known}, not on {incarnation}: it \
                  lost its disk, or was given another one, and must be admitted again"
             );
             return Err(HelloRefused { code: Refusal::LostDisk, text });
+        }
+        let mut members = membership.members().iter();
+        let taken = members.find(|other| other.incarnation == incarnation && other.id != peer);
+        if let Some(other) = taken {
+            let text = format!("data directory {incarnation} is server {}'s", other.id);
+            return Err(HelloRefused { code: Refusal::Sender, text });
         }
         let identity = Identity {
             cluster: self.identity.cluster,
@@ -63,12 +71,16 @@ impl Node {
             hello.boot < known.boot || (hello.boot == known.boot && hello.nonce != known.nonce)
         });
         if is_old {
+            self.requested.note_stray(peer, Refusal::OldCopy);
             let text = format!(
                 "server {peer} has run on a later state of data directory {incarnation} than boot \
                  {}: this is an old copy of it, and must be admitted again",
                 hello.boot
             );
             return Err(HelloRefused { code: Refusal::OldCopy, text });
+        }
+        if hello.receiver_incarnation == self.identity.incarnation {
+            self.admitted_again();
         }
         let record = (known != Some(identity)).then_some(identity);
         self.known_peers.insert(peer, identity);
@@ -88,12 +100,12 @@ impl Node {
             let text = format!("this is cluster '{name}', not '{}'", hello.cluster);
             return refused(Refusal::Cluster, text);
         }
-        if hello.receiver != own.server {
+        // Who asks to be let in does not know whom it has reached.
+        if hello.receiver != own.server && hello.receiver != ServerId::ZERO {
             let text = format!("this is server {}, not {}", own.server, hello.receiver);
             return refused(Refusal::Receiver, text);
         }
-        let is_peer = self.peers().iter().any(|peer| peer.id == hello.sender);
-        if !is_peer {
+        if !self.knows(hello.sender) {
             let text = format!("server {} is not a member", hello.sender);
             return refused(Refusal::Sender, text);
         }
@@ -103,16 +115,60 @@ impl Node {
                 "server {} knows this server on data directory {expected}, not on {}",
                 hello.sender, own.incarnation
             );
-            self.lost_disk(now, text.clone());
+            if !self.is_admitted_by_own_log() {
+                self.lost_disk(now, text.clone());
+            }
             return refused(Refusal::ReceiverIncarnation, text);
         }
         Ok(())
     }
 
-    /// A peer refused this node's hello.
-    pub fn hello_refused(&mut self, now: Instant, refused: &HelloRefused) {
-        if refused.code.is_lost_disk() {
-            self.lost_disk(now, refused.text.clone());
+    /// What is said to a server that dialled, and should not have.
+    pub fn refuse_direction(&self, peer: ServerId) -> HelloRefused {
+        if self.knows(peer) {
+            let text = format!("server {} dials server {peer} itself", self.identity.server);
+            return HelloRefused { code: Refusal::Direction, text };
+        }
+        HelloRefused { code: Refusal::Sender, text: format!("server {peer} is not a member") }
+    }
+
+    /// Whether `peer` may be connected with: it is a member, or this node can't tell, because it
+    /// waits to be let in or lost its disk, and takes part in nothing before that.
+    pub fn knows(&self, peer: ServerId) -> bool {
+        let waits = !self.config.join.is_empty() || self.raft.is_recovering();
+        let is_blank = self.raft.membership().is_empty();
+        (is_blank && waits && peer != self.identity.server)
+            || self.peers().iter().any(|known| known.id == peer)
+    }
+
+    /// `peer` refused this node's hello; nobody, where it was dialled without knowing who it is.
+    pub fn hello_refused(&mut self, now: Instant, peer: Option<ServerId>, refused: &HelloRefused) {
+        match (refused.code, peer) {
+            (Refusal::OldCopy, _) => {
+                self.is_old_copy = true;
+                self.lost_disk(now, refused.text.clone());
+            }
+            // A member that lags may know an older directory than the one we are a member on.
+            (Refusal::LostDisk, _) if !self.is_admitted_by_own_log() => {
+                self.lost_disk(now, refused.text.clone());
+            }
+            (Refusal::ReceiverIncarnation, Some(peer)) => {
+                self.requested.note_stray(peer, Refusal::LostDisk);
+            }
+            (Refusal::LostDisk | Refusal::Sender, _) => self.cast_out(&refused.text),
+            _ => {}
+        }
+    }
+
+    /// Somebody doesn't know this node as a member: said once in the log.
+    fn cast_out(&mut self, text: &str) {
+        if self.outcast_reason.is_none() {
+            self.outcast_reason = Some(text.to_owned());
+            let hint = match self.asks_to_join() {
+                [] => "",
+                _ => "; waiting to be added: RAFT ADD, to any member",
+            };
+            self.notice(format!("is not let in: {text}{hint}"));
         }
     }
 

@@ -3,9 +3,11 @@
 //! `(now, Input)` in, [`Effect`]s out. Read in this order: [`Input`], [`Effect`], [`Node::handle`]
 //! with the end of a turn, `pipeline` (requests come in), `gateway`, `reads` and `held` (they
 //! wait), `apply` (they take effect), `clients` (they are answered), `connection` and `info` (what
-//! a node answers by itself), `handshake` (who may connect). Drivers stand around it, the poll loop
+//! a node answers by itself), `admin` and `plan` (who is a member), `handshake` (who may connect). Drivers stand around it, the poll loop
 //! and the tests' cluster in memory, and none of them decides anything.
 
+mod admin;
+mod admission;
 mod apply;
 mod clients;
 mod connection;
@@ -18,6 +20,7 @@ mod input;
 #[expect(clippy::module_inception, reason = "the file holds Node and nothing else")]
 mod node;
 mod pipeline;
+mod plan;
 mod reads;
 mod requests;
 mod status;

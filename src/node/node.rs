@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::admin::Requested;
 use super::clients::Clients;
 use super::gateway::Gateway;
 use super::reads::Reads;
-use super::{Effect, Facts, Input, Peer, Role, Status};
+use super::{Effect, Facts, Input, Role, Status};
 use crate::config::Config;
 use crate::kv::command::{self, Command, ReadContext};
 use crate::kv::machine::StateMachine;
@@ -64,6 +65,8 @@ pub struct Node {
     pub(super) clients: Clients,
     pub(super) gateway: Gateway,
     pub(super) reads: Reads,
+    /// Requests about the membership.
+    pub(super) requested: Requested,
     /// Clients whose parked commands may go on.
     pub(super) unparked: Vec<ClientId>,
     pub(super) parked_bytes: usize,
@@ -72,6 +75,12 @@ pub struct Node {
     pub(super) started: Instant,
     /// Why this node takes part in nothing.
     pub(super) recovering_reason: Option<String>,
+    /// Whether its directory is an old copy: then no admission helps.
+    pub(super) is_old_copy: bool,
+    /// What others say who don't know this node as a member, until one of them does.
+    pub(super) outcast_reason: Option<String>,
+    /// Lines for the log that the driver has not taken yet.
+    pub(super) notices: Vec<String>,
     room: Room,
     /// The term and leader that what is pending was sent to.
     followed: (Term, Option<ServerId>),
@@ -91,12 +100,14 @@ impl Node {
             client: node.client.clone(),
             http: node.http.clone().unwrap_or_default(),
         };
+        // Who is to join a cluster founds none.
+        let founders = config.cluster.nodes.iter().filter(|_| config.join.is_empty());
         let identity = recovered.identity;
         let setup = Setup {
             id: identity.server,
             incarnation: identity.incarnation,
             config: config.raft.clone(),
-            founders: config.cluster.nodes.iter().map(founder).collect(),
+            founders: founders.map(founder).collect(),
             hard_state: recovered.hard_state,
             snapshot: None,
             entries: recovered.entries,
@@ -112,12 +123,16 @@ impl Node {
             clients: Clients::default(),
             gateway: Gateway::new(identity.boot),
             reads: Reads::new(identity.boot),
+            requested: Requested::new(identity.boot),
             unparked: Vec::new(),
             parked_bytes: 0,
             facts: Facts::default(),
             counters: Counters::default(),
             started: now,
             recovering_reason: None,
+            is_old_copy: recovered.is_old_copy,
+            outcast_reason: None,
+            notices: Vec::new(),
             room: Room::Ample,
             followed: (Term::ZERO, None),
             stop_deadline: None,
@@ -144,7 +159,7 @@ impl Node {
             }
             Input::PeerUp { peer, incarnation } => self.peer_up(now, peer, incarnation),
             Input::PeerDown { peer } => self.raft.peer_down(now, peer),
-            Input::Receive { packet } => self.receive(now, packet),
+            Input::Receive { packet } => self.receive(now, packet, effects),
             Input::ClientArrived { client, info } => self.clients.arrive(now, client, info),
             Input::Requests { batch } => self.take_requests(now, &batch, effects),
             Input::ClientGone { client } => self.parked_bytes -= self.clients.leave(client),
@@ -167,10 +182,11 @@ impl Node {
         let undecided = self.gateway.deadline(timeout);
         let resend = self.resend_deadline();
         let reads = self.reads.deadline(timeout, resend_after);
+        let requested = self.requested.deadline(timeout, resend_after);
         let stop = self.stop_deadline.filter(|_| !self.is_abandoned).unwrap_or(Instant::NEVER);
         let expiry = self.expiry_deadline(now);
         let own = self.raft.deadline();
-        own.min(undecided).min(resend).min(reads).min(stop).min(expiry)
+        own.min(undecided).min(resend).min(reads).min(requested).min(stop).min(expiry)
     }
 
     /// Whether clients' sockets are to be read: not while the gateway's window is full, or the
@@ -185,7 +201,7 @@ impl Node {
     /// Whether a node that was asked to stop has handed over, and owes nobody an answer.
     pub fn may_exit(&self) -> bool {
         let has_successor = self.raft.membership().members().len() > 1;
-        let is_done = self.gateway.is_idle() && self.reads.is_idle();
+        let is_done = self.gateway.is_idle() && self.reads.is_idle() && self.requested.is_idle();
         let has_handed_over = !(self.raft.is_leader() && has_successor);
         self.is_abandoned || (self.stop_deadline.is_some() && is_done && has_handed_over)
     }
@@ -194,7 +210,7 @@ impl Node {
     pub fn status(&self) -> Status {
         let role = match self.raft.role() {
             _ if self.raft.is_recovering() => Role::Recovering,
-            RoleName::Follower => Role::Follower,
+            RoleName::Follower => self.role_of_a_follower(),
             RoleName::PreCandidate => Role::PreCandidate,
             RoleName::Candidate => Role::Candidate,
             RoleName::Leader => Role::Leader,
@@ -209,18 +225,6 @@ impl Node {
             last_applied: self.machine.last_applied(),
             last_log_index: self.raft.log().last_index(),
         }
-    }
-
-    /// The servers that this node wants connections with.
-    pub fn peers(&self) -> Vec<Peer> {
-        let membership = self.raft.membership();
-        let all: Vec<(ServerId, &String)> = if membership.is_empty() {
-            self.config.cluster.nodes.iter().map(|node| (node.id, &node.peer)).collect()
-        } else {
-            membership.members().iter().map(|member| (member.id, &member.peer)).collect()
-        };
-        let others = all.into_iter().filter(|(id, _)| *id != self.identity.server);
-        others.map(|(id, address)| Peer { id, address: address.clone() }).collect()
     }
 
     /// What consensus knows; for tests and checkers.
@@ -239,7 +243,7 @@ impl Node {
         self.raft.cluster_time(now).map_or(clock, |estimate| estimate.max(clock))
     }
 
-    fn resend_after(&self) -> Duration {
+    pub(super) fn resend_after(&self) -> Duration {
         self.config.raft.election_timeout.1 * RESEND_ELECTION_TIMEOUTS
     }
 
@@ -254,24 +258,33 @@ impl Node {
 
     fn peer_up(&mut self, now: Instant, peer: ServerId, incarnation: Incarnation) {
         self.raft.peer_up(now, peer, incarnation);
+        self.requested.forget_stray(peer);
+        self.outcast_reason = None;
         if self.raft.leader() == Some(peer) {
             self.gateway.resend();
             self.reads.start_over();
         }
     }
 
-    fn receive(&mut self, now: Instant, packet: Packet) {
+    fn receive(&mut self, now: Instant, packet: Packet, effects: &mut Vec<Effect>) {
         let Packet { envelope, message } = packet;
         if !self.is_for_us(envelope) {
             self.counters.misdirected += 1;
             return;
         }
         let from = envelope.from;
+        self.note_admission(&message);
         match message {
             Message::Forward { batch } => self.receive_forward(now, from, batch),
             Message::ReadIndex { id } if self.raft.is_leader() => self.reads.remote_asks(from, id),
             Message::ReadIndex { .. } => {}
             Message::ReadIndexResponse { id, index } => self.reads.answered(id, index),
+            Message::Admin { id, term, words } => {
+                self.receive_admin(now, from, id, term, &words, effects);
+            }
+            Message::AdminResponse { id, answer } => {
+                self.receive_admin_response(id, &answer, effects);
+            }
             message => self.raft.receive(now, from, message),
         }
     }
@@ -320,6 +333,7 @@ impl Node {
         self.gateway.time_out(now, timeout, &mut self.clients, effects);
         let unparked = self.reads.time_out(now, timeout, &mut self.clients, effects);
         self.unparked.extend(unparked);
+        self.requested.time_out(now, timeout, &mut self.clients, effects);
         self.reads.ask_overdue_again(now, resend_after);
         if now >= self.resend_deadline() {
             self.gateway.resend();
@@ -342,6 +356,7 @@ impl Node {
         }
         self.send_batches(now, effects);
         self.ask_for_reads(now, effects);
+        self.progress_admin(now, effects);
         self.expire_keys(now);
         self.flush_raft(now, effects);
         // Where this node is its own majority, the round that was just begun is confirmed already.
@@ -474,7 +489,7 @@ impl Node {
         self.actions = actions;
     }
 
-    fn send(&self, to: ServerId, message: Message, effects: &mut Vec<Effect>) {
+    pub(super) fn send(&self, to: ServerId, message: Message, effects: &mut Vec<Effect>) {
         assert_ne!(to, self.identity.server, "the node never sends to itself");
         // A peer whose data directory nobody knows yet has never said hello: nothing reaches it.
         let Some(to_incarnation) = self.raft.incarnation_of(to) else {

@@ -181,6 +181,8 @@ pub enum Refusal {
     /// The sender is an old copy of its data directory: a later process of that one has been met
     /// (a higher boot, or the same with another nonce).
     OldCopy = 9,
+    /// The receiver is the one that dials: of two members the smaller id.
+    Direction = 10,
 }
 
 impl Refusal {
@@ -195,6 +197,7 @@ impl Refusal {
             7 => Refusal::LostDisk,
             8 => Refusal::Role,
             9 => Refusal::OldCopy,
+            10 => Refusal::Direction,
             _ => Refusal::Unknown,
         }
     }

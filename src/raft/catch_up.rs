@@ -24,14 +24,24 @@ pub(super) struct Round {
     since: Instant,
 }
 
+/// A member that has left.
+#[derive(Clone, Copy, Debug)]
+struct Farewell {
+    /// The entry by which it did.
+    index: LogIndex,
+    /// When it is let go in any case.
+    until: Instant,
+    /// When it was told that the entry is committed.
+    told: Option<Instant>,
+}
+
 /// What the leader keeps for members that come and go.
 #[derive(Default, Debug)]
 pub(super) struct Turnover {
     /// The round of each learner that is to be promoted.
     rounds: BTreeMap<ServerId, Round>,
-    /// Members that have left: the entry by which they did, which they are still to be told, and
-    /// until when.
-    farewells: BTreeMap<ServerId, (LogIndex, Instant)>,
+    /// Members that have left and are still to be told so.
+    farewells: BTreeMap<ServerId, Farewell>,
     /// Whether this leader has begun to hand over because it has left.
     is_leaving: bool,
 }
@@ -168,7 +178,8 @@ impl Raft {
             leading.turnover.farewells.remove(&id);
         }
         for id in leading.followers.keys().filter(|id| membership.member(**id).is_none()) {
-            leading.turnover.farewells.entry(*id).or_insert((*index, until));
+            let farewell = Farewell { index: *index, until, told: None };
+            leading.turnover.farewells.entry(*id).or_insert(farewell);
         }
         // Who lost its disk is followed anew once its new one is known.
         let is_known = |id: &ServerId| membership.member(*id).is_none_or(Member::is_met);
@@ -178,20 +189,27 @@ impl Raft {
     /// Members that have left and know it, or can't be told, are no longer followed.
     fn end_farewells(&mut self, now: Instant) {
         let commit_index = self.commit_index;
+        // What was said last is to arrive before the connection ends.
+        let pause = self.config.election_timeout.0;
         let Role::Leader(leading) = &mut self.role else {
             return;
         };
         let followers = &mut leading.followers;
         let links = &self.links;
-        leading.turnover.farewells.retain(|id, (index, until)| {
+        leading.turnover.farewells.retain(|id, farewell| {
             let is_told = followers.get(id).is_some_and(|progress| {
-                progress.match_index >= *index && progress.commit_told >= *index
+                progress.match_index >= farewell.index && progress.commit_told >= farewell.index
             });
-            let is_over = is_told || now >= *until || !links.contains_key(id);
-            if is_over && commit_index >= *index {
+            if is_told {
+                farewell.told.get_or_insert(now);
+            }
+            let is_past = farewell.told.is_some_and(|told| now >= told.after(pause));
+            let is_over = is_past || now >= farewell.until || !links.contains_key(id);
+            let is_settled = is_over && commit_index >= farewell.index;
+            if is_settled {
                 followers.remove(id);
             }
-            !(is_over && commit_index >= *index)
+            !is_settled
         });
     }
 
@@ -201,6 +219,24 @@ impl Raft {
             Role::Leader(leading) => leading.turnover.farewells.keys().copied().collect(),
             _ => Vec::new(),
         }
+    }
+
+    /// Everyone whom this server has to be able to talk with: the members by the newest membership
+    /// in its log and, as long as that isn't committed, by those before it. A leader that leaves
+    /// leads until then.
+    pub fn concerned(&self) -> Vec<&Member> {
+        let mut concerned: Vec<&Member> = Vec::new();
+        for (index, membership) in self.memberships.iter().rev() {
+            for member in membership.members() {
+                if !concerned.iter().any(|known| known.id == member.id) {
+                    concerned.push(member);
+                }
+            }
+            if *index <= self.commit_index {
+                break;
+            }
+        }
+        concerned
     }
 
     /// Whether this server may stand for election: it votes, or did until its leaving, of which it

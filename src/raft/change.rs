@@ -4,22 +4,14 @@
 //! correction to it: without that, two leaders' changes could miss each other's majorities). What
 //! then follows by itself, up to the end of the change, is in `catch_up.rs`. Called by `node/`.
 
+use std::time::Duration;
+
 use super::membership::{Member, Membership};
 use super::server::{Raft, Role};
 use crate::limits;
+use crate::proto::admin::Addresses;
 use crate::proto::entry::EntryKind;
 use crate::types::{Incarnation, Instant, LogIndex, ServerId};
-
-/// Where a member is reached.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Addresses {
-    /// By peers.
-    pub peer: String,
-    /// By clients.
-    pub client: String,
-    /// By HTTP; empty where it isn't.
-    pub http: String,
-}
 
 /// What may be asked for. Asking for what is so already changes nothing and is no mistake.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -181,6 +173,16 @@ impl Raft {
         last.is_some_and(|(at, _)| at <= self.commit_index)
     }
 
+    /// How long ago `id` last answered this leader; `None` where it isn't followed.
+    pub fn last_contact(&self, now: Instant, id: ServerId) -> Option<Duration> {
+        match &self.role {
+            Role::Leader(leading) => {
+                leading.followers.get(&id).map(|progress| now.since(progress.last_heard))
+            }
+            _ => None,
+        }
+    }
+
     /// Whether a change could begin now.
     pub(super) fn may_change(&self) -> Result<(), ChangeRefused> {
         let Role::Leader(leading) = &self.role else {
@@ -284,7 +286,7 @@ fn add(
         return Err(ChangeRefused::BadId);
     }
     // A replacement that is over asks for nothing more.
-    let replaces = replaces.filter(|old| membership.is_voter(*old));
+    let replaces = replaces.filter(|old| membership.member(*old).is_some());
     check_addresses(membership, id, addresses)?;
     if let Ok(member) = find(membership, id) {
         let known = addresses_of(member);

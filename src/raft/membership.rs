@@ -42,6 +42,11 @@ impl Member {
         self.incarnation != Incarnation::ZERO
     }
 
+    /// Whether it has no vote.
+    pub fn is_learner(&self) -> bool {
+        !self.voter && !self.outgoing_voter
+    }
+
     /// Whether it is a learner that only has to catch up to become a voter.
     pub fn is_awaiting_promotion(&self) -> bool {
         self.promote && !self.voter && self.is_met()

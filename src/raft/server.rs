@@ -263,6 +263,11 @@ impl Raft {
         self.memberships.last().map_or(&NOBODY, |(_, membership)| membership)
     }
 
+    /// The index of its entry; 0 until the cluster was founded.
+    pub fn membership_index(&self) -> LogIndex {
+        self.memberships.last().map_or(LogIndex::ZERO, |(index, _)| *index)
+    }
+
     /// Who leads, as far as this server knows.
     pub fn leader(&self) -> Option<ServerId> {
         self.leader
@@ -354,6 +359,11 @@ impl Raft {
         }
     }
 
+    /// The cluster knows this server on its data directory: it takes part again.
+    pub fn take_part_again(&mut self) {
+        self.recovering = false;
+    }
+
     /// The data directory of `peer`: by the membership, else by its connection's hello.
     pub fn incarnation_of(&self, peer: ServerId) -> Option<Incarnation> {
         let member = self.membership().member(peer).filter(|member| member.is_met());
@@ -421,6 +431,8 @@ impl Raft {
                 self.receive_install_response(now, from, response);
             }
             Message::Forward { .. }
+            | Message::Admin { .. }
+            | Message::AdminResponse { .. }
             | Message::ReadIndex { .. }
             | Message::ReadIndexResponse { .. } => {
                 unreachable!("the node keeps the gateways' mail to itself")

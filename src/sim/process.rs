@@ -228,7 +228,8 @@ impl Process {
                         if refused.code == Refusal::OldCopy {
                             self.storage.note_old_copy()?;
                         }
-                        self.node.hello_refused(now, &refused);
+                        let peer = self.peers.get(&stream).and_then(|link| link.peer);
+                        self.node.hello_refused(now, peer, &refused);
                         self.end_peer(now, stream);
                     }
                 }
@@ -358,7 +359,8 @@ impl Process {
 
     fn update_dials(&mut self) {
         for peer in self.node.peers() {
-            if self.own < peer.id {
+            if peer.dial {
+                assert_ne!(peer.id, self.own, "a server never dials itself");
                 self.dials.entry(peer.id).or_insert(Dial {
                     stream: None,
                     is_under_way: false,

@@ -71,6 +71,8 @@ enum Event {
 struct Server {
     node: Option<Node>,
     disk: Disk,
+    /// Whether it was started to join, and founds nothing.
+    joins: bool,
     boot: u64,
     /// Grows with each start, so that mail and completions of a former life are told apart.
     life: u64,
@@ -78,6 +80,22 @@ struct Server {
     clients: BTreeMap<ClientId, VecDeque<Reply>>,
     next_client: u32,
     closed: BTreeSet<ClientId>,
+}
+
+impl Server {
+    fn new(joins: bool) -> Server {
+        Server {
+            node: None,
+            disk: Disk::default(),
+            joins,
+            boot: 0,
+            life: 0,
+            inbox: Vec::new(),
+            clients: BTreeMap::new(),
+            next_client: 0,
+            closed: BTreeSet::new(),
+        }
+    }
 }
 
 /// The cluster.
@@ -135,20 +153,17 @@ impl Cluster {
         };
         let ids: Vec<ServerId> = cluster.config.cluster.nodes.iter().map(|node| node.id).collect();
         for id in ids {
-            let server = Server {
-                node: None,
-                disk: Disk::default(),
-                boot: 0,
-                life: 0,
-                inbox: Vec::new(),
-                clients: BTreeMap::new(),
-                next_client: 0,
-                closed: BTreeSet::new(),
-            };
-            cluster.servers.insert(id, server);
+            cluster.servers.insert(id, Server::new(false));
             cluster.start(id);
         }
         cluster
+    }
+
+    /// Starts a server that wants to be let in.
+    pub fn join(&mut self, id: ServerId) {
+        assert!(!self.servers.contains_key(&id), "it is a server of this cluster already");
+        self.servers.insert(id, Server::new(true));
+        self.start(id);
     }
 
     pub fn ids(&self) -> Vec<ServerId> {
@@ -198,6 +213,9 @@ impl Cluster {
         };
         let mut config = self.config.clone();
         config.id = id;
+        if server.joins {
+            config.join.push("10.0.0.1:7201".to_owned());
+        }
         server.node = Some(Node::recover(&config, recovered, seed, now));
         server.inbox.clear();
         self.checked.remove(&id);
@@ -438,12 +456,13 @@ impl Cluster {
                 Ok(verdict) => verdicts.push((to, verdict)),
                 Err(refused) => {
                     let sender = self.servers.get_mut(&from).and_then(|s| s.node.as_mut());
-                    sender.expect("just seen").hello_refused(now, &refused);
+                    sender.expect("just seen").hello_refused(now, Some(to), &refused);
                 }
             }
         }
         if verdicts.len() < 2 {
-            return;
+            // Whoever dials tries again.
+            return self.plan_link(a, b, Duration::from_millis(250));
         }
         self.linked.insert(pair(a, b));
         for (to, verdict) in verdicts {
@@ -475,8 +494,16 @@ impl Cluster {
             node.handle(now, Input::Tick { wall }, &mut effects);
         }
         node.handle(now, Input::EndOfTurn, &mut effects);
+        node.take_notices();
+        let linked = self.linked.iter().filter(|(a, b)| *a == id || *b == id);
+        let others = linked.map(|(a, b)| if *a == id { *b } else { *a });
+        let strangers: Vec<ServerId> = others.filter(|other| !node.knows(*other)).collect();
         for effect in effects {
             self.carry_out(id, effect);
+        }
+        for stranger in strangers {
+            self.unlink(id, stranger);
+            self.plan_link(id, stranger, Duration::from_secs(2));
         }
     }
 
@@ -543,11 +570,15 @@ impl Cluster {
                 match self.applied.get(index.0 as usize - 1) {
                     Some(known) => assert_eq!(known, &seen, "state-machine-safety at {index}"),
                     None => {
-                        let holders =
-                            self.servers.values().filter(|server| server.disk.has_durable(entry));
-                        let majority = self.servers.len() / 2 + 1;
+                        let holds = |id: ServerId| {
+                            let server = self.servers.get(&id);
+                            server.is_some_and(|server| server.disk.has_durable(entry))
+                        };
+                        // Which of the two decided depends on when it was committed.
+                        let then = node.raft().membership_at(index).map(|(_, then)| then);
+                        let now = node.raft().membership();
                         assert!(
-                            holders.count() >= majority,
+                            now.is_quorum(holds) || then.is_some_and(|then| then.is_quorum(holds)),
                             "durable-before-ack: {index} is applied and not on a majority's disks"
                         );
                         self.applied.push(seen);

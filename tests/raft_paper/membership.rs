@@ -4,10 +4,11 @@
 //! §4.2.2 and §4.3, where the voters change, are in `membership_joint.rs`, which uses the helpers
 //! of this file.
 
+use raftkv::proto::admin::Addresses;
 use raftkv::proto::entry::EntryKind;
 use raftkv::proto::message::Message;
 use raftkv::raft::RoleName;
-use raftkv::raft::change::{Addresses, Change, ChangeRefused};
+use raftkv::raft::change::{Change, ChangeRefused};
 use raftkv::raft::membership::{Member, Membership};
 use raftkv::types::{Incarnation, LogIndex, ServerId};
 
@@ -320,7 +321,11 @@ fn section_4_2_3_a_removed_server_is_told_before_it_is_forgotten() {
     // 2. It has everything, is told that it is committed, and is let go.
     let mail = leader.answer(3, matched(2, 4));
     assert!(appends(&mail, 3).iter().all(|request| request.leader_commit == LogIndex(4)));
-    leader.settle();
+    for _ in 0..4 {
+        leader.wait(HEARTBEAT);
+        leader.answer(2, matched(2, 4));
+        leader.answer(3, matched(2, 4));
+    }
     assert_eq!(leader.raft.farewells(), []);
     assert_eq!(appends(&leader.settle(), 3).len(), 0);
 }

@@ -1,0 +1,114 @@
+//! Who this node is to the others: member, learner, removed, recovering, or not let in yet.
+//!
+//! Design 1-architecture §4. Called by `node.rs` and `handshake.rs`; decides whom this node wants
+//! connections with, and when it takes part again.
+
+use super::Peer;
+use super::Role;
+use super::node::Node;
+use crate::config::NodeConfig;
+use crate::limits;
+use crate::proto::message::Message;
+use crate::raft::membership::Member;
+use crate::types::{LogIndex, ServerId};
+
+impl Node {
+    /// The servers that this node wants connections with.
+    pub fn peers(&self) -> Vec<Peer> {
+        let own = self.identity.server;
+        let membership = self.raft.membership();
+        if membership.is_empty() {
+            // Whoever is to join knows nobody's id: it is dialled, or asks at the addresses that
+            // it was given.
+            let nodes = self.config.cluster.nodes.iter().filter(|_| self.config.join.is_empty());
+            let others = nodes.filter(|node| node.id != own);
+            let peer = |node: &NodeConfig| Peer {
+                id: node.id,
+                address: node.peer.clone(),
+                dial: own < node.id,
+            };
+            return others.map(peer).collect();
+        }
+        let leads = self.raft.is_leader();
+        let peer = |member: &Member| Peer {
+            id: member.id,
+            address: member.peer.clone(),
+            dial: own < member.id || !member.is_met() || (leads && member.is_learner()),
+        };
+        let concerned = self.raft.concerned().into_iter().filter(|member| member.id != own);
+        let mut peers: Vec<Peer> = concerned.map(peer).collect();
+        // Who has left is told so over the connection that it has.
+        let leaving = self.raft.farewells().into_iter();
+        let leaving = leaving.filter(|id| !self.raft.concerned().iter().any(|one| one.id == *id));
+        let leaving: Vec<ServerId> = leaving.collect();
+        peers.extend(leaving.into_iter().map(|id| Peer {
+            id,
+            address: String::new(),
+            dial: false,
+        }));
+        peers
+    }
+
+    /// Changes whenever [`peers`](Node::peers) may have.
+    pub fn peers_stamp(&self) -> (LogIndex, bool, usize) {
+        let raft = &self.raft;
+        let left = raft.farewells().len() + raft.concerned().len();
+        (raft.membership_index(), raft.is_leader(), left)
+    }
+
+    /// Where this node asks to be let into a cluster; empty where it doesn't.
+    pub fn asks_to_join(&self) -> &[String] {
+        if self.raft.membership().is_empty() { &self.config.join } else { &[] }
+    }
+
+    /// Whether `peer` may be the one that dialled a connection with this node.
+    pub fn may_be_dialled_by(&self, peer: ServerId) -> bool {
+        let is_known = self.raft.membership().is_voter(self.identity.server);
+        peer < self.identity.server || !is_known
+    }
+
+    /// Lines for the log since the last call.
+    pub fn take_notices(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.notices)
+    }
+
+    pub(super) fn notice(&mut self, text: String) {
+        if self.notices.len() < limits::NOTICES {
+            self.notices.push(text);
+        }
+    }
+
+    /// What a follower is: the newest membership in its log says so, once that is committed.
+    pub(super) fn role_of_a_follower(&self) -> Role {
+        let membership = self.raft.membership();
+        match membership.member(self.identity.server) {
+            _ if membership.is_empty() => Role::Follower,
+            Some(member) if member.is_learner() => Role::Learner,
+            Some(_) => Role::Follower,
+            None => Role::Removed,
+        }
+    }
+
+    /// A leader replicates to a data directory only once it is admitted: a message of that kind,
+    /// meant for ours, is how a server that lost its disk learns that it may take part again.
+    pub(super) fn note_admission(&mut self, message: &Message) {
+        if matches!(message, Message::AppendEntries(_) | Message::InstallSnapshot(_)) {
+            self.admitted_again();
+        }
+    }
+
+    /// Somebody knows this server on this data directory.
+    pub(super) fn admitted_again(&mut self) {
+        if self.raft.is_recovering() && !self.is_old_copy {
+            self.raft.take_part_again();
+            self.recovering_reason = None;
+            self.notice("was admitted again on its new data directory".to_owned());
+        }
+    }
+
+    /// Whether this node's own log says that it is a member on this data directory.
+    pub(super) fn is_admitted_by_own_log(&self) -> bool {
+        let member = self.raft.membership().member(self.identity.server);
+        member.is_some_and(|member| member.incarnation == self.identity.incarnation)
+    }
+}
