@@ -135,9 +135,8 @@ impl Node {
     /// Whether `peer` may be connected with: it is a member, or this node can't tell, because it
     /// waits to be let in or lost its disk, and takes part in nothing before that.
     pub fn knows(&self, peer: ServerId) -> bool {
-        let waits = !self.config.join.is_empty() || self.raft.is_recovering();
         let is_blank = self.raft.membership().is_empty();
-        (is_blank && waits && peer != self.identity.server)
+        (is_blank && peer != self.identity.server)
             || self.peers().iter().any(|known| known.id == peer)
     }
 
