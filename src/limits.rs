@@ -43,16 +43,48 @@ pub const PEER_WINDOW_BYTES: usize = 16 * 1024 * 1024;
 /// AppendEntries with entries that are under way to one follower; the same at the bound.
 pub const PEER_WINDOW_MESSAGES: usize = 256;
 
-/// Payload bytes of the log that stay in memory in front of a snapshot's end, for followers that
-/// lag a little. Who lags further is sent the snapshot.
-pub const LOG_TAIL_BYTES: usize = 16 * 1024 * 1024;
+/// Payload bytes of the log that stay in memory in front of a snapshot's end at most, for followers
+/// that lag a little: a quarter of what makes a snapshot due, or this if that is more. Who lags
+/// further is sent the snapshot.
+pub const LOG_TAIL_BYTES: u64 = 16 * 1024 * 1024;
+/// See [`LOG_TAIL_BYTES`].
+pub const LOG_TAIL_SHARE: u64 = 4;
 
-/// The same while a follower is being sent a snapshot: what it will need next stays for it, up to
-/// this. One that takes longer is sent the next snapshot after this one.
-pub const LOG_INSTALL_TAIL_BYTES: usize = 128 * 1024 * 1024;
+/// While a follower is being sent a snapshot, what it will need next stays for it, up to so many
+/// times that. One that takes longer is sent the next snapshot after this one.
+pub const LOG_INSTALL_TAILS: usize = 8;
 
 /// Entries that one turn discards behind a snapshot; what is left goes in the next ones.
 pub const COMPACT_ENTRIES: u64 = 4096;
+
+/// Bytes of log that make a snapshot due, unless configured.
+pub const SNAPSHOT_LOG_BYTES: u64 = 64 * 1024 * 1024;
+/// The least and the most that may be configured.
+pub const SNAPSHOT_LOG_BYTES_MIN: u64 = 64 * 1024;
+/// See [`SNAPSHOT_LOG_BYTES_MIN`].
+pub const SNAPSHOT_LOG_BYTES_MAX: u64 = 1 << 40;
+/// The last snapshot's bytes divided by this are that much too: a snapshot of everything costs no
+/// more than so many times what the log wrote.
+pub const SNAPSHOT_LOG_SHARE: u64 = 4;
+
+/// Bytes of one slice of a snapshot that is being taken; one a turn.
+pub const SNAPSHOT_SLICE_BYTES: usize = 64 * 1024;
+
+/// Bytes of one write of it, unless there is less.
+pub const SNAPSHOT_WRITE_BYTES: usize = 256 * 1024;
+
+/// Bytes of it that were handed to the driver and are not written yet. At the bound no slice is
+/// made. One write may go beyond it.
+pub const SNAPSHOT_WRITE_AHEAD_BYTES: u64 = 256 * 1024;
+
+/// Bytes of a snapshot that are loaded in one turn.
+pub const SNAPSHOT_LOAD_BYTES: usize = 256 * 1024;
+
+/// Keys that one turn drops of a state that a snapshot is about to replace.
+pub const DISCARD_KEYS: usize = 4096;
+
+/// After a full disk a snapshot is not begun again for so long.
+pub const SNAPSHOT_RETRY: Duration = Duration::from_secs(5);
 
 /// One piece of a snapshot between peers, in bytes. A longer one from outside closes the connection.
 /// Small, because heartbeats stand behind it in the connection's buffer.
@@ -263,9 +295,39 @@ pub const LOG_SCARCE_BYTES: u64 = 24 * 1024 * 1024;
 /// an eighth of a segment if that is less: the reserve in which terms and votes still fit.
 pub const LOG_EXHAUSTED_BYTES: u64 = 1024 * 1024;
 
+/// Snapshots that a data directory keeps: the newest, and one that can take its place. Those before
+/// them are removed once a new one is durable.
+pub const SNAPSHOTS_KEPT: usize = 2;
+
+/// Bytes of an unfinished snapshot that were handed to the storage and are not yet written, for each
+/// kind. Who hands over more has not waited as it must: that is a panic.
+pub const SNAPSHOT_QUEUE_BYTES: usize = 8 * 1024 * 1024;
+
+/// An unfinished snapshot is synced whenever so many bytes were written, so that the sync at its end
+/// doesn't fill the disk's queue in front of the log's writes.
+pub const SNAPSHOT_SYNC_BYTES: u64 = 8 * 1024 * 1024;
+
 /// Peers whose newest process a data directory remembers, past members included. At the bound a
 /// new one is refused with an error.
 pub const KNOWN_PEERS: usize = 1024;
+
+/// Records of one block of a snapshot, in bytes; a single larger record has a block of its own.
+pub const SNAPSHOT_BLOCK_BYTES: usize = 64 * 1024;
+
+/// One record of a snapshot, in bytes: a frame brought its key, and a frame its value. A larger
+/// declared length is damage.
+pub const SNAPSHOT_RECORD_BYTES: usize = 2 * FRAME_BYTES;
+
+/// A snapshot's header in bytes: its membership and its gateways stay far below. A larger declared
+/// length is damage.
+pub const SNAPSHOT_HEADER_BYTES: usize = 64 * 1024;
+
+/// Records that one slice of a snapshot in the making looks at, whatever its bytes.
+pub const SNAPSHOT_SLICE_KEYS: usize = 2048;
+
+/// Memory that a snapshot in the making may take for old values of records that changed. At the
+/// bound a node applies nothing more until slices have written some of them.
+pub const SNAPSHOT_BACKLOG_BYTES: usize = 64 * 1024 * 1024;
 
 /// A meta file's length in bytes. A longer one is corrupt.
 pub const META_BYTES: usize = 256 * 1024;
@@ -305,7 +367,8 @@ const _: () = assert!(FRAME_BYTES < PEER_OUTPUT_BYTES);
 const _: () = assert!(SNAPSHOT_CHUNK_BYTES as u64 <= SNAPSHOT_WINDOW_BYTES);
 const _: () =
     assert!(SNAPSHOT_WINDOW_BYTES + 1024 < (PEER_OUTPUT_BYTES - PEER_WINDOW_BYTES) as u64);
-const _: () = assert!(LOG_TAIL_BYTES <= LOG_INSTALL_TAIL_BYTES);
+const _: () = assert!(SNAPSHOT_LOG_BYTES_MIN <= SNAPSHOT_LOG_BYTES);
+const _: () = assert!(SNAPSHOT_LOG_BYTES <= SNAPSHOT_LOG_BYTES_MAX);
 const _: () = assert!(FRAME_BUFFER_KEPT_BYTES < FRAME_BYTES);
 const _: () = assert!(VALUE_BYTES < REPLY_BYTES && CLIENT_OUTPUT_BYTES < REPLY_BYTES);
 const _: () = assert!(PEER_WINDOW_BYTES < PEER_OUTPUT_BYTES);
@@ -325,5 +388,7 @@ const _: () =
     assert!(LOG_EXHAUSTED_BYTES + BATCH_BYTES as u64 + 4 * 1024 * 1024 < LOG_SCARCE_BYTES);
 const _: () = assert!(LOG_WRITE_BYTES < u32::MAX as u64);
 const _: () = assert!(LOCK_WAIT.as_millis() < 1000);
+const _: () = assert!(MEMBERS * 1024 < SNAPSHOT_HEADER_BYTES);
+const _: () = assert!(KEY_BYTES + VALUE_BYTES < SNAPSHOT_RECORD_BYTES);
 const _: () = assert!(SEGMENT_BYTES_MIN.is_multiple_of(SEGMENT_BYTES_MULTIPLE));
 const _: () = assert!(SEGMENT_BYTES.is_multiple_of(SEGMENT_BYTES_MULTIPLE));

@@ -213,3 +213,12 @@ pub struct SnapshotId {
     /// That entry's term.
     pub term: Term,
 }
+
+/// Whose work a snapshot file is that is not yet whole. One of each may be written at a time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SnapshotKind {
+    /// This node takes it of its own state.
+    Own,
+    /// A leader sends it.
+    Received,
+}

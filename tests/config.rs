@@ -50,6 +50,7 @@ fn parse_empty_file_is_a_single_node_with_the_defaults() {
     assert_eq!(config.client.idle_timeout, Duration::ZERO);
     assert_eq!(config.storage.sync, SyncMode::Auto);
     assert_eq!(config.storage.segment_bytes, 64 << 20);
+    assert_eq!(config.storage.snapshot_log_bytes, 64 << 20);
     assert_eq!(config.limits.max_memory, 0);
     assert_eq!(config.limits.max_clients, 10_000);
     assert_eq!(config.log.level, log::LevelFilter::Info);
@@ -76,6 +77,7 @@ fn parse_reads_every_key() {
         [storage]
         sync = \"thread\"
         segment_bytes = 65536
+        snapshot_log_bytes = 70000
         [limits]
         max_memory = 1000000
         max_clients = 50
@@ -96,6 +98,7 @@ fn parse_reads_every_key() {
     assert_eq!(config.client.idle_timeout, Duration::from_secs(60));
     assert_eq!(config.storage.sync, SyncMode::Thread);
     assert_eq!(config.storage.segment_bytes, 65_536);
+    assert_eq!(config.storage.snapshot_log_bytes, 70_000);
     assert_eq!(config.limits.max_memory, 1_000_000);
     assert_eq!(config.limits.max_clients, 50);
     assert_eq!(config.log.level, log::LevelFilter::Debug);
@@ -296,6 +299,10 @@ const MISTAKES: &[(&str, &str)] = &[
     (
         "[storage]\nsegment_bytes = 65537\n",
         "line 2: storage.segment_bytes: is 65537, expected a multiple of 4096",
+    ),
+    (
+        "[storage]\nsnapshot_log_bytes = 1\n",
+        "line 2: storage.snapshot_log_bytes: is 1, expected 65536 to 1099511627776",
     ),
     ("[limits]\nmax_clients = 0\n", "line 2: limits.max_clients: is 0, expected 1 to 1000000"),
     (

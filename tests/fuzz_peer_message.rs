@@ -11,12 +11,14 @@ use raftkv::proto::batch::{Batch, BatchBuilder, Standing};
 use raftkv::proto::entry::{Entry, EntryKind};
 use raftkv::proto::message::{
     AppendEntries, AppendEntriesResponse, AppendOutcome, BatchId, Envelope, GatewayId,
-    GrowthRefusal, Message, Packet, ReadId, RequestVote, Vote,
+    GrowthRefusal, InstallOutcome, InstallSnapshot, InstallSnapshotResponse, Message, Packet,
+    ReadId, RequestVote, Vote,
 };
 use raftkv::proto::peer_message;
 use raftkv::raft::membership::{Member, Membership};
 use raftkv::types::{
-    BatchSeq, Boot, ClusterId, ClusterTime, Incarnation, LogIndex, ReadRound, ServerId, Term,
+    BatchSeq, Boot, ClusterId, ClusterTime, Incarnation, LogIndex, ReadRound, ServerId, SnapshotId,
+    Term,
 };
 
 #[path = "../fuzz/checks/peer_message.rs"]
@@ -142,6 +144,22 @@ fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     count_huge[at..].fill(0xff);
     let mut count_wrong = batch().to_vec();
     count_wrong[41] = 3;
+    let snapshot = SnapshotId { index: LogIndex(12), term: Term(6) };
+    let install = InstallSnapshot {
+        term: Term(7),
+        snapshot,
+        offset: 100,
+        total: 107,
+        cluster_time: ClusterTime(1_700_000_000_000),
+        bytes: Bytes::from_static(b"a piece"),
+    };
+    let mut install_changed = seed(5, Message::InstallSnapshot(install.clone()));
+    *install_changed.last_mut().unwrap() ^= 1;
+    let asking = InstallSnapshot { offset: u64::MAX, total: u64::MAX, ..install.clone() };
+    let asking = InstallSnapshot { bytes: Bytes::new(), ..asking };
+    let installed =
+        |outcome| InstallSnapshotResponse { term: Term(7), snapshot, asked: 100, outcome };
+    let next = InstallOutcome::Next { offset: 107 };
     let matched = AppendOutcome::Match { match_index: LogIndex(12) };
     vec![
         ("request-vote", seed(1, Message::RequestVote(question))),
@@ -163,6 +181,14 @@ fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         (
             "read-index-response",
             seed(5, Message::ReadIndexResponse { id, index: LogIndex(u64::MAX) }),
+        ),
+        ("install-snapshot", seed(5, Message::InstallSnapshot(install))),
+        ("install-snapshot-asks", seed(5, Message::InstallSnapshot(asking))),
+        ("install-snapshot-changed", install_changed),
+        ("install-response-next", seed(5, Message::InstallSnapshotResponse(installed(next)))),
+        (
+            "install-response-refused",
+            seed(5, Message::InstallSnapshotResponse(installed(InstallOutcome::Refused))),
         ),
         ("vote-with-hidden-time", vote_with_hidden_time),
         ("cut-short", cut_short),

@@ -17,12 +17,13 @@ use raftkv::proto::args::{Args, push_arg};
 use raftkv::proto::batch::BatchBuilder;
 use raftkv::proto::entry::{Entry, EntryKind};
 use raftkv::proto::message::{
-    AppendEntries, AppendEntriesResponse, AppendOutcome, BatchId, Envelope, GatewayId, Message,
-    Packet, ReadId, RequestVote, Vote,
+    AppendEntries, AppendEntriesResponse, AppendOutcome, BatchId, Envelope, GatewayId,
+    InstallOutcome, InstallSnapshot, InstallSnapshotResponse, Message, Packet, ReadId, RequestVote,
+    Vote,
 };
 use raftkv::proto::reply::Reply;
 use raftkv::types::{
-    BatchSeq, Boot, ClusterId, ClusterTime, LogIndex, ReadRound, Room, ServerId, Term,
+    BatchSeq, Boot, ClusterId, ClusterTime, LogIndex, ReadRound, Room, ServerId, SnapshotId, Term,
 };
 
 /// The numbers that arithmetic goes wrong at.
@@ -128,6 +129,24 @@ fn messages_of_absurd_numbers_change_nothing_and_stop_nobody() {
             forge(&mut cluster, follower, leader, Message::Vote(vote));
             let stale = Message::TimeoutNow { term: Term(a) };
             forge(&mut cluster, leader, follower, stale);
+            // 5. Snapshots that are none, and answers about some that nobody sent.
+            let snapshot = SnapshotId { index: LogIndex(a), term: Term(b) };
+            let piece = InstallSnapshot {
+                term,
+                snapshot,
+                offset: 0,
+                total: a.max(11),
+                cluster_time: ClusterTime::ZERO,
+                bytes: Bytes::from_static(b"no snapshot"),
+            };
+            let beyond = InstallSnapshot { offset: a / 2, total: u64::MAX, ..piece.clone() };
+            for piece in [piece, beyond] {
+                forge(&mut cluster, leader, follower, Message::InstallSnapshot(piece));
+            }
+            for outcome in [InstallOutcome::Refused, InstallOutcome::Next { offset: b }] {
+                let response = InstallSnapshotResponse { term, snapshot, asked: a, outcome };
+                forge(&mut cluster, follower, leader, Message::InstallSnapshotResponse(response));
+            }
             cluster.run_for(Duration::from_millis(20));
         }
     }

@@ -376,7 +376,13 @@ impl Checker<'_> {
             let problem = format!("is {segment_bytes}, expected a multiple of {multiple}");
             return Err(Mistake::at(self.text, span, "storage.segment_bytes", &problem));
         }
-        Ok(StorageConfig { sync, segment_bytes })
+        let snapshot_log_bytes = self.number(
+            "storage.snapshot_log_bytes",
+            table.snapshot_log_bytes.as_ref(),
+            default.snapshot_log_bytes,
+            limits::SNAPSHOT_LOG_BYTES_MIN..=limits::SNAPSHOT_LOG_BYTES_MAX,
+        )?;
+        Ok(StorageConfig { sync, segment_bytes, snapshot_log_bytes })
     }
 
     fn limits(self, file: &File) -> Result<LimitsConfig, Mistake> {

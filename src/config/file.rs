@@ -72,6 +72,7 @@ pub(super) struct ClientTable {
 pub(super) struct StorageTable {
     pub sync: Option<Spanned<String>>,
     pub segment_bytes: Option<Spanned<Number>>,
+    pub snapshot_log_bytes: Option<Spanned<Number>>,
 }
 
 #[derive(Deserialize, Default)]

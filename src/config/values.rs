@@ -119,6 +119,9 @@ pub struct StorageConfig {
     pub sync: SyncMode,
     /// A log segment's size in bytes.
     pub segment_bytes: u64,
+    /// So many bytes of log since the last snapshot make the next one due, or a quarter of the last
+    /// one's bytes if that is more.
+    pub snapshot_log_bytes: u64,
 }
 
 /// `[limits]`
@@ -157,7 +160,11 @@ impl Default for ClientConfig {
 
 impl Default for StorageConfig {
     fn default() -> StorageConfig {
-        StorageConfig { sync: SyncMode::Auto, segment_bytes: limits::SEGMENT_BYTES }
+        StorageConfig {
+            sync: SyncMode::Auto,
+            segment_bytes: limits::SEGMENT_BYTES,
+            snapshot_log_bytes: limits::SNAPSHOT_LOG_BYTES,
+        }
     }
 }
 

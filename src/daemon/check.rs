@@ -46,6 +46,7 @@ fn describe(config: &Config) -> String {
         "log",
         format!("segments of {} bytes, sync = {}", config.storage.segment_bytes, sync(config)),
     );
+    line("snapshots", format!("after {} bytes of log, or more", config.storage.snapshot_log_bytes));
     line("quorum", format!("{} of {}", nodes.len() / 2 + 1, nodes.len()));
     for node in nodes {
         let http = node.http.as_ref().map_or(String::new(), |http| format!(", http {http}"));

@@ -172,6 +172,8 @@ pub enum ConnectionCommand {
     /// `RAFT ADD`, `REMOVE`, `PROMOTE`, `REPLACE`, `MOVE`, `TRANSFER`: see [`super::admin`]. The
     /// leader carries them out, so the answer takes a while.
     RaftAdmin,
+    /// `RAFT SNAPSHOT`
+    RaftSnapshot,
 }
 
 /// Properties of a command. Those that Redis shows come in the order in which it shows them.

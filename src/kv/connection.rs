@@ -328,6 +328,12 @@ const RAFT_SUBCOMMANDS: &[Command] = &[
         handler: plain(ConnectionCommand::RaftHealth),
         ..RAFT
     },
+    Command {
+        name: "raft|snapshot",
+        summary: "Begin to take a snapshot of this node's state, which lets its log be shorter",
+        handler: plain(ConnectionCommand::RaftSnapshot),
+        ..RAFT
+    },
     admin::ADD,
     admin::REMOVE,
     admin::PROMOTE,

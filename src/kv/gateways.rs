@@ -55,6 +55,18 @@ impl Gateways {
         Verdict::Apply
     }
 
+    /// The table, as a snapshot has it; ordered by gateway.
+    pub fn rows(&self) -> Vec<(GatewayId, Boot, BatchSeq)> {
+        self.newest.iter().map(|(gateway, (boot, seq))| (*gateway, *boot, *seq)).collect()
+    }
+
+    /// The table of a snapshot.
+    pub fn of_rows(rows: &[(GatewayId, Boot, BatchSeq)]) -> Gateways {
+        Gateways {
+            newest: rows.iter().map(|(gateway, boot, seq)| (*gateway, (*boot, *seq))).collect(),
+        }
+    }
+
     /// The newest batch of `gateway` that took effect.
     pub fn newest(&self, gateway: GatewayId) -> Option<(Boot, BatchSeq)> {
         self.newest.get(&gateway).copied()

@@ -1,9 +1,13 @@
 //! The state machine: the store, the gateways' table, and how far the log was applied.
 //!
-//! Design 2-client-path §2 and §4. The same entries give the same state on every node. Called by
+//! Design 2-client-path §2 and §4, and page 3, §3 (snapshots). The same entries give the same state on every node. Called by
 //! `node/apply.rs`, entry by entry; decides nothing by a clock of this node.
 
+use bytes::Bytes;
+
+use super::capture::SnapshotProgress;
 use super::command::{self, Handler, WriteContext};
+use super::digest::Digest;
 use super::gateways::{Gateways, Verdict};
 use super::store::Store;
 use crate::limits;
@@ -11,14 +15,30 @@ use crate::proto::batch::BatchCommand;
 use crate::proto::entry::Entry;
 use crate::proto::message::{BatchId, GatewayId};
 use crate::proto::reply::Reply;
-use crate::types::LogIndex;
+use crate::proto::snapshot::{SnapshotEnd, SnapshotHeader, SnapshotRecord};
+use crate::types::{ClusterId, LogIndex, SnapshotId};
 
 /// What the log has made of nothing.
 #[derive(Default, Debug)]
 pub struct StateMachine {
     store: Store,
     gateways: Gateways,
-    last_applied: LogIndex,
+    /// The last entry applied.
+    last: SnapshotId,
+    digest: Digest,
+}
+
+/// What a snapshot's header holds and the state machine does not know.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SnapshotContext {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The index of the newest membership entry that was applied; 0 where there was none.
+    pub membership_index: LogIndex,
+    /// That membership, as its entry has it.
+    pub membership: Bytes,
+    /// The version of the command set in force.
+    pub command_set: u32,
 }
 
 impl StateMachine {
@@ -29,13 +49,20 @@ impl StateMachine {
 
     /// `lastApplied`: entries up to here are in the store.
     pub fn last_applied(&self) -> LogIndex {
-        self.last_applied
+        self.last.index
+    }
+
+    /// The running digest of everything applied: nodes that have applied the same entries have the
+    /// same. To be asked for between two entries.
+    pub fn digest(&self) -> u64 {
+        self.digest.value(&self.store)
     }
 
     /// Begins with an entry: moves the clock, and removes some of the keys that are dead by it.
     pub fn begin(&mut self, entry: &Entry) {
-        assert_eq!(entry.index, self.last_applied.next(), "monotone: entries are applied in order");
-        self.last_applied = entry.index;
+        assert_eq!(entry.index, self.last.index.next(), "monotone: entries are applied in order");
+        self.digest.begin(entry, &self.store);
+        self.last = SnapshotId { index: entry.index, term: entry.term };
         self.store.advance_clock(entry.time);
         self.store.expire_due(limits::EXPIRE_KEYS);
     }
@@ -61,5 +88,70 @@ impl StateMachine {
         };
         let mut context = WriteContext { store: &mut self.store };
         apply(&mut context, command.args).unwrap_or_else(|error| error.reply())
+    }
+
+    /// Begins a snapshot of the state as it is, between two entries; appends the file's first
+    /// bytes to `out`. Entries can be applied meanwhile: they are not part of it. Returns which
+    /// snapshot it is: that of the last entry applied.
+    ///
+    /// # Panics
+    /// One is being taken already.
+    pub fn begin_snapshot(&mut self, context: SnapshotContext, out: &mut Vec<u8>) -> SnapshotId {
+        let SnapshotContext { cluster, membership_index, membership, command_set } = context;
+        let header = SnapshotHeader {
+            cluster,
+            id: self.last,
+            membership_index,
+            membership,
+            clock: self.store.clock(),
+            revision: self.store.revision(),
+            digest: self.digest(),
+            command_set,
+            gateways: self.gateways.rows(),
+        };
+        self.store.begin_capture(&header, out);
+        self.last
+    }
+
+    /// Appends the next bytes of the snapshot file to `out`, behind those of the calls before: some
+    /// `max_bytes` (a record of the largest size more at most), or fewer where
+    /// [`limits::SNAPSHOT_SLICE_KEYS`] ends it first; perhaps none. Returns the file's counts once
+    /// it is whole: then the snapshot is no longer being taken.
+    ///
+    /// # Panics
+    /// None is being taken.
+    pub fn snapshot_slice(&mut self, max_bytes: usize, out: &mut Vec<u8>) -> Option<SnapshotEnd> {
+        self.store.capture_slice(max_bytes, out)
+    }
+
+    /// Gives up the snapshot that is being taken, if there is one.
+    pub fn abandon_snapshot(&mut self) {
+        self.store.abandon_capture();
+    }
+
+    /// How far the snapshot that is being taken has come.
+    pub fn snapshot_progress(&self) -> Option<SnapshotProgress> {
+        self.store.capture_progress()
+    }
+
+    /// Drops some of the records without a trace, at most `keys` of them; whether none is left.
+    /// What remains is no state any more: another is about to take its place.
+    pub fn discard(&mut self, keys: usize) -> bool {
+        self.store.discard(keys)
+    }
+
+    /// What a snapshot's header says: a state machine that lacks nothing but its records.
+    pub(super) fn of_snapshot(header: &SnapshotHeader) -> StateMachine {
+        StateMachine {
+            store: Store::of_snapshot(header),
+            gateways: Gateways::of_rows(&header.gateways),
+            last: header.id,
+            digest: Digest::of_snapshot(header.digest),
+        }
+    }
+
+    /// Puts a snapshot's record in. `false` if its key was there already.
+    pub(super) fn restore(&mut self, record: SnapshotRecord<'_>) -> bool {
+        self.store.restore(record)
     }
 }

@@ -3,11 +3,13 @@
 //! Follows design 2-client-path §4 (the cluster clock) and §5 (revisions). Called by the commands
 //! beside it and by the state machine, with nothing but what the log says; it reads no clock. A
 //! key is dead, and invisible to every method, once the store's clock has reached its deadline.
-//! The representation is private to this file.
+//! The representation is private to this file and to `capture.rs`, which takes snapshots of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
+use super::capture::{Capture, SnapshotProgress};
+use crate::proto::snapshot::{SnapshotEnd, SnapshotHeader, SnapshotRecord};
 use crate::types::{ClusterTime, Revision};
 
 /// What one record costs beside the bytes of its key and value: its place in the tree and the
@@ -20,12 +22,16 @@ const DEADLINE_BYTES: usize = 48;
 /// Stands for "no deadline" in a record. No command can set it: deadlines come from an `i64`.
 const NEVER: ClusterTime = ClusterTime(u64::MAX);
 
+/// What is stored of one key.
 #[derive(Clone, Debug)]
-struct Record {
-    value: Vec<u8>,
-    revision: Revision,
-    deadline: ClusterTime,
+pub(super) struct Record {
+    pub(super) value: Vec<u8>,
+    pub(super) revision: Revision,
+    pub(super) deadline: ClusterTime,
 }
+
+/// The records in the order of their keys.
+pub(super) type Records = BTreeMap<Box<[u8]>, Record>;
 
 /// One living key's value and what the store knows about it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -41,13 +47,15 @@ pub struct Item<'a> {
 /// The keys and values of a database. See the file's head.
 #[derive(Clone, Default, Debug)]
 pub struct Store {
-    records: BTreeMap<Box<[u8]>, Record>,
+    records: Records,
     /// The records that have a deadline, soonest first; ties by key, so that every node removes
     /// the same keys.
     deadlines: BTreeSet<(ClusterTime, Box<[u8]>)>,
     clock: ClusterTime,
     revision: Revision,
     used_bytes: usize,
+    /// The snapshot that is being taken: it is told of every record that changes or leaves.
+    capture: Option<Box<Capture>>,
 }
 
 impl Store {
@@ -113,6 +121,9 @@ impl Store {
             let (_, key) = self.deadlines.pop_first().expect("first() saw it just now");
             let record = self.records.remove(&key).expect("each deadline has its record");
             self.used_bytes -= record_bytes(&key, &record.value) + deadline_bytes(&key);
+            if let Some(capture) = &mut self.capture {
+                capture.record_left(&key, record);
+            }
             removed += 1;
         }
         removed
@@ -154,7 +165,11 @@ impl Store {
             let before = record.deadline;
             self.used_bytes -= record.value.len();
             self.used_bytes += value.len();
-            *record = Record { value: value.to_vec(), revision, deadline };
+            let new = Record { value: value.to_vec(), revision, deadline };
+            let old = std::mem::replace(record, new);
+            if let Some(capture) = &mut self.capture {
+                capture.record_left(key, old);
+            }
             self.move_deadline(key, before, deadline);
         } else {
             self.used_bytes += record_bytes(key, value);
@@ -170,6 +185,9 @@ impl Store {
         let clock = self.clock;
         match self.records.get_mut(key) {
             Some(record) if record.deadline > clock => {
+                if let Some(capture) = &mut self.capture {
+                    capture.record_changes(key, record);
+                }
                 self.revision = self.revision.next();
                 record.revision = self.revision;
                 record.value.extend_from_slice(tail);
@@ -197,6 +215,9 @@ impl Store {
             self.remove(key);
             return true;
         }
+        if let Some(capture) = &mut self.capture {
+            capture.record_changes(key, record);
+        }
         let before = record.deadline;
         record.revision = self.revision;
         record.deadline = deadline;
@@ -219,9 +240,81 @@ impl Store {
         if !self.is_empty() {
             self.revision = self.revision.next();
         }
-        self.records = BTreeMap::new();
+        let records = std::mem::take(&mut self.records);
+        if let Some(capture) = &mut self.capture {
+            capture.all_left(records);
+        }
         self.deadlines = BTreeSet::new();
         self.used_bytes = 0;
+    }
+
+    /// How many records are stored, those of dead keys included: the same on every node.
+    pub fn stored(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Begins a snapshot of the state as it is, under this header; appends the file's first bytes
+    /// to `out`. Until the snapshot is finished or abandoned, each change keeps what it needs.
+    pub(super) fn begin_capture(&mut self, header: &SnapshotHeader, out: &mut Vec<u8>) {
+        assert!(self.capture.is_none(), "one snapshot is taken at a time");
+        assert_eq!(header.revision, self.revision, "the header is that of this state");
+        let capture = Capture::new(header, self.records.len(), out);
+        self.capture = Some(Box::new(capture));
+    }
+
+    /// Appends the snapshot's next bytes to `out`; its end once these were the last.
+    pub(super) fn capture_slice(
+        &mut self,
+        max_bytes: usize,
+        out: &mut Vec<u8>,
+    ) -> Option<SnapshotEnd> {
+        let mut capture = self.capture.take().expect("slices are taken of a snapshot that began");
+        if capture.slice(&self.records, max_bytes, out) {
+            return Some(capture.finish(out));
+        }
+        self.capture = Some(capture);
+        None
+    }
+
+    /// Gives up the snapshot that is being taken, if there is one.
+    pub(super) fn abandon_capture(&mut self) {
+        self.capture = None;
+    }
+
+    /// How far the snapshot that is being taken has come.
+    pub(super) fn capture_progress(&self) -> Option<SnapshotProgress> {
+        self.capture.as_ref().map(|capture| capture.progress())
+    }
+
+    /// An empty store with the clock and revision of a snapshot.
+    pub(super) fn of_snapshot(header: &SnapshotHeader) -> Store {
+        let mut store = Store { revision: header.revision, ..Store::default() };
+        store.advance_clock(header.clock);
+        store
+    }
+
+    /// Puts a snapshot's record in. `false`, and the record's place is taken, if its key was there
+    /// already. Records that come in the order of their keys are put in fast.
+    pub(super) fn restore(&mut self, record: SnapshotRecord<'_>) -> bool {
+        let SnapshotRecord { key, value, revision, deadline } = record;
+        let deadline = deadline.unwrap_or(NEVER);
+        self.used_bytes += record_bytes(key, value);
+        self.move_deadline(key, NEVER, deadline);
+        let record = Record { value: value.to_vec(), revision, deadline };
+        self.records.insert(key.into(), record).is_none()
+    }
+
+    /// Drops the first records, at most `limit`, without a revision; whether none is left.
+    pub(super) fn discard(&mut self, limit: usize) -> bool {
+        assert!(self.capture.is_none(), "a snapshot of what is dropped was given up");
+        for _ in 0..limit {
+            self.deadlines.pop_first();
+            if self.records.pop_first().is_none() && self.deadlines.is_empty() {
+                self.used_bytes = 0;
+                return true;
+            }
+        }
+        false
     }
 
     fn is_alive(&self, record: &Record) -> bool {
@@ -235,6 +328,9 @@ impl Store {
         };
         self.used_bytes -= record_bytes(&key, &record.value);
         self.move_deadline(&key, record.deadline, NEVER);
+        if let Some(capture) = &mut self.capture {
+            capture.record_left(&key, record);
+        }
     }
 
     /// Keeps `deadlines` in step with a record whose deadline changed.
@@ -259,9 +355,19 @@ impl Record {
         Item {
             value: &self.value,
             revision: self.revision,
-            deadline: (self.deadline != NEVER).then_some(self.deadline),
+            deadline: known_deadline(self.deadline),
         }
     }
+
+    pub(super) fn as_snapshot_record<'a>(&'a self, key: &'a [u8]) -> SnapshotRecord<'a> {
+        let Item { value, revision, deadline } = self.item();
+        SnapshotRecord { key, value, revision, deadline }
+    }
+}
+
+/// A stored deadline, or none.
+pub(super) fn known_deadline(deadline: ClusterTime) -> Option<ClusterTime> {
+    (deadline != NEVER).then_some(deadline)
 }
 
 fn record_bytes(key: &[u8], value: &[u8]) -> usize {

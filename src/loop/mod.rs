@@ -13,6 +13,7 @@ mod listener;
 mod output;
 mod peer;
 mod peers;
+mod snapshots;
 mod sockets;
 mod turn;
 
@@ -30,10 +31,11 @@ use signal_hook_mio::v1_0::Signals;
 use self::clients::Clients;
 use self::peer::News;
 use self::peers::Peers;
+use self::snapshots::SnapshotLines;
 use self::turn::Turn;
 use crate::config::Config;
 use crate::limits;
-use crate::node::{Effect, Node, Requests, Role};
+use crate::node::{Effect, Input, Node, Requests, Role};
 use crate::proto::hello;
 use crate::storage::{Storage, StorageError};
 use crate::types::{Instant, LogIndex, Room, ServerId, Term};
@@ -117,6 +119,9 @@ pub struct Server {
     requests: Requests,
     /// What the node wants done, in order.
     effects: Vec<Effect>,
+    /// Pieces of snapshots that were read for it in the last turn.
+    snapshots_read: Vec<Input>,
+    snapshot_lines: SnapshotLines,
     /// The time of this turn.
     now: Instant,
     /// The storage has finished something.
@@ -192,6 +197,8 @@ impl Server {
             news: Vec::new(),
             requests: Requests::default(),
             effects: Vec::new(),
+            snapshots_read: Vec::new(),
+            snapshot_lines: SnapshotLines::default(),
             now,
             // Whatever happened before the registration is looked at in the first turn.
             storage_ready: true,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::peer::Fault;
 use super::{
     CLIENT_PORT, FIRST_CLIENT, FIRST_PEER, LoopError, News, PEER_PORT, SIGNALS, STORAGE, Server,
-    facts,
+    facts, snapshots,
 };
 use crate::limits;
 use crate::node::{Effect, Facts, Input};
@@ -36,12 +36,13 @@ impl Server {
         self.complete_writes()?;
         self.tick();
         self.hand_over_requests();
-        self.carry_out();
+        self.carry_out()?;
         self.before_sleep()?;
         for notice in self.node.take_notices() {
             log::warn!("{notice}");
         }
         self.log_leadership();
+        self.snapshot_lines.log(&self.node.status());
         Ok(self.verdict())
     }
 
@@ -77,7 +78,8 @@ impl Server {
     /// Nothing is waited for while there is something left to do.
     fn timeout(&self) -> Option<Duration> {
         let clients_wait = self.clients.has_ready() && self.node.accepts_requests();
-        let unfinished = self.peers.has_ready()
+        let unfinished = !self.snapshots_read.is_empty()
+            || self.peers.has_ready()
             || self.peers.has_lost()
             || self.clients.has_gone()
             || clients_wait;
@@ -237,11 +239,17 @@ impl Server {
 
     /// Step 3: what has become durable, and whether there is room for more.
     fn complete_writes(&mut self) -> Result<(), LoopError> {
+        for input in std::mem::take(&mut self.snapshots_read) {
+            self.handle(input);
+        }
         if !std::mem::take(&mut self.storage_ready) {
             return Ok(());
         }
         while let Some(through) = self.storage.complete()? {
             self.handle(Input::Persisted { through });
+        }
+        while let Some(event) = self.storage.next_snapshot_event() {
+            self.handle(snapshots::input(event));
         }
         Ok(())
     }
@@ -324,7 +332,7 @@ impl Server {
     }
 
     /// Step 6: the effects, in list order, none of them conditional.
-    fn carry_out(&mut self) {
+    fn carry_out(&mut self) -> Result<(), LoopError> {
         for effect in self.effects.drain(..) {
             match effect {
                 Effect::Persist { seq, write } => self.storage.append(seq, &write),
@@ -333,8 +341,12 @@ impl Server {
                     self.clients.reply(client, protocol, &reply);
                 }
                 Effect::Close { client } => self.clients.close(client, self.now),
+                effect => {
+                    snapshots::carry_out(effect, &mut self.storage, &mut self.snapshots_read)?;
+                }
             }
         }
+        Ok(())
     }
 
     /// Step 7: one disk write is submitted, and every socket that has something is flushed once.

@@ -8,12 +8,13 @@ use super::Effect;
 use super::gateway::Pending;
 use super::node::Node;
 use super::pipeline::refusal;
+use super::snapshots::gateways;
 use crate::kv::command::ReadContext;
 use crate::kv::gateways::Verdict;
 use crate::limits;
 use crate::proto::batch::{Batch, Standing};
 use crate::proto::entry::{Entry, EntryKind};
-use crate::proto::message::{GatewayId, GrowthRefusal};
+use crate::proto::message::GrowthRefusal;
 use crate::raft::membership::Membership;
 use crate::types::Instant;
 
@@ -21,11 +22,12 @@ impl Node {
     /// Applies what is committed, within this turn's bound.
     pub(super) fn apply_committed(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         let mut bytes = 0;
-        while self.has_unapplied() && bytes < limits::APPLY_BYTES {
+        while self.has_unapplied() && bytes < limits::APPLY_BYTES && self.may_apply() {
             let index = self.machine.last_applied().next();
             let entry = self.raft.log().entry(index).expect("a committed entry is in the log");
             let entry = entry.clone();
             bytes += entry.payload.len();
+            self.snapshots.note_applied(&entry);
             self.machine.begin(&entry);
             match entry.kind {
                 EntryKind::Empty => {}
@@ -43,17 +45,12 @@ impl Node {
     fn apply_membership(&mut self, entry: &Entry, effects: &mut Vec<Effect>) {
         let membership = Membership::decode(&entry.payload)
             .expect("consensus adopted it when it entered the log");
-        let met = membership.members().iter().filter(|member| member.is_met());
-        let gateways = met.map(|member| GatewayId {
-            server: member.id,
-            incarnation: member.incarnation,
-            admitted: member.admitted,
-        });
+        let gateways = gateways(&membership);
         let identity = &self.identity;
         let own = gateways.clone().find(|gateway| {
             (gateway.server, gateway.incarnation) == (identity.server, identity.incarnation)
         });
-        self.gateway.rename(own, &mut self.clients, effects);
+        self.gateway.rename(own, true, &mut self.clients, effects);
         self.machine.set_members(gateways);
     }
 

@@ -53,6 +53,7 @@ impl Node {
             C::RaftNodes => self.raft_nodes(now),
             C::RaftHealth => self.raft_health(now),
             C::RaftAdmin => unreachable!("the pipeline hands it to the leader"),
+            C::RaftSnapshot => self.raft_snapshot(),
             C::ClientList => self.client_list(now),
             C::Hello
             | C::ReadOnly

@@ -3,10 +3,21 @@
 //! Effects are carried out in list order and none is conditional: what must wait for the disk is
 //! withheld by the core until `Persisted` says so.
 
+use bytes::Bytes;
+
 use crate::proto::entry::LogWrite;
 use crate::proto::message::Packet;
 use crate::proto::reply::{Protocol, Reply};
-use crate::types::{ClientId, WalSeq};
+use crate::types::{ClientId, LogIndex, ServerId, SnapshotId, SnapshotKind, WalSeq};
+
+/// For whom a piece of a snapshot is read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SnapshotReader {
+    /// The state machine is made from it.
+    Load,
+    /// It is sent to this peer.
+    Peer(ServerId),
+}
 
 /// One effect.
 #[derive(Debug)]
@@ -36,5 +47,48 @@ pub enum Effect {
     Close {
         /// The client.
         client: ClientId,
+    },
+    /// Write this to a snapshot that is being made; report `SnapshotWritten`, or `SnapshotFull`.
+    WriteSnapshot {
+        /// Whose work it is.
+        kind: SnapshotKind,
+        /// Which one.
+        id: SnapshotId,
+        /// Where the bytes belong: behind those before, or 0, which begins a new one and gives up
+        /// an unfinished one of the same kind.
+        offset: u64,
+        /// What to write.
+        bytes: Bytes,
+    },
+    /// All of it was handed over: make it durable under its name; report `SnapshotDurable`, or
+    /// `SnapshotFull`.
+    FinishSnapshot {
+        /// Whose work it is.
+        kind: SnapshotKind,
+        /// Which one.
+        id: SnapshotId,
+        /// Its length in bytes.
+        length: u64,
+    },
+    /// Give up the unfinished snapshot of this kind, if there is one.
+    AbandonSnapshot {
+        /// Whose work it is.
+        kind: SnapshotKind,
+    },
+    /// Read from a durable snapshot; report `SnapshotRead`.
+    ReadSnapshot {
+        /// Which one.
+        id: SnapshotId,
+        /// From where.
+        offset: u64,
+        /// How many bytes: the file has them, if it is there. May be 0.
+        length: usize,
+        /// For whom.
+        reader: SnapshotReader,
+    },
+    /// The log up to here is in a durable snapshot, and may go.
+    CompactLog {
+        /// The last entry that isn't needed.
+        through: LogIndex,
     },
 }

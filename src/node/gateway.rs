@@ -86,28 +86,27 @@ impl Gateway {
         self.id
     }
 
-    /// A membership was applied: by it this node's gateway has this name, or none. What was sent
-    /// under another name has not been applied up to here, and nobody ever will: the name isn't
-    /// used again.
+    /// A membership was applied, or came in a snapshot: by it this node's gateway has this name, or
+    /// none. What was sent under another name is over, because a name isn't used again: surely not
+    /// done where `has_applied_all` before, in doubt where a snapshot leaves that open.
     pub fn rename(
         &mut self,
         id: Option<GatewayId>,
+        has_applied_all: bool,
         clients: &mut Clients,
         effects: &mut Vec<Effect>,
     ) {
         if self.id == id {
             return;
         }
+        let write = if has_applied_all { left() } else { overtaken_write() };
         self.id = id;
         self.next_seq = BatchSeq(1);
         self.must_resend = false;
         self.gap_seen = false;
         self.pending_bytes = 0;
-        for pending in std::mem::take(&mut self.pending) {
-            for origin in pending.origins.iter().copied().chain(pending.reads.origins()) {
-                clients.write_done(origin.client);
-                clients.answer(origin, left(), effects);
-            }
+        for mut pending in std::mem::take(&mut self.pending) {
+            pending.answer_all(&left(), &write, clients, effects);
         }
     }
 
@@ -120,6 +119,16 @@ impl Gateway {
     pub fn has_room(&self) -> bool {
         self.waiting_bytes < limits::GATEWAY_WAITING_BYTES
             && self.waiting.len() < limits::GATEWAY_WINDOW_BATCHES
+    }
+
+    /// Numbered batches that are kept, and their bytes.
+    pub fn pending_held(&self) -> (usize, usize) {
+        (self.pending.len(), self.pending_bytes)
+    }
+
+    /// Batches that wait for a number, and their bytes.
+    pub fn waiting_held(&self) -> (usize, usize) {
+        (self.waiting.len(), self.waiting_bytes)
     }
 
     /// Whether no client awaits an answer.
@@ -233,6 +242,25 @@ impl Gateway {
         pending
     }
 
+    /// The state up to an installed snapshot came without the answers: what it covers of our
+    /// batches took effect, and nobody knows what came of it.
+    pub fn overtaken(
+        &mut self,
+        epoch: Boot,
+        last_seq: BatchSeq,
+        clients: &mut Clients,
+        effects: &mut Vec<Effect>,
+    ) {
+        while epoch == self.boot
+            && let Some(front) = self.pending.front()
+            && front.seq <= last_seq
+        {
+            let mut pending = self.pending.pop_front().expect("just seen");
+            self.pending_bytes -= pending.bytes();
+            pending.answer_all(&overtaken_read(), &overtaken_write(), clients, effects);
+        }
+    }
+
     /// When [`time_out`](Gateway::time_out) is due.
     pub fn deadline(&self, timeout: Duration) -> Instant {
         let undecided = self.pending.iter().find(|pending| !pending.is_given_up);
@@ -298,15 +326,26 @@ impl Pending {
         self.is_given_up = true;
         let batch = Batch::decode(&self.payload).expect("the gateway built it");
         self.payload = batch.emptied(Standing::GivenUp);
+        // A read has no effect, so it was surely not done.
+        self.answer_all(&not_done(timeout), &in_doubt(timeout), clients, effects);
+    }
+
+    /// Answers everybody who waits for this batch.
+    fn answer_all(
+        &mut self,
+        read: &Reply,
+        write: &Reply,
+        clients: &mut Clients,
+        effects: &mut Vec<Effect>,
+    ) {
         let reads = std::mem::take(&mut self.reads);
         for origin in reads.origins() {
-            // A read has no effect, so it was surely not done.
             clients.write_done(origin.client);
-            clients.answer(origin, not_done(timeout), effects);
+            clients.answer(origin, read.clone(), effects);
         }
         for origin in std::mem::take(&mut self.origins) {
             clients.write_done(origin.client);
-            clients.answer(origin, in_doubt(timeout), effects);
+            clients.answer(origin, write.clone(), effects);
         }
     }
 }
@@ -324,6 +363,20 @@ pub fn not_done(timeout: Duration) -> Reply {
 fn left() -> Reply {
     let text = "CLUSTERDOWN this node left the cluster or joined it anew meanwhile; the command was \
                 not executed";
+    Reply::Error(text.into())
+}
+
+/// The state came in a snapshot in which the command's batch is counted already.
+fn overtaken_write() -> Reply {
+    let text = "INDOUBT this node was brought up to date by a snapshot; the command may or may not \
+                have been executed";
+    Reply::Error(text.into())
+}
+
+/// The same for a read that travelled with such a batch.
+fn overtaken_read() -> Reply {
+    let text = "CLUSTERDOWN this node was brought up to date by a snapshot; the command was not \
+                executed";
     Reply::Error(text.into())
 }
 

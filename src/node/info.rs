@@ -10,10 +10,11 @@ use bytes::Bytes;
 use super::Role;
 use super::connection::REDIS_VERSION;
 use super::node::Node;
+use super::pipeline::loading;
 use crate::proto::args::Args;
 use crate::proto::reply::Reply;
 use crate::raft::membership::Member;
-use crate::types::{Incarnation, Instant, LogIndex, ServerId};
+use crate::types::{Incarnation, Instant, LogIndex, ServerId, SnapshotId};
 
 /// Sections in the order in which INFO shows them.
 const SECTIONS: [&str; 9] = [
@@ -89,13 +90,7 @@ impl Node {
                     ("maxmemory_policy", "noeviction".to_owned()),
                 ])
             }
-            "persistence" => lines(&[
-                ("loading", "0".to_owned()),
-                ("aof_enabled", "1".to_owned()),
-                ("aof_rewrite_in_progress", "0".to_owned()),
-                ("rdb_bgsave_in_progress", "0".to_owned()),
-                ("rdb_changes_since_last_save", "0".to_owned()),
-            ]),
+            "persistence" => self.persistence_section(),
             "stats" => lines(&[
                 ("total_connections_received", facts.connections_accepted.to_string()),
                 ("total_commands_processed", self.counters.commands.to_string()),
@@ -113,6 +108,21 @@ impl Node {
             "raft" => self.raft_lines(now),
             _ => self.keyspace_section(),
         }
+    }
+
+    fn persistence_section(&self) -> String {
+        let loading = self.snapshots.loading_percent();
+        let is_saving = self.snapshots.taking().is_some();
+        let mut text = lines(&[("loading", u8::from(loading.is_some()).to_string())]);
+        if let Some(percent) = loading {
+            text += &lines(&[("loading_loaded_perc", format!("{percent}.00"))]);
+        }
+        text + &lines(&[
+            ("aof_enabled", "1".to_owned()),
+            ("aof_rewrite_in_progress", "0".to_owned()),
+            ("rdb_bgsave_in_progress", u8::from(is_saving).to_string()),
+            ("rdb_changes_since_last_save", "0".to_owned()),
+        ])
     }
 
     fn replication_section(&self) -> String {
@@ -158,6 +168,7 @@ impl Node {
             ("raft_voters", voters.count().to_string()),
             ("raft_learners", learners.count().to_string()),
             ("raft_joint", if membership.is_joint() { "yes" } else { "no" }.to_owned()),
+            ("raft_first_log_index", status.first_log_index.to_string()),
             ("raft_last_log_index", status.last_log_index.to_string()),
             ("raft_durable_index", self.raft.durable_index().to_string()),
             ("raft_commit_index", status.commit_index.to_string()),
@@ -169,10 +180,49 @@ impl Node {
             ("raft_staleness_ms", self.raft.staleness(now).as_millis().to_string()),
             ("raft_storage", self.facts.storage_engine.to_owned()),
             ("raft_misdirected_messages", self.counters.misdirected.to_string()),
+            ("raft_snapshot_index", snapshot_index(status.snapshot)),
+            ("raft_snapshot_bytes", status.snapshot.map_or(0, |(_, bytes)| bytes).to_string()),
+            ("raft_snapshot_due_after_bytes", self.bytes_to_snapshot().to_string()),
+            ("raft_snapshot_state", self.snapshot_state()),
+            ("raft_bad_snapshots", self.counters.bad_snapshots.to_string()),
             ("raft_malformed_batches", self.counters.malformed.to_string()),
             ("raft_peer_rejects", self.facts.peer_rejects.to_string()),
             ("raft_recovering_reason", self.recovering_reason().unwrap_or("-").to_owned()),
         ])
+    }
+
+    /// What is being done with a snapshot now.
+    fn snapshot_state(&self) -> String {
+        if let Some(percent) = self.snapshots.loading_percent() {
+            return format!("loading,{percent}%");
+        }
+        if let Some((id, received, total)) = self.raft.receiving() {
+            let percent = received * 100 / total.max(1);
+            return format!("receiving,index={},{percent}%", id.index);
+        }
+        match (self.snapshots.taking(), self.machine.snapshot_progress()) {
+            (Some(id), Some(progress)) => {
+                let percent = progress.records * 100 / progress.total_records.max(1);
+                format!("taking,index={},{percent}%", id.index)
+            }
+            (Some(id), None) => format!("taking,index={},100%", id.index),
+            (None, _) => "idle".to_owned(),
+        }
+    }
+
+    /// `RAFT SNAPSHOT`: takes one now.
+    pub(super) fn raft_snapshot(&mut self) -> Reply {
+        if let Some(percent) = self.snapshots.loading_percent() {
+            return loading(percent);
+        }
+        match self.ask_for_snapshot() {
+            None => Reply::OK,
+            Some(id) => {
+                let index = id.index;
+                let text = format!("ERR a snapshot at index {index} is being taken already");
+                Reply::Error(text.into())
+            }
+        }
     }
 
     /// `RAFT NODES`: a line for each member.
@@ -225,6 +275,9 @@ impl Node {
         }
         if self.status().role == Role::Removed {
             return refused("CLUSTERDOWN this node was removed from the cluster".to_owned());
+        }
+        if let Some(percent) = self.snapshots.loading_percent() {
+            return loading(percent);
         }
         let Some(leader) = self.raft.leader() else {
             return refused("CLUSTERDOWN this node knows no leader".to_owned());
@@ -287,6 +340,10 @@ impl Node {
         let (boot, nonce) = (self.identity.boot.0, self.identity.nonce.0);
         format!("{incarnation:016x}{:08x}{nonce:016x}", boot & 0xffff_ffff)
     }
+}
+
+fn snapshot_index(snapshot: Option<(SnapshotId, u64)>) -> String {
+    snapshot.map_or(LogIndex::ZERO, |(id, _)| id.index).to_string()
 }
 
 /// `name:value` lines.

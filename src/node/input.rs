@@ -5,9 +5,13 @@
 
 use std::net::SocketAddr;
 
-use crate::node::Requests;
+use bytes::Bytes;
+
+use crate::node::{Requests, SnapshotReader};
 use crate::proto::message::Packet;
-use crate::types::{ClientId, Incarnation, Room, ServerId, WalSeq, WallClock};
+use crate::types::{
+    ClientId, Incarnation, Room, ServerId, SnapshotId, SnapshotKind, WalSeq, WallClock,
+};
 
 /// One input. What it means is written at each; the order of the inputs of one turn is the
 /// driver's: peers' messages, completions, then the tick, then the requests.
@@ -57,6 +61,40 @@ pub enum Input {
     Persisted {
         /// The number of the newest durable [`Persist`](super::Effect::Persist).
         through: WalSeq,
+    },
+    /// Bytes of a snapshot were written, not durably.
+    SnapshotWritten {
+        /// Whose work it is.
+        kind: SnapshotKind,
+        /// Which one.
+        id: SnapshotId,
+        /// The offset behind the last byte.
+        through: u64,
+    },
+    /// A snapshot is durable under its name.
+    SnapshotDurable {
+        /// Whose work it was.
+        kind: SnapshotKind,
+        /// Which one.
+        id: SnapshotId,
+    },
+    /// The disk is full: a snapshot was given up.
+    SnapshotFull {
+        /// Whose work it was.
+        kind: SnapshotKind,
+        /// Which one.
+        id: SnapshotId,
+    },
+    /// A piece of a snapshot was read.
+    SnapshotRead {
+        /// Which one.
+        id: SnapshotId,
+        /// From where.
+        offset: u64,
+        /// As many bytes as were asked for, or `None` where there is no such snapshot any more.
+        bytes: Option<Bytes>,
+        /// For whom.
+        reader: SnapshotReader,
     },
     /// How much the log can still grow has changed.
     LogRoom {

@@ -3,8 +3,9 @@
 //! `(now, Input)` in, [`Effect`]s out. Read in this order: [`Input`], [`Effect`], [`Node::handle`]
 //! with the end of a turn, `pipeline` (requests come in), `gateway`, `reads` and `held` (they
 //! wait), `apply` (they take effect), `clients` (they are answered), `connection` and `info` (what
-//! a node answers by itself), `admin` and `plan` (who is a member), `handshake` (who may connect). Drivers stand around it, the poll loop
-//! and the tests' cluster in memory, and none of them decides anything.
+//! a node answers by itself), `admin` and `plan` (who is to be a member), `snapshots` with `verify`
+//! (what replaces the log), `handshake` and `admission` (who may connect). Drivers stand around it,
+//! the poll loop and the tests' cluster in memory, and none of them decides anything.
 
 mod admin;
 mod admission;
@@ -21,13 +22,17 @@ mod input;
 mod node;
 mod pipeline;
 mod plan;
+mod queues;
 mod reads;
 mod requests;
+mod snapshots;
 mod status;
+mod verify;
 
-pub use effect::Effect;
+pub use effect::{Effect, SnapshotReader};
 pub use handshake::Verdict;
 pub use input::{ClientInfo, Facts, Input};
 pub use node::Node;
+pub use queues::Queue;
 pub use requests::{Request, Requests};
 pub use status::{Peer, Role, Status};

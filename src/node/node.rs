@@ -14,7 +14,8 @@ use super::admin::Requested;
 use super::clients::Clients;
 use super::gateway::Gateway;
 use super::reads::Reads;
-use super::{Effect, Facts, Input, Role, Status};
+use super::snapshots::{Snapshots, log_tail_bytes, snapshot_of};
+use super::{Effect, Facts, Input, Role, SnapshotReader, Status};
 use crate::config::Config;
 use crate::kv::command::{self, Command, ReadContext};
 use crate::kv::machine::StateMachine;
@@ -42,6 +43,8 @@ pub(super) struct Counters {
     pub misdirected: u64,
     /// Forwarded batches that make no sense.
     pub malformed: u64,
+    /// Snapshots from a leader that were damaged, or not what they were called.
+    pub bad_snapshots: u64,
 }
 
 /// What must never regress.
@@ -67,6 +70,7 @@ pub struct Node {
     pub(super) reads: Reads,
     /// Requests about the membership.
     pub(super) requested: Requested,
+    pub(super) snapshots: Snapshots,
     /// Clients whose parked commands may go on.
     pub(super) unparked: Vec<ClientId>,
     pub(super) parked_bytes: usize,
@@ -103,13 +107,16 @@ impl Node {
         // Who is to join a cluster founds none.
         let founders = config.cluster.nodes.iter().filter(|_| config.join.is_empty());
         let identity = recovered.identity;
+        let snapshot = recovered.snapshot.map(|(header, bytes)| snapshot_of(&header, bytes));
+        let newest = snapshot.as_ref().map(|snapshot| (snapshot.id, snapshot.bytes));
         let setup = Setup {
             id: identity.server,
             incarnation: identity.incarnation,
             config: config.raft.clone(),
             founders: founders.map(founder).collect(),
             hard_state: recovered.hard_state,
-            snapshot: None,
+            snapshot,
+            log_tail_bytes: log_tail_bytes(config),
             entries: recovered.entries,
             seed,
         };
@@ -124,6 +131,7 @@ impl Node {
             gateway: Gateway::new(identity.boot),
             reads: Reads::new(identity.boot),
             requested: Requested::new(identity.boot),
+            snapshots: Snapshots::new(newest),
             unparked: Vec::new(),
             parked_bytes: 0,
             facts: Facts::default(),
@@ -164,6 +172,14 @@ impl Node {
             Input::Requests { batch } => self.take_requests(now, &batch, effects),
             Input::ClientGone { client } => self.parked_bytes -= self.clients.leave(client),
             Input::Persisted { through } => self.raft.persisted(now, through),
+            Input::SnapshotWritten { kind, id, through } => {
+                self.snapshot_written(kind, id, through);
+            }
+            Input::SnapshotDurable { kind, id } => self.snapshot_durable(now, kind, id, effects),
+            Input::SnapshotFull { kind, id } => self.snapshot_full(now, kind, id),
+            Input::SnapshotRead { id, offset, bytes, reader } => {
+                self.snapshot_read(now, id, offset, bytes, reader, effects);
+            }
             Input::LogRoom { room } => self.room = room,
             Input::Observed { facts } => self.facts = facts,
             Input::EndOfTurn => self.end_turn(now, effects),
@@ -174,7 +190,8 @@ impl Node {
 
     /// When the next [`Input::Tick`] and [`Input::EndOfTurn`] are wanted.
     pub fn deadline(&self, now: Instant) -> Instant {
-        if !self.unparked.is_empty() || self.has_unapplied() {
+        let may_go_on = self.has_unapplied() && self.may_apply();
+        if !self.unparked.is_empty() || may_go_on || self.snapshots.is_ready() {
             return Instant::ZERO;
         }
         let timeout = self.config.client.request_timeout;
@@ -224,6 +241,11 @@ impl Node {
             commit_index: self.raft.commit_index(),
             last_applied: self.machine.last_applied(),
             last_log_index: self.raft.log().last_index(),
+            first_log_index: self.raft.log().first_index(),
+            snapshot: self.raft.snapshot(),
+            taking: self.snapshots.taking(),
+            receiving: self.raft.receiving(),
+            loading_percent: self.snapshots.loading_percent(),
         }
     }
 
@@ -358,6 +380,7 @@ impl Node {
         self.ask_for_reads(now, effects);
         self.progress_admin(now, effects);
         self.expire_keys(now);
+        self.advance_snapshots(now, effects);
         self.flush_raft(now, effects);
         // Where this node is its own majority, the round that was just begun is confirmed already.
         self.release_reads(now, effects);
@@ -383,6 +406,10 @@ impl Node {
             for (from, id, index) in self.reads.remote_confirmed(round) {
                 self.send(from, Message::ReadIndexResponse { id, index }, effects);
             }
+        }
+        if self.snapshots.is_loading() {
+            // What the state machine holds meanwhile is no state.
+            return;
         }
         let context = ReadContext { store: self.machine.store(), now: self.estimate(now) };
         let last_applied = self.machine.last_applied();
@@ -481,9 +508,12 @@ impl Node {
             match action {
                 Action::Persist { seq, write } => effects.push(Effect::Persist { seq, write }),
                 Action::Send { to, message } => self.send(to, message, effects),
-                Action::ReadSnapshot { .. }
-                | Action::WriteSnapshot(_)
-                | Action::AbandonSnapshot => {}
+                Action::ReadSnapshot { to, snapshot: id, offset, length } => {
+                    let reader = SnapshotReader::Peer(to);
+                    effects.push(Effect::ReadSnapshot { id, offset, length, reader });
+                }
+                Action::WriteSnapshot(piece) => self.receive_piece(piece, effects),
+                Action::AbandonSnapshot => self.abandon_received(effects),
             }
         }
         self.actions = actions;

@@ -130,6 +130,7 @@ impl Node {
         effects: &mut Vec<Effect>,
     ) {
         let growth_refusal = self.raft.growth_refusal();
+        let loading_percent = self.snapshots.loading_percent();
         let Some(client) = self.clients.find(id) else {
             return;
         };
@@ -141,6 +142,12 @@ impl Node {
         let Some(origin) = self.clients.open_slot(id) else {
             return;
         };
+        if let Some(percent) = loading_percent
+            && matches!(command.handler, Handler::Write { .. } | Handler::Read { .. })
+        {
+            self.clients.answer(origin, loading(percent), effects);
+            return;
+        }
         match command.handler {
             Handler::Write { .. } => match growth_refusal {
                 Some(refused) if command.grows() => {
@@ -220,6 +227,12 @@ fn resolve(batch: &Requests, position: usize) -> Option<Resolved<'_>> {
         Request::Refused(error) => Resolved::Refused(error),
         Request::Malformed(error) => Resolved::Malformed(error),
     })
+}
+
+/// The state machine is being made from a snapshot: nothing was done.
+pub(super) fn loading(percent: u64) -> Reply {
+    let text = format!("LOADING raftkv is loading the dataset in memory ({percent}%)");
+    Reply::Error(text.into())
 }
 
 /// Growth is refused: nothing was done.

@@ -80,6 +80,11 @@ impl Reads {
             && self.bytes < limits::GATEWAY_WAITING_BYTES
     }
 
+    /// Groups that wait, their bytes, and followers' questions.
+    pub fn held(&self) -> (usize, usize, usize) {
+        (self.groups.len(), self.bytes, self.early.len() + self.remote.len())
+    }
+
     /// Whether no client's read waits.
     pub fn is_idle(&self) -> bool {
         self.gathering.is_none() && self.groups.is_empty()

@@ -1,6 +1,6 @@
 //! What a node shows of itself: the source of `INFO raft`, the loop's log lines and the tests.
 
-use crate::types::{Incarnation, LogIndex, ServerId, Term};
+use crate::types::{Incarnation, LogIndex, ServerId, SnapshotId, Term};
 
 /// What a node is, by the dissertation's names and two of our own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -55,6 +55,16 @@ pub struct Status {
     pub last_applied: LogIndex,
     /// The log's end.
     pub last_log_index: LogIndex,
+    /// The log's beginning, as it is in memory.
+    pub first_log_index: LogIndex,
+    /// The newest durable snapshot, and its file's length in bytes.
+    pub snapshot: Option<(SnapshotId, u64)>,
+    /// The snapshot that is being taken.
+    pub taking: Option<SnapshotId>,
+    /// The snapshot that is being received, how many of its bytes came, and how many there are.
+    pub receiving: Option<(SnapshotId, u64, u64)>,
+    /// How much of a snapshot was loaded, while one is.
+    pub loading_percent: Option<u64>,
 }
 
 /// A peer that this node wants a connection to.

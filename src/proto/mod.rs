@@ -1,8 +1,8 @@
 //! Bytes <-> values. PURE: no socket, no file, no clock.
 //!
 //! The values: [`entry`] (the log's), [`batch`] (a gateway's), [`message`] and [`admin`] (between
-//! servers),
-//! [`args`] and [`reply`] (a client's). Their bytes: [`record`] and [`snapshot`] on disk; [`frame`], [`hello`] and
+//! servers), [`args`] and [`reply`] (a client's). Their bytes: [`record`] and [`snapshot`] (with
+//! [`snapshot_encoder`] and [`snapshot_decoder`]) on disk; [`frame`], [`hello`] and
 //! [`peer_message`] between servers; [`resp`], [`inline`] and [`integer`] from a client, and
 //! [`reply_decoder`] at the client's end.
 //!
@@ -24,3 +24,5 @@ pub mod reply;
 pub mod reply_decoder;
 pub mod resp;
 pub mod snapshot;
+pub mod snapshot_decoder;
+pub mod snapshot_encoder;

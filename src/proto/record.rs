@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::limits;
 use crate::proto::entry::{Entry, EntryKind, HardState};
-use crate::types::{Boot, ClusterTime, LogIndex, ServerId, Term};
+use crate::types::{Boot, ClusterTime, LogIndex, ServerId, SnapshotId, Term};
 
 /// Bytes before a record's payload.
 pub const HEADER_BYTES: usize = 48;
@@ -27,6 +27,8 @@ const KIND_HARD_STATE: u8 = 2;
 const KIND_TRUNCATION: u8 = 3;
 const KIND_CONTINUES: u8 = 4;
 const KIND_SEAL: u8 = 5;
+const KIND_RESET: u8 = 6;
+const KIND_CONTINUED: u8 = 7;
 
 const FLAG_ENDS_WRITE: u8 = 1;
 
@@ -54,6 +56,11 @@ pub enum Body {
     Continues,
     /// A clean stop of the process with this boot counter.
     Seal(Boot),
+    /// The log is empty from here on, and goes on behind the last entry of this snapshot.
+    Reset(SnapshotId),
+    /// The first record of a segment that is not the log's first: the log's last entry before it,
+    /// so that the segments before it may go. Term 0 at an index above 0 stands for "not known".
+    Continued(SnapshotId),
 }
 
 /// A record that passed its check.
@@ -113,6 +120,7 @@ impl Body {
             Body::Entry(entry) => ENTRY_PREFIX_BYTES + entry.payload.len(),
             Body::HardState(_) => 8,
             Body::Truncation(_) | Body::Continues | Body::Seal(_) => 0,
+            Body::Reset(_) | Body::Continued(_) => 0,
         }
     }
 
@@ -133,6 +141,8 @@ pub fn encode(key: SegmentKey, record: &Record, out: &mut Vec<u8>) {
         Body::Truncation(from) => (KIND_TRUNCATION, from.0, 0),
         Body::Continues => (KIND_CONTINUES, key.number.saturating_add(1), 0),
         Body::Seal(boot) => (KIND_SEAL, boot.0, 0),
+        Body::Reset(id) => (KIND_RESET, id.index.0, id.term.0),
+        Body::Continued(last) => (KIND_CONTINUED, last.index.0, last.term.0),
     };
     let mut header = [0; HEADER_BYTES];
     LittleEndian::write_u32(&mut header[0..4], body.payload_len() as u32);
@@ -154,6 +164,7 @@ pub fn encode(key: SegmentKey, record: &Record, out: &mut Vec<u8>) {
             out.extend_from_slice(&vote.0.to_le_bytes());
         }
         Body::Truncation(_) | Body::Continues | Body::Seal(_) => {}
+        Body::Reset(_) | Body::Continued(_) => {}
     }
     out.resize(start + body.encoded_len(), 0);
     let sum = checksum(key, &out[start..]);
@@ -225,6 +236,9 @@ fn decode_body(
         KIND_TRUNCATION => Ok(Body::Truncation(LogIndex(index))),
         KIND_CONTINUES if index == key.number.saturating_add(1) => Ok(Body::Continues),
         KIND_SEAL => Ok(Body::Seal(Boot(index))),
+        KIND_RESET | KIND_CONTINUED if !payload.is_empty() => Err(RecordError::BadPayload),
+        KIND_RESET => Ok(Body::Reset(SnapshotId { index: LogIndex(index), term })),
+        KIND_CONTINUED => Ok(Body::Continued(SnapshotId { index: LogIndex(index), term })),
         KIND_ENTRY | KIND_HARD_STATE | KIND_CONTINUES => Err(RecordError::BadPayload),
         _ => Err(RecordError::UnknownKind),
     }
@@ -342,6 +356,8 @@ mod tests {
             entry(13, b"some bytes"),
             Body::Seal(Boot(4)),
             Body::Continues,
+            Body::Continued(SnapshotId { index: LogIndex(13), term: Term(3) }),
+            Body::Reset(SnapshotId { index: LogIndex(90), term: Term(4) }),
         ];
         let number = |(at, body)| Record { write: 40 + at as u64, ends_write: at % 2 == 0, body };
         bodies.into_iter().enumerate().map(number).collect()

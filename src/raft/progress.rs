@@ -61,6 +61,11 @@ impl Progress {
         }
     }
 
+    /// Messages with entries that are under way, and their bytes.
+    pub fn under_way(&self) -> (usize, usize) {
+        (self.in_flight.len(), self.in_flight_bytes)
+    }
+
     /// Whether entries may be sent now.
     pub fn is_open(&self) -> bool {
         match self.mode {

@@ -91,6 +91,8 @@ pub struct Setup {
     pub hard_state: HardState,
     /// The newest snapshot, if there is one.
     pub snapshot: Option<Snapshot>,
+    /// Payload bytes of the log that stay in memory in front of a snapshot's end.
+    pub log_tail_bytes: usize,
     /// The log behind it, as the disk has it.
     pub entries: Vec<Entry>,
     /// The seed of this server's random numbers.
@@ -163,6 +165,7 @@ pub struct Raft {
     /// Messages that need not wait for the disk.
     pub(super) outbox: Vec<(ServerId, Message)>,
     pub(super) snapshots: Snapshots,
+    pub(super) log_tail_bytes: usize,
     /// Pieces of snapshots that followers are to be sent.
     pub(super) pieces_wanted: Vec<PieceWanted>,
     /// Whether the cluster knows this id under another data directory.
@@ -205,6 +208,7 @@ impl Raft {
             outbox: Vec::new(),
             snapshots: Snapshots::new(snapshot.map(|snapshot| (snapshot.id, snapshot.bytes))),
             pieces_wanted: Vec::new(),
+            log_tail_bytes: setup.log_tail_bytes,
             recovering: false,
             refuses_growth: None,
             leader_refuses_growth: None,
@@ -314,6 +318,18 @@ impl Raft {
             return BTreeMap::new();
         };
         leading.followers.iter().map(|(id, progress)| (*id, progress.match_index)).collect()
+    }
+
+    /// Messages that wait for the disk; and messages and bytes under way to the follower that has
+    /// the most.
+    pub fn held(&self) -> (usize, usize, usize) {
+        let Role::Leader(leading) = &self.role else {
+            return (self.withheld.len(), 0, 0);
+        };
+        let under_way = leading.followers.values().map(|progress| progress.under_way());
+        let most = |a: (usize, usize), b: (usize, usize)| (a.0.max(b.0), a.1.max(b.1));
+        let (messages, bytes) = under_way.reduce(most).unwrap_or_default();
+        (self.withheld.len(), messages, bytes)
     }
 
     /// Whether a majority answered this leader, or this follower heard its leader, within an

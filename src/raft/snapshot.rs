@@ -170,7 +170,7 @@ impl Raft {
     /// Of the entries up to `through` a tail is kept: a larger one while a follower is being sent a
     /// snapshot behind whose end it begins.
     fn index_to_compact_to(&self, through: LogIndex) -> LogIndex {
-        let before_tail = self.log.index_before_tail(through, limits::LOG_TAIL_BYTES);
+        let before_tail = self.log.index_before_tail(through, self.log_tail_bytes);
         let needed = match &self.role {
             Role::Leader(leading) => {
                 let sending = leading.followers.values().filter_map(|follower| follower.is_sent());
@@ -180,8 +180,8 @@ impl Raft {
         };
         match needed {
             Some(needed) if needed < before_tail => {
-                let most = self.log.index_before_tail(through, limits::LOG_INSTALL_TAIL_BYTES);
-                needed.max(most)
+                let most_bytes = limits::LOG_INSTALL_TAILS * self.log_tail_bytes;
+                needed.max(self.log.index_before_tail(through, most_bytes))
             }
             _ => before_tail,
         }

@@ -15,6 +15,7 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use super::history::{Operation, Recorder};
 use super::network::StreamId;
 use super::script::Settings;
+use crate::limits;
 use crate::proto::reply::{Protocol, Reply};
 use crate::proto::reply_decoder::{ReplyDecoder, Value};
 use crate::types::{Instant, ServerId};
@@ -22,18 +23,34 @@ use crate::types::{Instant, ServerId};
 /// The words of one command.
 pub(super) type Words = Vec<Vec<u8>>;
 
-/// How long the clients stay with the same keys, in milliseconds of a run without suspension: the
-/// search through what is in doubt grows with the history of a key.
+/// How long the clients stay with the same keys at least, in milliseconds of a run without
+/// suspension: the search through what is in doubt grows with the history of a key.
 const GENERATION_MS: u64 = 200;
 
 /// Generations of keys in one run at most.
 const GENERATIONS: u64 = 40;
 
+/// What a client that never reads asks for again and again.
+const FLOOD_VALUE_BYTES: usize = 64 * 1024;
+
+/// A request is an array of bulk strings: the same bytes as such a reply.
+fn as_array(words: &[Vec<u8>], out: &mut Vec<u8>) {
+    let bulks = words.iter().map(|word| Reply::bulk(word)).collect();
+    Reply::Array(bulks).encode(Protocol::Resp2, out);
+}
+
 /// Which generation of keys the clients use.
 fn generation(awake: Duration, settings: &Settings) -> u64 {
     let passed = awake.as_millis() as u64;
-    let last = (settings.chaos_ms / GENERATION_MS).min(GENERATIONS - 1);
-    (passed / GENERATION_MS).min(last)
+    (passed / generation_ms(settings)).min(last_generation(settings))
+}
+
+fn generation_ms(settings: &Settings) -> u64 {
+    GENERATION_MS.max(settings.chaos_ms / GENERATIONS)
+}
+
+fn last_generation(settings: &Settings) -> u64 {
+    (settings.chaos_ms / generation_ms(settings)).min(GENERATIONS - 1)
 }
 
 fn shared_key(place: u64, generation: u64) -> Vec<u8> {
@@ -42,14 +59,68 @@ fn shared_key(place: u64, generation: u64) -> Vec<u8> {
 
 /// Every key that clients share and the checkers judge.
 pub(super) fn shared_keys(settings: &Settings) -> Vec<Vec<u8>> {
-    let last = (settings.chaos_ms / GENERATION_MS).min(GENERATIONS - 1);
+    let last = last_generation(settings);
     let keys = |generation| (0..settings.keys).map(move |place| shared_key(place, generation));
     (0..=last).flat_map(keys).collect()
+}
+
+/// How a client behaves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Manner {
+    /// As a client library does.
+    Plain,
+    /// It says `HELLO 3` first.
+    Resp3,
+    /// It types lines.
+    Inline,
+    /// Its bytes come one by one.
+    Dripping,
+    /// It asks for more than it ever reads.
+    Deaf,
+    /// It goes away without a word, with half a command sent.
+    HalfOpen,
+}
+
+impl Manner {
+    fn draw(random: &mut Xoshiro256PlusPlus, settings: &Settings) -> Manner {
+        if settings.odd_pc == 0 || random.random_range(0..100) >= settings.odd_pc {
+            return Manner::Plain;
+        }
+        let odd = [Manner::Resp3, Manner::Inline, Manner::Dripping, Manner::Deaf, Manner::HalfOpen];
+        odd[random.random_range(0..odd.len())]
+    }
+
+    /// Its name among the faults.
+    pub fn strike(self) -> Option<&'static str> {
+        match self {
+            Manner::Plain => None,
+            Manner::Resp3 => Some("resp3-client"),
+            Manner::Inline => Some("inline-client"),
+            Manner::Dripping => Some("dripping-client"),
+            Manner::Deaf => Some("deaf-client"),
+            Manner::HalfOpen => Some("half-open-client"),
+        }
+    }
+
+    /// Whether it wants answers; what the others are told is not judged.
+    pub fn listens(self) -> bool {
+        !matches!(self, Manner::Deaf | Manner::HalfOpen)
+    }
 }
 
 /// One client.
 pub(super) struct Client {
     number: usize,
+    pub manner: Manner,
+    /// It reads by the leader's lease.
+    uses_lease: bool,
+    /// It has not said who it is on this connection.
+    is_new: bool,
+    /// What was given up and is sent once more, elsewhere.
+    repeat: Vec<Words>,
+    repeat_pc: u64,
+    /// How often it has flooded a server, if it is deaf.
+    pub floods: u32,
     /// Which server it talks to, and over what.
     pub server: ServerId,
     pub stream: Option<StreamId>,
@@ -65,9 +136,20 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub fn new(number: usize, random: Xoshiro256PlusPlus, settings: &Settings) -> Client {
+    pub fn new(number: usize, mut random: Xoshiro256PlusPlus, settings: &Settings) -> Client {
+        let is_of_the_load = (number as u64) < settings.clients;
+        let manner = match is_of_the_load {
+            true => Manner::draw(&mut random, settings),
+            false => Manner::Plain,
+        };
         Client {
             number,
+            manner,
+            uses_lease: is_of_the_load && settings.lease > 0 && random.random_bool(0.7),
+            is_new: false,
+            repeat: Vec::new(),
+            repeat_pc: settings.repeat_pc,
+            floods: 0,
             server: ServerId(1 + number as u64 % settings.nodes),
             stream: None,
             pipelines: 0,
@@ -90,11 +172,18 @@ impl Client {
         self.stream = Some(stream);
         self.connection = recorder.next_connection();
         self.decoder = ReplyDecoder::new();
+        self.is_new = true;
     }
 
     /// The connection is gone, and what was not answered is in doubt.
     pub fn disconnected(&mut self, now: Instant, recorder: &mut Recorder) {
         self.stream = None;
+        if self.random.random_range(0..100) < self.repeat_pc {
+            // A token is appended once, so that it can be told how often that was done.
+            let repeats = |words: &Words| words[0] != b"APPEND";
+            let given_up = self.outstanding.iter().map(|operation| operation.words.clone());
+            self.repeat = given_up.filter(repeats).collect();
+        }
         for operation in self.outstanding.drain(..) {
             recorder.unknown(operation, now);
         }
@@ -111,11 +200,41 @@ impl Client {
         assert!(self.outstanding.is_empty());
         let count = self.random.random_range(1..=settings.pipeline.max(1));
         let mut out = Vec::new();
+        let mut introduction = Vec::new();
+        if std::mem::take(&mut self.is_new) {
+            introduction.extend((self.manner == Manner::Resp3).then_some("HELLO 3"));
+            introduction.extend(self.uses_lease.then_some("CLIENT READMODE lease"));
+        }
+        for line in introduction {
+            let words = line.split(' ').map(|word| word.as_bytes().to_vec()).collect();
+            self.say(now, words, recorder, &mut out);
+        }
+        for words in std::mem::take(&mut self.repeat) {
+            self.say(now, words, recorder, &mut out);
+        }
         for _ in 0..count {
             let words = self.next_command(awake, settings);
             self.say(now, words, recorder, &mut out);
         }
         self.pipelines += 1;
+        out.into()
+    }
+
+    /// Whether the next pipeline has what was given up before.
+    pub fn repeats(&self) -> bool {
+        !self.repeat.is_empty()
+    }
+
+    /// A small value and so many questions for it; nobody waits for the answers.
+    pub fn flood(&mut self, questions: usize) -> Bytes {
+        self.floods += 1;
+        let key = format!("xdeaf{}", self.number).into_bytes();
+        let value = vec![b'd'; FLOOD_VALUE_BYTES];
+        let mut out = Vec::new();
+        as_array(&[b"SET".to_vec(), key.clone(), value], &mut out);
+        for _ in 0..questions {
+            as_array(&[b"GET".to_vec(), key.clone()], &mut out);
+        }
         out.into()
     }
 
@@ -135,9 +254,14 @@ impl Client {
     }
 
     fn say(&mut self, now: Instant, words: Words, recorder: &mut Recorder, out: &mut Vec<u8>) {
-        let bulks = words.iter().map(|word| Reply::bulk(word)).collect();
-        // A request is an array of bulk strings: the same bytes as such a reply.
-        Reply::Array(bulks).encode(Protocol::Resp2, out);
+        let bytes: usize = words.iter().map(|word| word.len() + 1).sum();
+        let fits_a_line = bytes < limits::INLINE_BYTES && words.iter().all(|word| !word.is_empty());
+        if self.manner == Manner::Inline && fits_a_line {
+            out.extend_from_slice(&words.join(&b' '));
+            out.extend_from_slice(b"\r\n");
+        } else {
+            as_array(&words, out);
+        }
         self.outstanding.push_back(recorder.invoke(self.connection, now, words));
     }
 

@@ -51,6 +51,14 @@ pub(super) struct State {
     pub stall: Duration,
     /// After so many good writes and syncs, the next one fails.
     pub good_left: Option<u32>,
+    /// After so many steps, writes and syncs and names, the machine dies in the middle of one.
+    pub steps_left: Option<u32>,
+    /// The machine has died so: nothing takes effect any more.
+    has_crashed: bool,
+    /// So many more reads fail.
+    pub bad_reads: u32,
+    /// An error that no process may survive was reported to this one.
+    has_failed: bool,
     /// Bytes that all files may have together.
     pub capacity: Option<u64>,
     /// How often an error or a lack of space was reported.
@@ -75,6 +83,10 @@ impl SimDisk {
             latency,
             stall: Duration::ZERO,
             good_left: None,
+            steps_left: None,
+            has_crashed: false,
+            bad_reads: 0,
+            has_failed: false,
             capacity: None,
             struck_errors: 0,
             struck_full: 0,
@@ -112,8 +124,13 @@ impl SimDisk {
         let mut state = self.0.borrow_mut();
         let State { media, random, under_way, handles, .. } = &mut *state;
         for one in under_way.drain(..) {
-            if let Some((inode, offset, bytes)) = target(handles, &one.operation) {
-                media.abandon(inode, offset, bytes, random);
+            match (target(handles, &one.operation), &one.operation) {
+                (Some((inode, offset, bytes)), _) => media.abandon(inode, offset, bytes, random),
+                // The kernel may have come to it.
+                (None, Operation::Remove { path }) if random.random_bool(0.5) => {
+                    media.remove(path);
+                }
+                (None, _) => {}
             }
         }
         state.forget_process();
@@ -129,6 +146,11 @@ impl SimDisk {
                 && one.token == Token::Log
             {
                 torn += u32::from(media.tear(inode, offset, bytes, random));
+            }
+            if let Operation::Remove { path } = &one.operation
+                && random.random_bool(0.5)
+            {
+                media.remove(path);
             }
         }
         let mut losses = media.lose_power(random);
@@ -146,7 +168,9 @@ fn target<'a>(
     let (file, offset, bytes) = match operation {
         Operation::WriteDurable { file, offset, blocks } => (file, offset, blocks.blocks()),
         Operation::WriteZeros { file, offset, length } => (file, offset, ZEROS.first(*length)),
-        Operation::SyncDirectory { .. } => return None,
+        Operation::Write { file, offset, bytes } => (file, offset, &bytes[..]),
+        Operation::SyncFile { .. } | Operation::SyncDirectory { .. } => return None,
+        Operation::Remove { .. } => return None,
     };
     match handles.get(file.0)? {
         Some(Handle::File(inode, _)) => Some((*inode, *offset as usize, bytes)),
@@ -160,6 +184,30 @@ impl State {
         self.under_way.clear();
         self.done.clear();
         self.fresh.clear();
+        self.steps_left = None;
+        self.has_crashed = false;
+        self.has_failed = false;
+    }
+
+    /// Whether the machine died in the middle of an operation.
+    pub fn has_crashed(&self) -> bool {
+        self.has_crashed
+    }
+
+    /// Whether the process was told of an error that it must not survive.
+    pub fn has_failed(&self) -> bool {
+        self.has_failed
+    }
+
+    /// One more step that changes something; not taken if the machine dies now or has died.
+    fn take_step(&mut self, what: &'static str, path: &Path) -> Result<(), DiskError> {
+        match &mut self.steps_left {
+            _ if self.has_crashed => {}
+            Some(0) => self.has_crashed = true,
+            Some(left) => *left -= 1,
+            None => {}
+        }
+        if self.has_crashed { Err(error(what, path, EIO)) } else { Ok(()) }
     }
 
     fn file(&self, file: FileId) -> (usize, PathBuf) {
@@ -178,11 +226,17 @@ impl State {
 
     /// A write or sync is about to succeed, unless the disk has had enough.
     fn strike(&mut self, what: &'static str, path: &Path) -> Result<(), DiskError> {
+        self.take_step(what, path)?;
+        self.fail_if_due(what, path)
+    }
+
+    fn fail_if_due(&mut self, what: &'static str, path: &Path) -> Result<(), DiskError> {
         match &mut self.good_left {
             None => Ok(()),
             Some(0) => {
                 self.good_left = None;
                 self.struck_errors += 1;
+                self.has_failed = true;
                 Err(error(what, path, EIO))
             }
             Some(left) => {
@@ -203,11 +257,15 @@ impl State {
     }
 
     fn finish(&mut self, at: usize) {
+        if self.take_step("write", Path::new("")).is_err() {
+            // The machine dies in the middle of it: what is left of it is decided there.
+            return;
+        }
         let UnderWay { token, operation, .. } = self.under_way.remove(at);
         let result = match &operation {
             Operation::WriteDurable { file, offset, blocks } => {
                 let (inode, path) = self.file(*file);
-                let struck = self.strike("write", &path);
+                let struck = self.fail_if_due("write", &path);
                 match (&struck, token) {
                     (Ok(()), Token::Log) => {
                         self.media.write_durable(inode, *offset as usize, blocks.blocks());
@@ -232,16 +290,44 @@ impl State {
                 }
                 Ok(())
             }
+            Operation::Write { file, offset, bytes } => self.finish_write(*file, *offset, bytes),
+            Operation::SyncFile { file } => match self.handles.get(file.0).cloned() {
+                Some(Some(Handle::File(inode, path))) => {
+                    let struck = self.strike("fdatasync", &path);
+                    if struck.is_ok() {
+                        self.media.inodes[inode].sync();
+                    }
+                    struck
+                }
+                _ => Ok(()),
+            },
             Operation::SyncDirectory { file } => {
                 let path = self.path(*file);
-                let struck = self.strike("fsync", &path);
+                let struck = self.fail_if_due("fsync", &path);
                 if struck.is_ok() {
                     self.media.sync_directory(&path);
                 }
                 struck
             }
+            Operation::Remove { path } => match self.strike("unlink", path) {
+                Ok(()) if !self.media.remove(path) => Err(error("unlink", path, ENOENT)),
+                struck => struck,
+            },
         };
         self.done.push(Done { token, result });
+    }
+
+    /// A plain write into the page cache; of a file that was given up meanwhile, nothing is left.
+    fn finish_write(&mut self, file: FileId, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
+        let Some(Some(Handle::File(inode, path))) = self.handles.get(file.0).cloned() else {
+            return Ok(());
+        };
+        self.strike("write", &path)?;
+        let length = self.media.inodes[inode].cache.len() as u64;
+        let more = (offset + bytes.len() as u64).saturating_sub(length);
+        self.take_space("write", &path, more)?;
+        self.media.inodes[inode].write(offset as usize, bytes);
+        Ok(())
     }
 }
 
@@ -303,7 +389,11 @@ impl Disk for SimDisk {
     }
 
     fn read_at(&mut self, file: FileId, offset: u64, out: &mut [u8]) -> Result<usize, DiskError> {
-        let state = self.0.borrow();
+        let mut state = self.0.borrow_mut();
+        if state.bad_reads > 0 {
+            state.bad_reads -= 1;
+            return Err(error("pread", &state.path(file), EIO));
+        }
         let content = &state.media.inodes[state.file(file).0].cache;
         let from = content.len().min(offset as usize);
         let length = out.len().min(content.len() - from);
@@ -326,6 +416,9 @@ impl Disk for SimDisk {
         let mut state = self.0.borrow_mut();
         let (inode, path) = state.file(file);
         let has = state.media.inodes[inode].cache.len() as u64;
+        if length > has {
+            state.take_step("fallocate", &path)?;
+        }
         state.take_space("fallocate", &path, length.saturating_sub(has))?;
         let length = has.max(length) as usize;
         state.media.inodes[inode].cache.resize(length, 0);
@@ -361,7 +454,9 @@ impl Disk for SimDisk {
     }
 
     fn remove(&mut self, path: &Path) -> Result<(), DiskError> {
-        match self.0.borrow_mut().media.remove(path) {
+        let mut state = self.0.borrow_mut();
+        state.take_step("unlink", path)?;
+        match state.media.remove(path) {
             true => Ok(()),
             false => Err(error("unlink", path, ENOENT)),
         }
@@ -397,7 +492,7 @@ impl Disk for SimDisk {
         if state.done.is_empty() {
             state.finish(0);
         }
-        Ok(())
+        if state.has_crashed { Err(error("wait", Path::new(""), EIO)) } else { Ok(()) }
     }
 
     fn completion_fd(&self) -> Option<BorrowedFd<'_>> {

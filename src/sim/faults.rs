@@ -40,6 +40,13 @@ impl World {
             Kind::Wipe => self.wipe(id),
             Kind::Save => self.save(id),
             Kind::OldCopy => self.old_copy(id),
+            Kind::CrashAt => self.crash_at(id, fault.b as u32),
+            Kind::CrashInStart => self.crash_in_start(id, fault.b as u32),
+            Kind::ReadError => self.fail_reads(id, fault.b as u32),
+            Kind::MetaRot => self.damage(id, Damage::Meta),
+            Kind::MetaCut => self.damage(id, Damage::MetaCut),
+            Kind::MetaStale => self.old_meta(id),
+            Kind::SegmentCut => self.damage(id, Damage::Cut),
             Kind::Rot => self.damage(id, Damage::Rot),
             Kind::Misdirected => self.damage(id, Damage::Misdirected),
             Kind::Stale => self.damage(id, Damage::Stale),
@@ -58,7 +65,10 @@ impl World {
             Kind::Isolate => self.cut(|from, to| from == id || to == id),
             Kind::Flap => self.flap(fault.a, fault.b, fault.c),
             Kind::Reset => self.network.reset(now, ServerId(fault.a), ServerId(fault.b)),
-            Kind::Slow => self.slow(fault.a, fault.b, fault.c),
+            Kind::Slow => self.slow(fault.a, fault.b, fault.c * 1024),
+            Kind::Crawl => self.slow(fault.a, fault.b, fault.c),
+            Kind::StalledReads => self.network.stall(ServerId(fault.a), ServerId(fault.b)),
+            Kind::Swap => self.swap_addresses(ServerId(fault.a), ServerId(fault.b)),
             Kind::Heal => self.heal_network(),
             Kind::WallJump => self.jump(id, fault.b as i64 - fault.c as i64),
             Kind::ClientReset => self.reset_client(fault.a as usize),
@@ -99,9 +109,10 @@ impl World {
         true
     }
 
-    fn lose_power(&mut self, id: ServerId) -> bool {
+    pub(super) fn lose_power(&mut self, id: ServerId) -> bool {
         let was_alive = self.node(id).is_some();
-        if self.network.dark.contains(&id) {
+        let is_starting = self.servers[&id].disk.with(|state| state.has_crashed());
+        if self.network.dark.contains(&id) && !is_starting {
             return false;
         }
         self.forget_process(id);
@@ -204,6 +215,28 @@ impl World {
         true
     }
 
+    /// The meta file is as it was some boots ago, as far as the others can tell: see [`Self::old_copy`].
+    fn old_meta(&mut self, id: ServerId) -> bool {
+        let old = self.servers[&id].disk.with(|state| state.media.old_metas());
+        let boot = self.servers[&id].boot;
+        let fits = |(_, old): &&(usize, Boot)| *old < boot && *old > Boot::ZERO;
+        let Some((inode, old)) = old.iter().rfind(fits).copied() else {
+            return false;
+        };
+        let is_known = self.would_be_told(id, old.next());
+        if !is_known || self.servers[&id].rotten.is_some() || !self.may_damage(id) {
+            return false;
+        }
+        self.lose_power(id);
+        self.checkers.damaged.insert(id);
+        let server = self.servers.get_mut(&id).expect("a server of this world");
+        server.disk.with(|state| state.media.put_back_meta(inode));
+        server.boot = old;
+        server.is_copy = true;
+        self.start(id);
+        true
+    }
+
     fn damage(&mut self, id: ServerId, kind: Damage) -> bool {
         if self.servers[&id].rotten.is_some() || !self.may_damage(id) {
             return false;
@@ -274,17 +307,62 @@ impl World {
         times > 0
     }
 
-    fn slow(&mut self, from: u64, to: u64, kib: u64) -> bool {
+    fn slow(&mut self, from: u64, to: u64, bytes: u64) -> bool {
         let pair = (ServerId(from), ServerId(to));
-        match kib {
+        match bytes {
             0 => self.network.slow.remove(&pair).is_some(),
-            kib => self.network.slow.insert(pair, kib * 1024).is_none(),
+            bytes => self.network.slow.insert(pair, bytes).is_none(),
         }
+    }
+
+    /// Whoever dials one of the two from now on meets the other.
+    fn swap_addresses(&mut self, a: ServerId, b: ServerId) -> bool {
+        if a == b || !self.servers.contains_key(&a) || !self.servers.contains_key(&b) {
+            return false;
+        }
+        let misrouted = &mut self.network.misrouted;
+        misrouted.clear();
+        misrouted.extend([(a, b), (b, a)]);
+        true
+    }
+
+    /// The machine dies in the middle of the disk operation behind `steps` more.
+    fn crash_at(&mut self, id: ServerId, steps: u32) -> bool {
+        self.disk(id, |state| state.steps_left = Some(steps))
+    }
+
+    /// The same in the start of a process: recovery's writes are counted from its first.
+    fn crash_in_start(&mut self, id: ServerId, steps: u32) -> bool {
+        if self.servers[&id].rotten.is_some() {
+            return false;
+        }
+        match self.random.random_bool(0.5) {
+            true => self.kill(id),
+            false => {
+                self.lose_power(id);
+            }
+        }
+        self.servers[&id].disk.with(|state| state.steps_left = Some(steps));
+        self.start(id);
+        true
+    }
+
+    /// The process dies, and its successor cannot read at first.
+    fn fail_reads(&mut self, id: ServerId, reads: u32) -> bool {
+        if self.servers[&id].rotten.is_some() {
+            return false;
+        }
+        self.kill(id);
+        self.servers[&id].disk.with(|state| state.bad_reads = reads);
+        self.start(id);
+        true
     }
 
     fn heal_network(&mut self) -> bool {
         let was_cut = !self.network.cut.is_empty();
         self.network.cut.clear();
+        self.network.misrouted.clear();
+        self.network.read_on();
         self.network.slow.clear();
         self.network.release(self.now);
         was_cut
@@ -311,6 +389,8 @@ impl World {
                 state.stall = Duration::ZERO;
                 state.capacity = None;
                 state.good_left = None;
+                state.steps_left = None;
+                state.bad_reads = 0;
             });
             // What hung ends now.
             let life = server.life;

@@ -40,7 +40,9 @@ enum Outcome {
 
 /// Keys with deadlines and the journal have checks of their own.
 fn is_judged(words: &Words) -> bool {
-    words[1..].iter().all(|word| word != JOURNAL)
+    let is_of_the_connection = matches!(&words[0][..], b"HELLO" | b"CLIENT");
+    !is_of_the_connection
+        && words[1..].iter().all(|word| word != JOURNAL)
         && words.get(1).is_some_and(|key| !key.starts_with(b"x"))
 }
 
@@ -117,7 +119,9 @@ impl Recorder {
         let outcome = match value {
             Value::Error(text) if text.starts_with("INDOUBT") => Outcome::Unknown,
             Value::Error(text)
-                if text.starts_with("CLUSTERDOWN") || text.starts_with("MISCONF") =>
+                if ["CLUSTERDOWN", "MISCONF", "LOADING"]
+                    .iter()
+                    .any(|word| text.starts_with(word)) =>
             {
                 Outcome::NotDone
             }

@@ -55,6 +55,8 @@ pub(super) struct PeerLink {
     /// When it is given up unless it is established by then.
     pub deadline: Instant,
     pub out: Vec<u8>,
+    /// What is to be sent begins with our hello.
+    pub greets: bool,
     frames: FrameDecoder,
     greeted: bool,
 }
@@ -66,6 +68,7 @@ impl PeerLink {
             peer,
             deadline: now.after(limits::HELLO_TIMEOUT),
             out: Vec::new(),
+            greets: false,
             frames: FrameDecoder::new(),
             greeted: false,
         }
@@ -78,6 +81,7 @@ impl PeerLink {
     }
 
     pub fn say_hello(&mut self, hello: &Hello) {
+        self.greets = self.out.is_empty();
         self.out.extend_from_slice(&PREFACE);
         encode_frame(FrameKind::Hello, 0, &mut self.out, |out| hello.encode(out));
     }
@@ -139,6 +143,8 @@ pub(super) struct Conversation {
     pub is_closing: bool,
     /// It is closed, and to be forgotten.
     pub is_closed: bool,
+    /// Its client doesn't read: the socket takes no more.
+    pub is_stuck: bool,
     commands: RequestDecoder,
     awaited: u32,
 }
@@ -151,15 +157,27 @@ impl Conversation {
             out: Vec::new(),
             is_closing: false,
             is_closed: false,
+            is_stuck: false,
             commands: RequestDecoder::new(),
             awaited: 0,
         }
     }
 
-    /// Turns what has come into commands.
+    /// Whether more of it may be read: not while its replies pile up, or too many commands wait.
+    pub fn wants_read(&self) -> bool {
+        !self.unread.is_empty()
+            && !self.is_closing
+            && !self.is_closed
+            && self.out.len() <= limits::CLIENT_OUTPUT_PAUSE_BYTES
+            && self.awaited < limits::CLIENT_AWAITED_COMMANDS
+    }
+
+    /// Turns what has come into commands, as far as one turn's budget goes.
     pub fn read(&mut self, requests: &mut Requests) {
-        let unread = std::mem::take(&mut self.unread);
-        let mut bytes = &unread[..];
+        let budget = self.unread.len().min(limits::READ_BUDGET_BYTES);
+        let rest = self.unread.split_off(budget);
+        let read = std::mem::replace(&mut self.unread, rest);
+        let mut bytes = &read[..];
         loop {
             let (consumed, decoded) = self.commands.decode(bytes, requests.arena());
             bytes = &bytes[consumed..];
@@ -177,10 +195,19 @@ impl Conversation {
         }
     }
 
-    pub fn answer(&mut self, protocol: Protocol, reply: &Reply) {
+    /// Adds the reply to the oldest command. False if the client must be cut off: it doesn't read.
+    pub fn answer(&mut self, protocol: Protocol, reply: &Reply) -> bool {
+        if self.is_closed {
+            return true;
+        }
         assert!(self.awaited > 0, "exactly-once: the core answers each command once");
         self.awaited -= 1;
         reply.encode(protocol, &mut self.out);
-        assert!(self.out.len() <= limits::CLIENT_OUTPUT_BYTES, "bounded: client output");
+        let is_within = self.out.len() <= limits::CLIENT_OUTPUT_BYTES;
+        if !is_within {
+            self.out = Vec::new();
+            self.is_closed = true;
+        }
+        is_within
     }
 }

@@ -38,6 +38,11 @@ impl World {
             segment_bytes: self.config.storage.segment_bytes,
         };
         let opened = Storage::open_on(Box::new(server.disk.clone()), &options);
+        if server.disk.with(|state| state.has_crashed()) {
+            assert!(opened.is_err(), "fail-stop: n{id} starts although its disk has failed");
+            self.strike("crash-in-start");
+            return self.crash(id);
+        }
         if self.network.dark.remove(&id) {
             self.network.release(self.now);
         }
@@ -58,7 +63,8 @@ impl World {
         server.disk.with(|state| self.checkers.started(id, &node, &state.media));
         let entries = node.status().last_log_index;
         let term = node.status().current_term;
-        server.process = Some(Process::new(id, node, storage, now));
+        let network_lies = self.script.settings.hello_pm > 0;
+        server.process = Some(Process::new(id, node, storage, now, network_lies));
         server.kill_behind = None;
         let boot = server.boot;
         self.tell(|| format!("n{id} starts (boot {boot}, term {term}, {entries} entries)"));
@@ -104,8 +110,25 @@ impl World {
         }
     }
 
+    /// The machine or the process dies in the middle of a disk operation.
+    pub(super) fn crash(&mut self, id: ServerId) {
+        self.tell(|| format!("n{id} dies in the middle of a disk operation"));
+        match self.random.random_bool(0.5) {
+            true => self.kill(id),
+            false => {
+                self.lose_power(id);
+            }
+        }
+        self.strike("crash-in-disk-operation");
+        let delay = self.random.random_range(20..400);
+        self.plan(Duration::from_millis(delay), Event::Start { server: id });
+    }
+
     /// A process ends because its disk failed.
     pub(super) fn die(&mut self, id: ServerId, error: &StorageError) {
+        if self.servers[&id].disk.with(|state| state.has_crashed()) {
+            return self.crash(id);
+        }
         self.tell(|| format!("n{id} ends: {error}"));
         self.strike("fail-stop");
         self.kill(id);

@@ -10,8 +10,13 @@ use std::path::{Path, PathBuf};
 use rand::RngExt;
 use rand_xoshiro::Xoshiro256PlusPlus;
 
+use crate::types::Boot;
+
 /// The unit that a disk writes whole or not at all, in bytes.
 pub(super) const SECTOR: usize = 512;
+
+/// The file that says whose data directory it is.
+const META: &str = "/data/meta";
 
 /// Old contents of sectors that are kept, for a disk that shows one of them again.
 const KEPT_OLD_SECTORS: usize = 64;
@@ -61,6 +66,8 @@ pub(super) struct Media {
     pub names: BTreeMap<PathBuf, usize>,
     pub stable_names: BTreeMap<PathBuf, usize>,
     changes: Vec<NameChange>,
+    /// Files that another one was renamed over, oldest first.
+    replaced: Vec<usize>,
     old: Vec<OldSector>,
     /// The newest log write that was reported durable: its file, and its first byte that was new.
     last_durable: Option<(usize, usize)>,
@@ -149,7 +156,7 @@ impl Media {
         let Some(inode) = self.names.remove(from) else {
             return false;
         };
-        self.names.insert(to.to_path_buf(), inode);
+        self.replaced.extend(self.names.insert(to.to_path_buf(), inode));
         self.changes.push(NameChange::Renamed(from.to_path_buf(), to.to_path_buf(), inode));
         true
     }
@@ -265,6 +272,9 @@ impl Media {
     /// acknowledged log write: damage there can be told from a torn write and must be. What was
     /// done, or nothing where there is no such place.
     pub fn damage(&mut self, kind: Damage, random: &mut Xoshiro256PlusPlus) -> Option<String> {
+        if matches!(kind, Damage::Meta | Damage::MetaCut) {
+            return self.damage_meta(kind, random);
+        }
         let (last, limit) = self.last_durable?;
         let candidates: Vec<(PathBuf, usize, usize)> = self
             .stable_names
@@ -288,11 +298,58 @@ impl Media {
             Damage::Rot => self.rot(inode, end, random)?,
             Damage::Misdirected => self.misdirect(inode, end, random)?,
             Damage::Stale => self.stale(inode, end, random)?,
+            Damage::Cut => return Some(self.cut(&path, inode, end, random)),
+            Damage::Meta | Damage::MetaCut => unreachable!("the log is damaged here"),
         };
         let file = &mut self.inodes[inode];
         put(&mut file.stable, offset, &bytes);
         put(&mut file.cache, offset, &bytes);
         Some(format!("{kind:?} in {} at {offset}", path.display()))
+    }
+
+    fn damage_meta(&mut self, kind: Damage, random: &mut Xoshiro256PlusPlus) -> Option<String> {
+        let inode = *self.stable_names.get(Path::new(META))?;
+        let mut bytes = self.inodes[inode].stable.clone();
+        let at = random.random_range(0..bytes.len().max(1));
+        match kind {
+            Damage::MetaCut => bytes.truncate(at),
+            _ => *bytes.get_mut(at)? ^= 1 << random.random_range(0..8),
+        }
+        let file = &mut self.inodes[inode];
+        file.cache.clone_from(&bytes);
+        file.stable = bytes;
+        Some(format!("{kind:?} at {at}"))
+    }
+
+    /// Meta files that were there once, oldest first, and the boot that each tells of.
+    pub fn old_metas(&self) -> Vec<(usize, Boot)> {
+        let boot = |inode: &usize| {
+            let text = String::from_utf8_lossy(&self.inodes[*inode].stable).into_owned();
+            let boot = text.lines().find_map(|line| line.strip_prefix("boot ")?.parse().ok());
+            boot.map(|boot| (*inode, Boot(boot)))
+        };
+        self.replaced.iter().filter_map(boot).collect()
+    }
+
+    /// The directory has that old meta file again.
+    pub fn put_back_meta(&mut self, inode: usize) {
+        self.names.insert(PathBuf::from(META), inode);
+        self.stable_names.insert(PathBuf::from(META), inode);
+    }
+
+    /// A segment ends before its last acknowledged byte.
+    fn cut(
+        &mut self,
+        path: &Path,
+        inode: usize,
+        end: usize,
+        random: &mut Xoshiro256PlusPlus,
+    ) -> String {
+        let length = random.random_range(0..end);
+        let file = &mut self.inodes[inode];
+        file.stable.truncate(length);
+        file.cache.truncate(length);
+        format!("Cut of {} at {length}", path.display())
     }
 
     fn sector(&self, inode: usize, at: usize) -> &[u8] {
@@ -355,6 +412,9 @@ pub(super) enum Damage {
     Rot,
     Misdirected,
     Stale,
+    Cut,
+    Meta,
+    MetaCut,
 }
 
 fn apply(names: &mut BTreeMap<PathBuf, usize>, change: NameChange) {

@@ -1,15 +1,17 @@
 //! The simulator: several unchanged nodes, codecs and logs in one thread, from one seed.
 //!
 //! In reading order: [`script`] (what a run is made of), [`swarm`] (a seed becomes one), [`world`]
-//! (the queue of events) with [`process`] (a server's turn) on [`link`] (its connections' bytes),
-//! [`network`], [`disk`] on [`media`], [`clients`] in their [`traffic`], [`faults`]; then what judges:
-//! [`checkers`], [`history`], [`linearizability`]; and what tells: [`story`], [`shrink`]. Called by `rkv-sim` and tests.
-//! Contains no second implementation of anything that it tests.
+//! (the queue of events) of [`server`]s, whose [`lives`] have [`turns`] of a [`process`] on [`link`]
+//! (its connections' bytes) with its snapshot [`files`]; [`network`], [`disk`] on [`media`], [`clients`] in their [`traffic`],
+//! [`faults`]; then what judges: [`checkers`], [`history`], [`linearizability`]; and what tells:
+//! [`story`], [`shrink`]. Called by `rkv-sim` and tests. Contains no second implementation of
+//! anything that it tests.
 
 mod checkers;
 mod clients;
 mod disk;
 mod faults;
+mod files;
 mod history;
 pub mod linearizability;
 mod link;
@@ -19,10 +21,12 @@ mod network;
 mod process;
 mod run;
 pub mod script;
+mod server;
 pub mod shrink;
 pub mod story;
 pub mod swarm;
 mod traffic;
+mod turns;
 mod world;
 
 pub use run::{Failure, Outcome, STRIKES, run, run_seed, tell};

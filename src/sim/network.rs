@@ -50,6 +50,8 @@ struct Lane {
     held: Vec<Arrival>,
     held_since: Option<Instant>,
     in_flight: usize,
+    /// Nobody reads at its end, though the path is fine.
+    is_stalled: bool,
     /// The connection was reset: so many bytes still arrive, then it is gone.
     left: Option<usize>,
 }
@@ -68,6 +70,8 @@ pub(super) struct Network {
     pub cut: BTreeSet<(ServerId, ServerId)>,
     /// Machines without power.
     pub dark: BTreeSet<ServerId>,
+    /// Who lives at whose address, where that is somebody else.
+    pub misrouted: BTreeMap<ServerId, ServerId>,
     /// Bytes a second from whom to whom, where that is limited.
     pub slow: BTreeMap<(ServerId, ServerId), u64>,
     pub delay: (Duration, Duration),
@@ -86,6 +90,7 @@ impl Network {
             next_stream: 0,
             cut: BTreeSet::new(),
             dark: BTreeSet::new(),
+            misrouted: BTreeMap::new(),
             slow: BTreeMap::new(),
             delay,
             loss_pm,
@@ -132,6 +137,41 @@ impl Network {
         id
     }
 
+    /// Who answers at the address of `id`.
+    pub fn who_lives_at(&self, id: ServerId) -> ServerId {
+        self.misrouted.get(&id).copied().unwrap_or(id)
+    }
+
+    /// What is sent from that end from now on arrives after `until`.
+    pub fn hold_up(&mut self, until: Instant, id: StreamId, end: usize) {
+        if let Some(stream) = self.streams.get_mut(&id) {
+            let lane = &mut stream.lanes[end];
+            lane.last_arrival = lane.last_arrival.max(until);
+        }
+    }
+
+    /// What `from` sends to `to` over the connections that they have now is no longer read.
+    pub fn stall(&mut self, from: ServerId, to: ServerId) -> bool {
+        let mut struck = false;
+        for stream in self.streams.values_mut() {
+            for end in 0..2 {
+                let hosts = (stream.hosts[end], stream.hosts[1 - end]);
+                if hosts == (Host::Server(from), Host::Server(to)) {
+                    stream.lanes[end].is_stalled = true;
+                    struck = true;
+                }
+            }
+        }
+        struck
+    }
+
+    /// Everybody reads again.
+    pub fn read_on(&mut self) {
+        for stream in self.streams.values_mut() {
+            stream.lanes.iter_mut().for_each(|lane| lane.is_stalled = false);
+        }
+    }
+
     /// Who holds that end.
     pub fn host(&self, stream: StreamId, end: usize) -> Option<Host> {
         self.streams.get(&stream).map(|stream| stream.hosts[end])
@@ -170,6 +210,14 @@ impl Network {
         }
     }
 
+    /// One end hears and says nothing any more, but what it has sent still arrives, and nobody tells
+    /// the other end.
+    pub fn fall_silent(&mut self, id: StreamId, end: usize) {
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.lanes[1 - end].is_stalled = true;
+        }
+    }
+
     fn push(&mut self, now: Instant, id: StreamId, end: usize, what: Arrival) {
         let Some(stream) = self.streams.get(&id) else {
             return;
@@ -187,7 +235,7 @@ impl Network {
                 return;
             }
         }
-        if !self.passes(from, to) {
+        if !self.passes(from, to) || self.streams[&id].lanes[end].is_stalled {
             let stream = self.streams.get_mut(&id).expect("just seen");
             let lane = &mut stream.lanes[end];
             lane.held.push(what);
@@ -284,7 +332,8 @@ impl Network {
                 };
                 let (from, to) = (stream.hosts[end], stream.hosts[1 - end]);
                 let is_dead = !stream.is_open[1 - end];
-                let is_held = stream.lanes[end].held_since.is_some();
+                let lane = &stream.lanes[end];
+                let is_held = lane.held_since.is_some() && !lane.is_stalled;
                 if !is_held || !self.passes(from, to) {
                     continue;
                 }

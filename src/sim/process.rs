@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use super::files;
 use super::link::{Conversation, Gate, PeerLink, Said, Stage};
 use super::network::StreamId;
 use crate::limits;
@@ -28,6 +29,9 @@ pub(super) enum Mail {
     DialFailed(ServerId),
     Bytes(StreamId, Bytes),
     Closed(StreamId),
+    /// A client reads no more, or reads again.
+    Stuck(StreamId),
+    Unstuck(StreamId),
     /// A frame that went astray and comes late, or twice.
     Copy(Bytes),
     /// The disk has finished something.
@@ -41,7 +45,16 @@ pub(super) enum Mail {
 pub(super) enum Output {
     Dial(ServerId),
     Send(StreamId, Bytes),
+    /// The same, with a hello at the beginning.
+    Greet(StreamId, Bytes),
     Close(StreamId),
+}
+
+/// What became of a turn's effects.
+pub(super) struct CarriedOut {
+    pub outputs: Vec<Output>,
+    /// The log write was begun; not if the process died before that.
+    pub has_submitted: bool,
 }
 
 struct Dial {
@@ -71,16 +84,30 @@ pub(super) struct Process {
     /// What this turn wants done.
     pub effects: Vec<Effect>,
     outputs: Vec<Output>,
+    /// Pieces of snapshots that were read in the last turn.
+    snapshots_read: Vec<Input>,
     /// Whose processes were met, for the world to remember.
     pub met: Vec<(ServerId, Boot)>,
     disk_ready: bool,
     room: Room,
     observe_at: Instant,
     stop: Option<Instant>,
+    /// The client that is read first in the next turn.
+    next_client: StreamId,
+    /// Bytes on a connection need not make sense: the script lets the network lose hellos.
+    network_lies: bool,
+    /// What it was struck by in this turn.
+    pub strikes: Vec<(&'static str, u64)>,
 }
 
 impl Process {
-    pub fn new(own: ServerId, node: Node, storage: Storage, now: Instant) -> Process {
+    pub fn new(
+        own: ServerId,
+        node: Node,
+        storage: Storage,
+        now: Instant,
+        network_lies: bool,
+    ) -> Process {
         let mut process = Process {
             node,
             storage,
@@ -97,11 +124,15 @@ impl Process {
             requests: Requests::default(),
             effects: Vec::new(),
             outputs: Vec::new(),
+            snapshots_read: Vec::new(),
             met: Vec::new(),
             disk_ready: true,
             room: Room::Ample,
             observe_at: now,
             stop: None,
+            next_client: StreamId(0),
+            network_lies,
+            strikes: Vec::new(),
         };
         process.update_dials();
         process
@@ -157,9 +188,19 @@ impl Process {
                 }
             }
             Mail::Closed(stream) => self.closed(now, stream),
+            Mail::Stuck(stream) | Mail::Unstuck(stream) => {
+                let is_stuck = matches!(mail, Mail::Stuck(_));
+                if let Some(client) = self.clients.get_mut(&stream) {
+                    client.is_stuck = is_stuck;
+                }
+            }
             Mail::Copy(frame) => {
                 let packet = PeerLink::decode_alone(&frame);
                 if self.established.contains_key(&packet.envelope.from) {
+                    let incarnation = self.node.status().incarnation;
+                    if packet.envelope.to_incarnation != incarnation {
+                        self.strikes.push(("mail-for-another", 1));
+                    }
                     self.handle(now, Input::Receive { packet });
                 }
             }
@@ -242,7 +283,11 @@ impl Process {
                 }
             }
         }
-        verdict.expect("servers send sound frames, and the network only cuts them off");
+        if let Err(nonsense) = verdict {
+            assert!(self.network_lies, "servers send sound frames: {nonsense:?}");
+            self.strikes.push(("nonsense-from-peer", 1));
+            self.end_peer(now, stream);
+        }
         Ok(())
     }
 
@@ -304,16 +349,35 @@ impl Process {
         }
     }
 
+    /// Reads the clients in turn, as much as one turn takes; the next turn begins where this ends.
     fn read_clients(&mut self) {
-        for client in self.clients.values_mut() {
-            client.read(&mut self.requests);
+        let wants_read =
+            |(id, client): (&StreamId, &Conversation)| client.wants_read().then_some(*id);
+        let behind = self.clients.range(self.next_client..).filter_map(wants_read);
+        let before = self.clients.range(..self.next_client).filter_map(wants_read);
+        let due: Vec<StreamId> = behind.chain(before).collect();
+        for id in due {
+            self.next_client = id;
+            if self.requests.bytes() >= limits::TURN_BYTES {
+                return;
+            }
+            if let Some(client) = self.clients.get_mut(&id) {
+                client.read(&mut self.requests);
+            }
         }
+        self.next_client = StreamId(0);
     }
 
     fn complete_writes(&mut self, now: Instant) -> Result<(), StorageError> {
+        for input in std::mem::take(&mut self.snapshots_read) {
+            self.handle(now, input);
+        }
         if std::mem::take(&mut self.disk_ready) {
             while let Some(through) = self.storage.complete()? {
                 self.handle(now, Input::Persisted { through });
+            }
+            while let Some(event) = self.storage.next_snapshot_event() {
+                self.handle(now, files::input(event));
             }
         }
         Ok(())
@@ -395,53 +459,90 @@ impl Process {
     }
 
     /// Steps 6 and 7: the effects, one disk write, and everything that is to be sent. `frame_lost`
-    /// says of a frame whether it is never sent.
+    /// says of a frame whether it is never sent. The process dies behind so many of these steps, if
+    /// that is said: each effect is one, the disk write is one, each output is one.
     ///
     /// # Errors
     /// The disk's: the process ends, and nothing of this turn leaves it.
     pub fn carry_out(
         &mut self,
+        dies_behind: Option<usize>,
         mut frame_lost: impl FnMut(&Packet, &[u8]) -> bool,
-    ) -> Result<Vec<Output>, StorageError> {
+    ) -> Result<CarriedOut, StorageError> {
+        let mut left = dies_behind.unwrap_or(usize::MAX);
         for effect in std::mem::take(&mut self.effects) {
-            match effect {
-                Effect::Persist { seq, write } => self.storage.append(seq, &write),
-                Effect::Send { packet } => {
-                    let stream = self.established.get(&packet.envelope.to);
-                    let Some(link) = stream.and_then(|stream| self.peers.get_mut(stream)) else {
-                        continue;
-                    };
-                    let start = link.out.len();
-                    link.send(&packet);
-                    if frame_lost(&packet, &link.out[start..]) {
-                        link.out.truncate(start);
-                    }
-                    assert!(link.out.len() <= limits::PEER_OUTPUT_BYTES, "bounded: peer output");
-                }
-                Effect::Reply { client, protocol, reply } => {
-                    let stream = self.by_client.get(&client);
-                    if let Some(conversation) = stream.and_then(|s| self.clients.get_mut(s)) {
-                        conversation.answer(protocol, &reply);
-                    }
-                }
-                Effect::Close { client } => {
-                    if let Some(stream) = self.by_client.get(&client)
-                        && let Some(conversation) = self.clients.get_mut(stream)
-                    {
-                        conversation.is_closing = true;
-                    }
-                }
+            if left == 0 {
+                return Ok(CarriedOut { outputs: Vec::new(), has_submitted: false });
             }
+            left -= 1;
+            self.carry_out_one(effect, &mut frame_lost)?;
+        }
+        if left == 0 {
+            return Ok(CarriedOut { outputs: Vec::new(), has_submitted: false });
         }
         self.storage.submit()?;
-        let mut outputs = std::mem::take(&mut self.outputs);
-        for (stream, link) in &mut self.peers {
-            if !link.out.is_empty() {
-                outputs.push(Output::Send(*stream, std::mem::take(&mut link.out).into()));
+        let mut outputs = self.take_outputs();
+        outputs.truncate(left - 1);
+        Ok(CarriedOut { outputs, has_submitted: true })
+    }
+
+    fn carry_out_one(
+        &mut self,
+        effect: Effect,
+        frame_lost: &mut impl FnMut(&Packet, &[u8]) -> bool,
+    ) -> Result<(), StorageError> {
+        match effect {
+            Effect::Persist { seq, write } => self.storage.append(seq, &write),
+            Effect::Send { packet } => {
+                let stream = self.established.get(&packet.envelope.to);
+                let Some(link) = stream.and_then(|stream| self.peers.get_mut(stream)) else {
+                    return Ok(());
+                };
+                let start = link.out.len();
+                link.send(&packet);
+                if frame_lost(&packet, &link.out[start..]) {
+                    link.out.truncate(start);
+                }
+                assert!(link.out.len() <= limits::PEER_OUTPUT_BYTES, "bounded: peer output");
+            }
+            Effect::Reply { client, protocol, reply } => {
+                let stream = self.by_client.get(&client).copied();
+                if let Some(stream) = stream
+                    && let Some(conversation) = self.clients.get_mut(&stream)
+                    && !conversation.answer(protocol, &reply)
+                {
+                    self.strikes.push(("client-cut-off", 1));
+                    self.outputs.push(Output::Close(stream));
+                }
+            }
+            Effect::Close { client } => {
+                if let Some(stream) = self.by_client.get(&client)
+                    && let Some(conversation) = self.clients.get_mut(stream)
+                {
+                    conversation.is_closing = true;
+                }
+            }
+            effect => {
+                files::carry_out(effect, &mut self.storage, &mut self.snapshots_read)?;
             }
         }
+        Ok(())
+    }
+
+    fn take_outputs(&mut self) -> Vec<Output> {
+        let mut outputs = std::mem::take(&mut self.outputs);
+        for (stream, link) in &mut self.peers {
+            if link.out.is_empty() {
+                continue;
+            }
+            let bytes = std::mem::take(&mut link.out).into();
+            outputs.push(match std::mem::take(&mut link.greets) {
+                true => Output::Greet(*stream, bytes),
+                false => Output::Send(*stream, bytes),
+            });
+        }
         for (stream, client) in &mut self.clients {
-            if !client.out.is_empty() {
+            if !client.out.is_empty() && !client.is_stuck {
                 outputs.push(Output::Send(*stream, std::mem::take(&mut client.out).into()));
             }
             if client.is_closing && !client.is_closed {
@@ -449,7 +550,7 @@ impl Process {
                 outputs.push(Output::Close(*stream));
             }
         }
-        Ok(outputs)
+        outputs
     }
 
     /// Whether it was asked to stop and may, or must by `now`.
@@ -467,9 +568,10 @@ impl Process {
 
     /// When it wants its next turn, should no mail come.
     pub fn deadline(&self, now: Instant) -> Instant {
-        let unread = self.clients.values().any(|client| !client.unread.is_empty());
+        let unread = self.clients.values().any(Conversation::wants_read);
         if unread && self.node.accepts_requests()
             || !self.lost.is_empty()
+            || !self.snapshots_read.is_empty()
             || self.clients.values().any(|client| client.is_closed)
         {
             return now;

@@ -55,6 +55,8 @@ settings! {
     client_timeout_ms = 1000,
     /// The size of a log segment in KiB.
     segment_kib = 64,
+    /// KiB of log that make a snapshot due; 0: the program's own default.
+    snapshot_kib = 0,
     /// The shortest way of a segment through the network, in microseconds.
     delay_min_us = 20,
     /// The longest.
@@ -85,6 +87,14 @@ settings! {
     keys = 3,
     /// Bytes of the largest value.
     value_bytes = 8,
+    /// Hellos in a thousand that are lost, doubled, or late.
+    hello_pm = 0,
+    /// Whether lease reads are offered, and some clients use them.
+    lease = 0,
+    /// Clients in a hundred that behave oddly: by line, byte by byte, in RESP3, deaf, half-open.
+    odd_pc = 0,
+    /// Pipelines in a hundred that are sent once more elsewhere after they were given up.
+    repeat_pc = 0,
     /// Whether clients set keys that expire.
     expiry = 0,
     /// A client in a hundred turns moves to another server with commands unanswered.
@@ -110,7 +120,7 @@ macro_rules! kinds {
 }
 
 kinds! {
-    /// kill -9 of server `a` (0: the leader), behind `b` outputs of its next turn (0: at once).
+    /// kill -9 of server `a` (0: the leader), behind `b` steps of its next turn (0: at once).
     Kill = "kill",
     /// The machine of server `a` (0: the leader's) loses its power.
     PowerLoss = "power-loss",
@@ -132,6 +142,21 @@ kinds! {
     Save = "save",
     /// Server `a` dies and comes back on the copy.
     OldCopy = "old-copy",
+    /// The machine of server `a` (0: the leader's) dies in the middle of the disk operation that is
+    /// `b` steps ahead.
+    CrashAt = "crash-in-operation",
+    /// Server `a` dies, starts, and dies in the middle of the start's disk operation `b`.
+    CrashInStart = "crash-in-recovery",
+    /// Server `a` dies, and its successors' next `b` reads fail.
+    ReadError = "read-error",
+    /// Server `a` dies, and a bit of its meta file flips.
+    MetaRot = "meta-rot",
+    /// Server `a` dies, and its meta file is cut short.
+    MetaCut = "meta-cut",
+    /// Server `a` loses its power, and its meta file is as it was some boots ago.
+    MetaStale = "meta-stale",
+    /// Server `a` dies, and a segment of its log is cut short.
+    SegmentCut = "segment-cut",
     /// Server `a` dies, and a bit of its log flips.
     Rot = "bit-rot",
     /// Server `a` dies, and a sector of its log is found in place of another.
@@ -164,6 +189,13 @@ kinds! {
     Reset = "reset",
     /// From server `a` to server `b` pass `c` KiB a second (0: any number).
     Slow = "slow-link",
+    /// From server `a` to server `b` pass `c` bytes a second (0: any number): a heartbeat takes
+    /// seconds.
+    Crawl = "crawling-link",
+    /// What server `a` sends to server `b` over the connections of this moment is no longer read.
+    StalledReads = "stalled-reads",
+    /// Who dials server `a` meets server `b`, and the other way round.
+    Swap = "swapped-addresses",
     /// Everyone hears everyone.
     Heal = "heal",
     /// The wall clock of server `a` jumps `b` minutes ahead and `c` minutes back.

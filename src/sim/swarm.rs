@@ -43,9 +43,17 @@ fn settings(random: &mut Xoshiro256PlusPlus) -> Settings {
     settings.pipeline = pick(&[1, 4, 4, 12]);
     settings.think_ms = pick(&[1, 5, 20, 100]);
     settings.keys = pick(&[1, 2, 3]);
-    settings.value_bytes = pick(&[8, 8, 300, 6000, 30_000]);
+    settings.value_bytes = pick(&[8, 8, 8, 300, 300, 6000, 6000, 30_000, 1_000_000]);
+    settings.hello_pm = pick(&[0, 0, 0, 50, 300]);
+    settings.odd_pc = pick(&[0, 0, 30]);
+    settings.repeat_pc = pick(&[0, 0, 30]);
+    settings.lease = pick(&[0, 0, 0, 1]);
+    if settings.lease > 0 {
+        settings.skew_ppm = pick(&[0, 500, 100_000]);
+    }
     settings.expiry = pick(&[0, 1]);
     settings.move_pc = pick(&[0, 0, 2, 10]);
+    settings.snapshot_kib = pick(&[0, 1, 4, 16, 64]);
     settings
 }
 
@@ -63,7 +71,15 @@ impl Plan<'_> {
             Kind::ALL.iter().copied().filter(|_| self.random.random_bool(0.3)).collect();
         for kind in kinds {
             let times = match kind {
-                Kind::Wipe | Kind::OldCopy | Kind::Rot | Kind::Misdirected | Kind::Stale => 2,
+                Kind::Wipe
+                | Kind::OldCopy
+                | Kind::Rot
+                | Kind::Misdirected
+                | Kind::Stale
+                | Kind::MetaRot
+                | Kind::MetaCut
+                | Kind::MetaStale
+                | Kind::SegmentCut => 2,
                 Kind::Suspend => 1,
                 _ => self.random.random_range(1..=1 + self.settings.chaos_ms / 600),
             };
@@ -101,7 +117,7 @@ impl Plan<'_> {
         let server = self.server();
         match kind {
             Kind::Kill => {
-                let (victim, behind) = (self.victim(), self.below(4));
+                let (victim, behind) = (self.victim(), self.below(12));
                 self.push(at, kind, victim, behind, 0);
                 self.push(later, Kind::Start, 0, 0, 0);
             }
@@ -123,7 +139,13 @@ impl Plan<'_> {
                 let minutes = 1 + self.below(200);
                 self.push(at, kind, 0, minutes, 0);
             }
-            Kind::Wipe | Kind::Rot | Kind::Misdirected | Kind::Stale => {
+            Kind::Wipe
+            | Kind::Rot
+            | Kind::Misdirected
+            | Kind::Stale
+            | Kind::MetaRot
+            | Kind::MetaCut
+            | Kind::SegmentCut => {
                 let at = at.max(400);
                 self.push(at, kind, server, 0, 0);
                 self.push(at + 200, Kind::Start, server, 0, 0);
@@ -160,7 +182,12 @@ impl Plan<'_> {
                 (1..=self.settings.nodes).for_each(|n| self.push(later, Kind::Stall, n, 0, 0));
             }
             Kind::Hang => {
-                self.push(at, kind, server, 100_000, 0);
+                let server = if self.below(2) == 0 { 0 } else { server };
+                self.push(at, kind, server, 300_000, 0);
+                if server == 0 {
+                    (1..=self.settings.nodes).for_each(|n| self.push(later, Kind::Stall, n, 0, 0));
+                    return;
+                }
                 self.push(later, Kind::Stall, server, 0, 0);
                 self.push(later + 1, Kind::Kill, server, 0, 0);
                 self.push(later + 200, Kind::Start, server, 0, 0);
@@ -197,6 +224,42 @@ impl Plan<'_> {
                 self.push(at, kind, client, 0, 0);
             }
             Kind::Reset => self.push(at, kind, server, other, 0),
+            Kind::CrashAt => {
+                let (victim, steps) = (self.victim(), self.below(30));
+                self.push(at, kind, victim, steps, 0);
+            }
+            Kind::CrashInStart => {
+                let steps = self.below(16);
+                self.push(at, kind, server, steps, 0);
+            }
+            Kind::ReadError => {
+                let reads = 1 + self.below(4);
+                self.push(at, kind, server, reads, 0);
+            }
+            Kind::MetaStale => {
+                // Two more boots, that the others meet, and the meta file of before them.
+                for step in 0..2 {
+                    self.push(at + step * 400, Kind::Kill, server, 0, 0);
+                    self.push(at + step * 400 + 20, Kind::Start, server, 0, 0);
+                }
+                self.push(at + 1000, kind, server, 0, 0);
+            }
+            Kind::Crawl => {
+                let bytes = 20 + self.below(400);
+                self.push(at, kind, server, other, bytes);
+                self.push(later, kind, server, other, 0);
+            }
+            Kind::StalledReads | Kind::Swap => {
+                self.push(at, kind, server, other, 0);
+                if kind == Kind::Swap {
+                    self.push(at + 1, Kind::Reset, server, other, 0);
+                    (1..=self.settings.nodes).for_each(|n| {
+                        self.push(at + 1, Kind::Reset, server, n, 0);
+                        self.push(at + 1, Kind::Reset, other, n, 0);
+                    });
+                }
+                self.push(later, Kind::Heal, 0, 0, 0);
+            }
             _ => self.push(at, Kind::Heal, 0, 0, 0),
         }
     }

@@ -7,12 +7,18 @@ use std::time::Duration;
 
 use rand::RngExt;
 
-use super::clients::Words;
+use super::clients::{Manner, Words};
 use super::link::Gate;
 use super::network::{Host, StreamId};
 use super::process::Mail;
 use super::world::{BEGIN, Event, World};
 use crate::types::ServerId;
+
+/// Into so many pieces a dripping client's pipeline falls at most.
+const DROPS: usize = 400;
+
+/// How often a deaf client floods a server in one run.
+const FLOODS: u32 = 2;
 
 impl World {
     /// A client's next step: a connection where it has none, else a pipeline.
@@ -29,6 +35,15 @@ impl World {
             let pause = self.think(number);
             self.plan(pause, Event::Client { client: number });
             return;
+        }
+        if let Some(name) = self.clients[number].manner.strike() {
+            self.strike(name);
+        }
+        match self.clients[number].manner {
+            Manner::Deaf => return self.flood(number),
+            Manner::HalfOpen => return self.vanish_half_open(number),
+            _ if self.clients[number].repeats() => self.strike("repeated-command"),
+            _ => {}
         }
         let World { clients, recorder, script, now, slept, .. } = self;
         let awake = now.since(BEGIN).saturating_sub(*slept);
@@ -66,11 +81,46 @@ impl World {
         let client = &self.clients[number];
         let (stream, pipeline) = (client.stream.expect("it was just connected"), client.pipelines);
         let timeout = Duration::from_millis(self.script.settings.client_timeout_ms);
-        self.network.send(self.now, stream, 0, bytes);
+        if client.manner == Manner::Dripping {
+            let drop = 1 + bytes.len() / DROPS;
+            for from in (0..bytes.len()).step_by(drop) {
+                let to = bytes.len().min(from + drop);
+                self.network.send(self.now, stream, 0, bytes.slice(from..to));
+            }
+        } else {
+            self.network.send(self.now, stream, 0, bytes);
+        }
         // Whoever comes after the clients of the load is patient.
         if (number as u64) < self.script.settings.clients {
             self.plan(timeout, Event::TimeOut { client: number, pipeline });
         }
+    }
+
+    /// The client asks and asks, and reads nothing: some never, some later.
+    fn flood(&mut self, number: usize) {
+        let client = &mut self.clients[number];
+        let (stream, server) = (client.stream.expect("just connected"), client.server);
+        if client.floods >= FLOODS {
+            return;
+        }
+        let never_reads = client.random.random_bool(0.5);
+        let bytes = client.flood(if never_reads { 1200 } else { 50 });
+        let later = Duration::from_millis(client.random.random_range(50..1000));
+        self.give(server, Mail::Stuck(stream));
+        self.network.send(self.now, stream, 0, bytes);
+        if !never_reads {
+            self.plan(later, Event::Unstick { server, stream });
+        }
+    }
+
+    /// The client is gone with half a command sent, and its machine says nothing.
+    fn vanish_half_open(&mut self, number: usize) {
+        let stream = self.clients[number].stream.take().expect("just connected");
+        let half = bytes::Bytes::from_static(b"*3\r\n$3\r\nSET\r\n$4\r\nxh");
+        self.network.send(self.now, stream, 0, half);
+        self.network.fall_silent(stream, 0);
+        let pause = Duration::from_millis(200) + self.think(number);
+        self.plan(pause, Event::Client { client: number });
     }
 
     fn think(&mut self, number: usize) -> Duration {
@@ -100,6 +150,9 @@ impl World {
     pub(super) fn client_receives(&mut self, number: usize, stream: StreamId, bytes: &[u8]) {
         let World { clients, recorder, now, .. } = self;
         let client = &mut clients[number];
+        if !client.manner.listens() {
+            return;
+        }
         if client.stream == Some(stream) && client.receive(*now, bytes, recorder) {
             let pause = self.think(number);
             self.plan(pause, Event::Client { client: number });

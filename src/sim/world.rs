@@ -1,6 +1,7 @@
 //! The world: servers, network, disks, clocks and clients on one queue of events, from one seed.
 //!
-//! [`World::step`] goes to the next event and lets it happen; a server's turn follows on its mail.
+//! [`World::step`] goes to the next event and lets it happen; a server's turn ([`super::turns`])
+//! follows on its mail.
 //! All chance comes from the script's seed, so the same script gives the same trace. Called by
 //! [`super::run`] and by tests that steer a cluster by hand. The faults are in [`super::faults`].
 
@@ -16,102 +17,87 @@ use super::clients::Client;
 use super::disk::SimDisk;
 use super::history::Recorder;
 use super::link::Gate;
-use super::media::Media;
 use super::network::{Arrival, Host, Network, Plan, StreamId};
-use super::process::{Mail, Output, Process};
+use super::process::Mail;
 use super::script::{Kind, Script};
+use super::server::Server;
 use super::story::Story;
 use crate::config::{Config, NodeConfig, Overrides};
-use crate::node::{Effect, Node, Role};
-use crate::proto::message::Message;
-use crate::types::{Boot, Instant, ServerId, WallClock};
+use crate::node::{Node, Role};
+use crate::types::{Instant, ServerId};
 
 /// Where every simulated server keeps its data.
 pub(super) const DIR: &str = "/data";
 /// Where its log is.
 pub(super) const LOG: &str = "/data/log";
+/// Where its snapshots are.
+pub(super) const SNAP: &str = "/data/snap";
 
 /// When the world begins: an instant that no overflow is near to.
 pub(super) const BEGIN: Instant = Instant(1_000_000_000);
 
-/// What the wall clocks show then, in milliseconds.
-const WALL_BEGIN_MS: u64 = 1_700_000_000_000;
-
-/// Turns in a row, less than a millisecond apart, in which a server does nothing.
-const IDLE_TURNS: u32 = 1000;
-
 /// Something that happens.
 pub(super) enum Event {
-    Arrive { stream: StreamId, end: usize, what: Arrival },
-    GiveUp { stream: StreamId, end: usize },
-    Dial { from: ServerId, to: ServerId, life: u64 },
-    Connected { from: ServerId, to: ServerId, life: u64, stream: StreamId },
-    DialFailed { from: ServerId, to: ServerId, life: u64 },
-    Copy { to: ServerId, frame: Bytes },
-    Disk { server: ServerId, life: u64, number: u64 },
-    Turn { server: ServerId },
-    Start { server: ServerId },
-    Client { client: usize },
-    TimeOut { client: usize, pipeline: u64 },
-    Fault { place: usize },
-    Cut { from: ServerId, to: ServerId, is_cut: bool },
-}
-
-/// How a server's clocks differ from the world's time.
-#[derive(Clone, Copy)]
-pub(super) struct Clock {
-    /// How many millionths too fast it runs.
-    ppm: i64,
-    /// How far the wall clock is off, in milliseconds.
-    pub wall_ms: i64,
-}
-
-impl Clock {
-    pub(super) fn local(self, now: Instant) -> Instant {
-        let passed = i128::from(now.0) * i128::from(1_000_000 + self.ppm) / 1_000_000;
-        Instant(passed as u64)
-    }
-
-    /// The first moment at which it shows `local`.
-    fn world(self, local: Instant) -> Instant {
-        if local == Instant::NEVER {
-            return local;
-        }
-        let passed = i128::from(local.0) * 1_000_000 / i128::from(1_000_000 + self.ppm);
-        Instant(passed as u64 + 1)
-    }
-
-    fn wall(self, now: Instant) -> WallClock {
-        let true_ms = WALL_BEGIN_MS + now.0 / 1_000_000;
-        WallClock(true_ms.saturating_add_signed(self.wall_ms))
-    }
-}
-
-/// A server: its machine, and its process if it runs.
-pub(super) struct Server {
-    pub disk: SimDisk,
-    pub process: Option<Process>,
-    /// Grows with each end of the process, so that what was meant for a former one is told apart.
-    pub life: u64,
-    pub clock: Clock,
-    pub mail: Vec<Mail>,
-    pub(super) turn_at: Option<Instant>,
-    busy_until: Instant,
-    pub paused_until: Instant,
-    /// The process dies behind so many outputs of its next turn.
-    pub kill_behind: Option<usize>,
-    /// The newest boot of its directory.
-    pub boot: Boot,
-    /// Whose boots it has met, as its meta file has them.
-    pub met: BTreeMap<ServerId, Boot>,
-    /// A copy of its disk, and the boot it was taken in.
-    pub saved: Option<(Media, Boot)>,
-    /// It runs on an old copy of its disk.
-    pub is_copy: bool,
-    /// What was done to its log: it must not start on it.
-    pub rotten: Option<String>,
-    last_turn: Instant,
-    idle_turns: u32,
+    Arrive {
+        stream: StreamId,
+        end: usize,
+        what: Arrival,
+    },
+    GiveUp {
+        stream: StreamId,
+        end: usize,
+    },
+    Dial {
+        from: ServerId,
+        to: ServerId,
+        life: u64,
+    },
+    Connected {
+        from: ServerId,
+        to: ServerId,
+        life: u64,
+        stream: StreamId,
+    },
+    DialFailed {
+        from: ServerId,
+        to: ServerId,
+        life: u64,
+    },
+    Copy {
+        to: ServerId,
+        frame: Bytes,
+    },
+    Disk {
+        server: ServerId,
+        life: u64,
+        number: u64,
+    },
+    Turn {
+        server: ServerId,
+    },
+    Start {
+        server: ServerId,
+    },
+    Client {
+        client: usize,
+    },
+    TimeOut {
+        client: usize,
+        pipeline: u64,
+    },
+    Fault {
+        place: usize,
+    },
+    Cut {
+        from: ServerId,
+        to: ServerId,
+        is_cut: bool,
+    },
+    /// A client reads again.
+    Unstick {
+        server: ServerId,
+        stream: StreamId,
+    },
 }
 
 /// Everything.
@@ -193,24 +179,7 @@ impl World {
         if ppm != 0 {
             self.strike("clock-skew");
         }
-        let server = Server {
-            disk,
-            process: None,
-            life: 0,
-            clock: Clock { ppm, wall_ms: 0 },
-            mail: Vec::new(),
-            turn_at: None,
-            busy_until: Instant::ZERO,
-            paused_until: Instant::ZERO,
-            kill_behind: None,
-            boot: Boot::ZERO,
-            met: BTreeMap::new(),
-            saved: None,
-            is_copy: false,
-            rotten: None,
-            last_turn: Instant::ZERO,
-            idle_turns: 0,
-        };
+        let server = Server::new(disk, ppm);
         self.servers.insert(id, server);
     }
 
@@ -261,7 +230,7 @@ impl World {
         self.events.insert((at.max(self.now), self.next_event), event);
     }
 
-    fn fold(&mut self, word: u64) {
+    pub(super) fn fold(&mut self, word: u64) {
         self.trace_hash = (self.trace_hash ^ word).wrapping_mul(0x0000_0100_0000_01b3);
     }
 
@@ -338,6 +307,7 @@ impl World {
                     self.network.release(self.now);
                 }
             }
+            Event::Unstick { server, stream } => self.give(server, Mail::Unstuck(stream)),
         }
     }
 
@@ -364,20 +334,28 @@ impl World {
     }
 
     fn dial(&mut self, from: ServerId, to: ServerId, life: u64) {
-        let (here, there) = (Host::Server(from), Host::Server(to));
-        if self.servers[&from].life != life
-            || !self.network.passes(here, there)
-            || !self.network.passes(there, here)
-        {
+        if self.servers[&from].life != life {
             return;
         }
         let delay = self.network.draw_delay();
-        if self.servers[&to].process.is_none() {
+        let lives_at = self.network.who_lives_at(to);
+        let (here, there) = (Host::Server(from), Host::Server(lives_at));
+        if lives_at == from {
+            // At this address it meets itself, which is as good as nobody.
+            return self.plan(delay, Event::DialFailed { from, to, life });
+        }
+        if !self.network.passes(here, there) || !self.network.passes(there, here) {
+            return;
+        }
+        if lives_at != to {
+            self.strike("misrouted-dial");
+        }
+        if self.servers[&lives_at].process.is_none() {
             self.plan(delay, Event::DialFailed { from, to, life });
             return;
         }
         let stream = self.network.connect(here, there);
-        self.give(to, Mail::Accepted(stream, Gate::Peer));
+        self.give(lives_at, Mail::Accepted(stream, Gate::Peer));
         self.plan(delay, Event::Connected { from, to, life, stream });
     }
 
@@ -385,6 +363,9 @@ impl World {
         let server = &self.servers[&id];
         if server.life != life || !server.disk.finish(number) {
             return;
+        }
+        if server.disk.with(|state| state.has_crashed()) {
+            return self.crash(id);
         }
         server.disk.with(|state| self.checkers.disk_moved(id, &state.media));
         self.give(id, Mail::Disk);
@@ -418,148 +399,6 @@ impl World {
             self.plan(takes, Event::Disk { server: id, life, number });
         }
     }
-
-    /// One turn of one server.
-    fn turn(&mut self, id: ServerId) {
-        let now = self.now;
-        let server = self.servers.get_mut(&id).expect("a server of this world");
-        if server.turn_at != Some(now) {
-            return;
-        }
-        server.turn_at = None;
-        let Some(process) = server.process.as_mut() else {
-            return;
-        };
-        if server.paused_until > now {
-            return self.wake(id, now);
-        }
-        let mail = std::mem::take(&mut server.mail);
-        let has_mail = !mail.is_empty();
-        let (local, wall) = (server.clock.local(now), server.clock.wall(now));
-        if let Err(error) = process.take_turn(local, wall, mail) {
-            return self.die(id, &error);
-        }
-        server.met.extend(process.met.drain(..));
-        if let Some(role) = self.checkers.after_turn(id, &process.node) {
-            let term = process.node.status().current_term;
-            self.story.tell(now, || format!("n{id} is {}, term {term}", role.name()));
-        }
-        for effect in &process.effects {
-            if let Effect::Send { packet } = effect {
-                self.checkers.sends(id, packet);
-                if let Message::Vote(vote) = &packet.message
-                    && vote.granted
-                    && !vote.pre_vote
-                {
-                    let (to, term) = (packet.envelope.to, vote.term);
-                    self.story.tell(now, || format!("n{id} votes for n{to}, term {term}"));
-                }
-            }
-        }
-        let has_effects = !process.effects.is_empty();
-        self.carry_out(id);
-        self.settle(id, has_mail || has_effects);
-    }
-
-    fn carry_out(&mut self, id: ServerId) {
-        let World { servers, random, script, .. } = self;
-        let server = servers.get_mut(&id).expect("a server of this world");
-        let process = server.process.as_mut().expect("it is its turn");
-        let settings = &script.settings;
-        let is_calm = self.is_healing;
-        let mut copies = Vec::new();
-        let mut lost = 0;
-        let outputs = process.carry_out(|packet, frame| {
-            let mut chance = |pm: u64| pm > 0 && random.random_range(0..1000) < pm;
-            if is_calm {
-                return false;
-            }
-            if chance(settings.copy_pm) {
-                let is_late = chance(settings.hours_pm);
-                copies.push((packet.envelope.to, Bytes::copy_from_slice(frame), is_late));
-            }
-            let is_lost = chance(settings.frame_loss_pm);
-            lost += u64::from(is_lost);
-            is_lost
-        });
-        *self.strikes.entry("lost-frame").or_default() += lost;
-        let outputs = match outputs {
-            Ok(outputs) => outputs,
-            Err(error) => return self.die(id, &error),
-        };
-        for (to, frame, is_late) in copies {
-            self.copy(to, frame, is_late);
-        }
-        let kill_behind = self.servers[&id].kill_behind;
-        for (count, output) in outputs.into_iter().enumerate() {
-            if kill_behind.is_some_and(|bound| count >= bound) {
-                break;
-            }
-            self.output(id, output);
-        }
-        if kill_behind.is_some() {
-            self.tell(|| format!("n{id} is killed in the middle of its turn"));
-            self.kill(id);
-        }
-    }
-
-    /// A frame will arrive a second time, out of order.
-    fn copy(&mut self, to: ServerId, frame: Bytes, is_late: bool) {
-        let most = match is_late {
-            true => 3 * 3_600_000,
-            false => self.script.settings.copy_delay_ms.max(1),
-        };
-        self.strike(if is_late { "frame-hours-late" } else { "copied-frame" });
-        let delay = Duration::from_millis(self.random.random_range(0..most));
-        self.plan(delay, Event::Copy { to, frame });
-    }
-
-    fn output(&mut self, id: ServerId, output: Output) {
-        let host = Host::Server(id);
-        match output {
-            Output::Dial(to) => {
-                let life = self.servers[&id].life;
-                let delay = self.network.draw_delay();
-                self.plan(delay, Event::Dial { from: id, to, life });
-            }
-            Output::Send(stream, bytes) => {
-                self.fold(self.now.0);
-                self.fold(u64::from(crc32fast::hash(&bytes)));
-                if let Some(end) = self.network.end_of(stream, host) {
-                    self.network.send(self.now, stream, end, bytes);
-                }
-            }
-            Output::Close(stream) => {
-                if let Some(end) = self.network.end_of(stream, host) {
-                    self.network.close(self.now, stream, end);
-                }
-            }
-        }
-    }
-
-    /// What follows on a turn: the disk's operations, the next turn, or the end.
-    fn settle(&mut self, id: ServerId, was_busy: bool) {
-        let now = self.now;
-        let turn_us = self.random.random_range(1..=self.script.settings.turn_us.max(1));
-        let server = self.servers.get_mut(&id).expect("a server of this world");
-        let Some(process) = server.process.as_ref() else {
-            return;
-        };
-        let local = server.clock.local(now);
-        if process.is_over(local) {
-            return self.end(id);
-        }
-        let is_idle = !was_busy && now.since(server.last_turn) < Duration::from_millis(1);
-        server.idle_turns = if is_idle { server.idle_turns + 1 } else { 0 };
-        server.last_turn = now;
-        let next = process.deadline(local);
-        let status = process.node.status();
-        assert!(server.idle_turns < IDLE_TURNS, "bounded: n{id} spins: {next:?} {status:?}");
-        server.busy_until = now.after(Duration::from_micros(turn_us));
-        let next = server.clock.world(next);
-        self.plan_disk(id);
-        self.wake(id, next);
-    }
 }
 
 fn expiry_slack(script: &Script) -> Duration {
@@ -586,6 +425,10 @@ fn config_of(script: &Script) -> Config {
         (millis(settings.election_min_ms), millis(settings.election_max_ms));
     config.raft.heartbeat = millis(settings.heartbeat_ms);
     config.client.request_timeout = millis(settings.request_timeout_ms);
+    config.raft.lease = settings.lease > 0;
     config.storage.segment_bytes = settings.segment_kib * 1024;
+    if settings.snapshot_kib > 0 {
+        config.storage.snapshot_log_bytes = settings.snapshot_kib * 1024;
+    }
     config
 }

@@ -5,10 +5,13 @@
 //! stop and rare changes; what happens while the node serves goes through [`Disk::submit`].
 
 use std::os::fd::BorrowedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
 
 use super::buffer::BlockBuffer;
 use super::error::DiskError;
+use crate::types::SnapshotKind;
 
 /// An open file or directory of a [`Disk`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -49,6 +52,12 @@ pub enum Token {
     Fill,
     /// A step of making the next segment.
     Prepare,
+    /// A step of removing segments that a snapshot covers.
+    Compact,
+    /// A step of writing a snapshot.
+    Snapshot(SnapshotKind),
+    /// The removal of a snapshot file that is no longer wanted.
+    Sweep,
 }
 
 /// An operation that doesn't block.
@@ -74,10 +83,29 @@ pub enum Operation {
         /// [`FILL_SLICE_BYTES`](crate::limits::FILL_SLICE_BYTES).
         length: usize,
     },
+    /// Writes bytes anywhere; durable whenever the disk likes.
+    Write {
+        /// A file that is no segment.
+        file: FileId,
+        /// Where the first byte goes.
+        offset: u64,
+        /// What to write, at least a byte and less than 2 GiB.
+        bytes: Bytes,
+    },
+    /// Makes a file's bytes durable, and its length.
+    SyncFile {
+        /// A file that is no segment.
+        file: FileId,
+    },
     /// Makes a directory's names durable.
     SyncDirectory {
         /// A directory.
         file: FileId,
+    },
+    /// Removes a file's name, and with it the file, which may take its time.
+    Remove {
+        /// The file.
+        path: PathBuf,
     },
 }
 

@@ -85,6 +85,17 @@ impl State {
         }
     }
 
+    /// Whether a write of a file without allocated space still fits.
+    fn take_space(&self, path: &Path, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
+        let others = self.files.iter().filter(|(other, _)| **other != path);
+        let used: usize = others.map(|(_, content)| content.len()).sum();
+        let length = offset as usize + bytes.len();
+        match self.capacity.is_some_and(|all| used + length > all) {
+            true => self.error("write", path, 28),
+            false => Ok(()),
+        }
+    }
+
     fn write(&mut self, path: &Path, offset: u64, bytes: &[u8]) {
         let Some(content) = self.files.get_mut(path) else {
             return;
@@ -113,9 +124,32 @@ impl State {
                 }
                 Ok(())
             }
+            Operation::Write { file, offset, bytes } => match self.open[file.0].clone() {
+                Some(path) => {
+                    let counted = self.count_write("write", &path);
+                    let counted = counted.and_then(|()| self.take_space(&path, *offset, bytes));
+                    if counted.is_ok() {
+                        self.write(&path, *offset, bytes);
+                    }
+                    counted
+                }
+                // The snapshot was given up meanwhile.
+                None => Ok(()),
+            },
+            Operation::SyncFile { file } => match self.open[file.0].clone() {
+                Some(path) => self.count_write("fdatasync", &path),
+                None => Ok(()),
+            },
             Operation::SyncDirectory { file } => {
                 let path = self.path(*file);
                 self.count_write("fsync", &path)
+            }
+            Operation::Remove { path } => {
+                let counted = self.count_write("unlink", path);
+                if counted.is_ok() {
+                    self.files.remove(path).expect("a file is removed once");
+                }
+                counted
             }
         };
         self.done.push(Done { token, result });

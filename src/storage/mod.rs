@@ -2,8 +2,10 @@
 //!
 //! This is the front door; behind it, in reading order: [`segment`] (a file of the log),
 //! [`writer`] (one disk write at a time), [`ahead`] (zeros and the next segment, before they are
-//! needed), [`recovery`] with [`scan`], [`meta`], [`lock`], and below them [`disk`], the trait that
-//! all of these stand on, with [`real`] (the filesystem) on [`uring`] or [`thread`].
+//! needed), [`compaction`] (segments that are no longer needed), [`snapshots`] and [`shelf`] (their
+//! files while the node runs, and at the start), [`recovery`] with [`replay`], [`scan`] and
+//! [`terms`], [`meta`], [`lock`], and below them [`disk`], the trait that all of these stand on,
+//! with [`real`] (the filesystem) on [`uring`] or [`thread`].
 //!
 //! Called by the loop and by main. A failed write or sync is final: the error is printed, and the
 //! process exits. Nothing here is ever retried, and nothing that is wrong is ever repaired
@@ -11,14 +13,19 @@
 
 pub mod ahead;
 pub mod buffer;
+pub mod compaction;
 pub mod disk;
 pub mod error;
 pub mod lock;
 pub mod meta;
 pub mod real;
 pub mod recovery;
+pub mod replay;
 pub mod scan;
 pub mod segment;
+pub mod shelf;
+pub mod snapshots;
+pub mod terms;
 pub mod thread;
 pub mod uring;
 pub mod writer;
@@ -32,19 +39,28 @@ use std::fs::File;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
+
 use crate::config::SyncMode;
 use crate::limits;
 use crate::proto::entry::{LogWrite, Recovered};
-use crate::types::{Boot, ClusterId, Identity, Incarnation, Nonce, Room, ServerId, WalSeq};
+use crate::types::{
+    Boot, ClusterId, Identity, Incarnation, LogIndex, Nonce, Room, ServerId, SnapshotId,
+    SnapshotKind, WalSeq,
+};
 
 use ahead::Ahead;
-use disk::{Disk, Open};
+use compaction::Compaction;
+use disk::{Disk, Done, Open, Token};
 use meta::Meta;
 use real::RealDisk;
 use segment::{FIRST_RECORD, Owner};
+use shelf::Shelf;
+use snapshots::Snapshots;
 use writer::Writer;
 
 pub use error::{DiskError, StorageError};
+pub use snapshots::SnapshotEvent;
 
 /// Which directory to open, and as whose.
 #[derive(Clone, Debug)]
@@ -67,6 +83,8 @@ pub struct Storage {
     dir: PathBuf,
     meta: Meta,
     writer: Writer,
+    snapshots: Snapshots,
+    done: Vec<Done>,
     engine: (&'static str, String),
     /// A fatal error that came up where none could be returned; the next call returns it.
     failed: Option<StorageError>,
@@ -76,7 +94,7 @@ pub struct Storage {
 
 impl Storage {
     /// Takes the directory's lock, reads its meta file (or makes it, where the directory is new),
-    /// recovers the log, and raises the boot counter, durably.
+    /// finds the newest snapshot, recovers the log, and raises the boot counter, durably.
     ///
     /// # Errors
     /// Whatever keeps the directory from being used as it is; nothing was changed then, but that a
@@ -110,7 +128,10 @@ impl Storage {
         disk_mut.create_directory(&log)?;
         let names = disk_mut.open(&log, Open::Directory)?;
         let segment_bytes = segment_size(options.segment_bytes);
-        let mut found = recovery::recover(disk_mut, &log, names, owner, meta.boot, segment_bytes)?;
+        let mut shelf = Shelf::open(disk_mut, &options.dir, meta.cluster)?;
+        let mut found =
+            recovery::recover(disk_mut, &log, names, owner, meta.boot, segment_bytes, &shelf)?;
+        shelf.put_aside(disk_mut)?;
         meta.boot = meta.boot.next();
         meta.replace(disk_mut, &options.dir)?;
         let identity = Identity {
@@ -120,17 +141,21 @@ impl Storage {
             boot: meta.boot,
             nonce: Nonce(disk_mut.random()?),
         };
+        let term = shelf.newest_id().map(|id| id.term);
         let recovered = Recovered {
             identity,
-            hard_state: found.hard_state.unwrap_or_default(),
-            snapshot: None,
+            hard_state: replay::with_term(found.hard_state.unwrap_or_default(), term),
+            snapshot: shelf.newest.clone(),
             entries: std::mem::take(&mut found.entries),
             known_peers: meta.peers.clone(),
             is_old_copy: meta.is_old_copy,
         };
+        let compaction = Compaction::new(log.clone(), names, std::mem::take(&mut found.passed));
         let ahead = Ahead::new(log, names, owner, segment_bytes, found.next.take());
         let mut storage = Storage {
-            writer: Writer::new(found, ahead),
+            writer: Writer::new(found, ahead, compaction),
+            snapshots: Snapshots::new(shelf),
+            done: Vec::new(),
             disk,
             dir: options.dir.clone(),
             meta,
@@ -138,9 +163,22 @@ impl Storage {
             failed: None,
             _lock: None,
         };
-        // The filling ahead begins at once, and goes on with each completion.
-        storage.complete()?;
+        storage.begin()?;
         Ok((storage, recovered))
+    }
+
+    /// What is due before the first write: a reset that the last process didn't come to is durable
+    /// before anything can be acknowledged that rests on it, or else is the first thing that a full
+    /// disk takes. The filling ahead begins, and goes on with each completion.
+    fn begin(&mut self) -> Result<(), StorageError> {
+        self.snapshots.go_on_sweeping(&mut *self.disk)?;
+        self.writer.submit(&mut *self.disk)?;
+        self.complete()?;
+        while self.writer.is_reset_due() && self.writer.is_under_way() {
+            self.disk.wait()?;
+            self.complete()?;
+        }
+        Ok(())
     }
 
     /// Gathers a write for the next disk write. Nothing is written yet. `seq` only grows.
@@ -171,7 +209,102 @@ impl Storage {
         if let Some(error) = self.failed.take() {
             return Err(error);
         }
-        self.writer.complete(&mut *self.disk)
+        let mut through = None;
+        let mut done = std::mem::take(&mut self.done);
+        self.disk.reap(&mut done)?;
+        for Done { token, result } in done.drain(..) {
+            let disk = &mut *self.disk;
+            match token {
+                Token::Snapshot(kind) => self.snapshots.ended(disk, kind, result)?,
+                Token::Sweep => self.snapshots.swept(disk, result)?,
+                Token::Log | Token::Fill | Token::Prepare | Token::Compact => {
+                    through = self.writer.ended(disk, token, result)?.or(through);
+                }
+            }
+        }
+        self.done = done;
+        self.writer.go_on(&mut *self.disk)?;
+        Ok(through)
+    }
+
+    /// What happened to snapshots, oldest first, one at a time; to be asked after each
+    /// [`Storage::complete`], until nothing is left.
+    pub fn next_snapshot_event(&mut self) -> Option<SnapshotEvent> {
+        self.snapshots.next_event()
+    }
+
+    /// Takes bytes of a snapshot that is being made; they are written in the background, without a
+    /// promise. Offset 0 begins a new file, and gives up an unfinished one of the same kind; else
+    /// `offset` is where the last bytes ended. Bytes of a snapshot that was given up are ignored.
+    ///
+    /// # Errors
+    /// Final: see [`StorageError`]. A full disk is [`SnapshotEvent::Full`].
+    ///
+    /// # Panics
+    /// More than [`limits::SNAPSHOT_QUEUE_BYTES`] were handed over and not yet reported
+    /// [`SnapshotEvent::Written`].
+    pub fn write_snapshot(
+        &mut self,
+        kind: SnapshotKind,
+        id: SnapshotId,
+        offset: u64,
+        bytes: Bytes,
+    ) -> Result<(), StorageError> {
+        self.snapshots.write(&mut *self.disk, kind, id, offset, bytes)
+    }
+
+    /// All `length` bytes of the snapshot were handed over, and are one whole snapshot: makes it
+    /// durable under its name, which is [`SnapshotEvent::Durable`]. Snapshots before the newest two
+    /// are removed then.
+    ///
+    /// # Errors
+    /// Final: see [`StorageError`]. A full disk is [`SnapshotEvent::Full`].
+    pub fn finish_snapshot(
+        &mut self,
+        kind: SnapshotKind,
+        id: SnapshotId,
+        length: u64,
+    ) -> Result<(), StorageError> {
+        self.snapshots.finish(&mut *self.disk, kind, id, length)
+    }
+
+    /// Gives up the unfinished snapshot of this kind, if there is one. No event follows, but that
+    /// one which was about to become durable may be.
+    ///
+    /// # Errors
+    /// Final: see [`StorageError`].
+    pub fn abandon_snapshot(&mut self, kind: SnapshotKind) -> Result<(), StorageError> {
+        self.snapshots.abandon(&mut *self.disk, kind)
+    }
+
+    /// Reads from a durable snapshot, blocking, until the buffer is full or the snapshot ends; how
+    /// many bytes that were. `None` if there is no such snapshot, or no longer.
+    ///
+    /// # Errors
+    /// Final: see [`StorageError`].
+    pub fn read_snapshot(
+        &mut self,
+        id: SnapshotId,
+        offset: u64,
+        out: &mut [u8],
+    ) -> Result<Option<usize>, StorageError> {
+        self.snapshots.read(&mut *self.disk, id, offset, out)
+    }
+
+    /// The durable snapshots, oldest first, at most two, with their lengths in bytes.
+    pub fn snapshots(&self) -> impl Iterator<Item = (SnapshotId, u64)> {
+        self.snapshots.kept()
+    }
+
+    /// Lets the log's beginning go, in whole segments and in the background: what is at or below
+    /// `through`, but not what is above the second newest snapshot, so that it can stand in for a
+    /// damaged newest one. Where there is one snapshot, that is the bound.
+    ///
+    /// # Errors
+    /// Final: see [`StorageError`].
+    pub fn compact(&mut self, through: LogIndex) -> Result<(), StorageError> {
+        let through = through.min(self.snapshots.covered());
+        self.writer.compact(&mut *self.disk, through)
     }
 
     /// What the log still has room for.
@@ -226,7 +359,22 @@ impl Storage {
         if let Some(error) = self.failed.take() {
             return Err(error);
         }
-        self.writer.close(&mut *self.disk, self.meta.boot)
+        self.writer.stop();
+        self.snapshots.stop();
+        self.submit()?;
+        while self.writer.is_under_way() || self.snapshots.is_under_way() {
+            self.disk.wait()?;
+            self.complete()?;
+            self.submit()?;
+        }
+        if !self.writer.seal(&mut *self.disk, self.meta.boot)? {
+            return Ok(());
+        }
+        while self.writer.is_under_way() {
+            self.disk.wait()?;
+            self.complete()?;
+        }
+        self.writer.sync(&mut *self.disk)
     }
 }
 
@@ -257,6 +405,10 @@ fn own_meta(disk: &mut dyn Disk, log: &Path, options: &Options) -> Result<Meta, 
             let what = "the file is missing, and a log is there";
             return Err(StorageError::corrupt(&path, 0, what));
         }
+    }
+    if Shelf::is_used(disk, &options.dir)? {
+        let what = "the file is missing, and a snapshot is there";
+        return Err(StorageError::corrupt(&path, 0, what));
     }
     let meta = Meta {
         cluster,

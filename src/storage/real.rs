@@ -275,18 +275,27 @@ impl Disk for RealDisk {
         let id = match &operation {
             Operation::WriteDurable { file, .. }
             | Operation::WriteZeros { file, .. }
+            | Operation::Write { file, .. }
+            | Operation::SyncFile { file }
             | Operation::SyncDirectory { file } => *file,
+            Operation::Remove { path } => {
+                let path = path.clone();
+                return match &mut self.engine {
+                    Engine::Uring(uring) => uring.remove(token, &path),
+                    Engine::Thread(helper) => helper.submit(token, operation, &path, None),
+                };
+            }
         };
         let OpenFile { path, file, direct, .. } = &self.files[id.0];
         match &mut self.engine {
             Engine::Uring(uring) => uring.submit(token, operation, path, file, direct.as_ref()),
-            Engine::Thread(helper) => helper.submit(token, operation, path, file),
+            Engine::Thread(helper) => helper.submit(token, operation, path, Some(file)),
         }
     }
 
     fn reap(&mut self, done: &mut Vec<Done>) -> Result<(), DiskError> {
         match &mut self.engine {
-            Engine::Uring(uring) => uring.reap(done),
+            Engine::Uring(uring) => uring.reap(done)?,
             Engine::Thread(helper) => helper.reap(done),
         }
         Ok(())

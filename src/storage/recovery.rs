@@ -4,23 +4,59 @@
 //! behind them, are the last write, torn by a crash; it was never acknowledged, and is cut away.
 //! Anything else is corruption, named by file and offset. Called when a directory is opened, by
 //! [`super::Storage`]. Never skips a record.
+//!
+//! **With a snapshot**, the state is the snapshot and the log's entries behind it. These steps
+//! change the directory, and each begins only when the one before it is durable:
+//!
+//! 1. A snapshot gets its name: its file was synced before, so a name stands for a whole file.
+//! 2. An installed one replaces the log: `Reset` is written, in the order of all log writes.
+//! 3. Segments are removed, the oldest first, each removal durable before the next: only such as
+//!    hold nothing above the older of the two kept snapshots (the only one, where there is one),
+//!    and whose successor says durably what came before it, and term and vote.
+//! 4. Snapshots before the newest two are removed, in any order.
+//!
+//! So a crash leaves one of these, and each has one meaning:
+//!
+//! - A temporary file: it never counted, and goes.
+//! - A snapshot whose last entry the log has, in the same term: what follows on it in the log
+//!   stays. The crash came before, between or after removals, which leave the log's end in one
+//!   piece; it begins at or before the snapshot's end, or something else than a crash took away
+//!   what was between: corruption.
+//! - A snapshot whose last entry the log doesn't have, because it ends before it or has another
+//!   entry there: the crash came before `Reset` was durable, or (an own snapshot) before the
+//!   entries were. Of the log behind it nothing was committed (§3.5: that would follow on the
+//!   snapshot's entry), and nothing else can become so. `Reset` is written now, as it would have
+//!   been (§7 of the paper on Raft), before anything is acknowledged.
+//! - `Reset` without its snapshot: not a crash, as it was written when that was durable.
+//! - A newest snapshot that is damaged, which is not a crash either: the one before it takes its
+//!   place if the log has all entries behind that, up to the damaged one's last entry, in its term.
+//!   Then nothing is lost that the damaged one vouched for. Else it is corruption.
 
+use std::collections::VecDeque;
 use std::path::Path;
 
 use super::buffer::{BLOCK_BYTES, ZEROS};
+use super::compaction::Held;
 use super::disk::{Disk, FileId, FileKind};
 use super::error::StorageError;
-use super::scan::{self, Behind, Records, Step};
+use super::replay::Replay;
+use super::scan::{self, Behind};
 use super::segment::{self, FIRST_RECORD, Owner, Segment};
+use super::shelf::{self, Shelf};
+use super::terms::Terms;
 use crate::limits;
 use crate::proto::entry::{Entry, HardState};
-use crate::proto::record::{Body, RecordError};
-use crate::types::{Boot, LogIndex, Term};
+use crate::proto::record::RecordError;
+use crate::types::{Boot, LogIndex, SnapshotId};
 
 /// A recovered log: what it says, and where it goes on.
 pub struct RecoveredLog {
-    /// The entries from index 1.
+    /// The entries behind the snapshot, or from index 1.
     pub entries: Vec<Entry>,
+    /// What the log on the disk has, the reset that is due left out.
+    pub terms: Terms,
+    /// The log on the disk doesn't follow on the snapshot: this reset is the next thing to write.
+    pub reset_due: Option<SnapshotId>,
     /// The last term and vote, if any was ever written.
     pub hard_state: Option<HardState>,
     /// The number of the last write that is whole.
@@ -33,22 +69,14 @@ pub struct RecoveredLog {
     pub tail: Vec<u8>,
     /// The segment after it, if it was made already.
     pub next: Option<Segment>,
+    /// What the segments before the current one hold, and what it does itself.
+    pub passed: VecDeque<Held>,
+    /// See there.
+    pub current_held: Held,
 }
 
-/// What has been read so far.
-struct Replay {
-    entries: Vec<Entry>,
-    hard_state: Option<HardState>,
-    last_write: u64,
-    /// The last whole write: in which segment, from where to where.
-    last_place: Option<(usize, u64, u64)>,
-    /// The write whose last record was not met yet: where it begins, and its records.
-    pending: Option<(u64, Vec<Body>)>,
-    sealed: Option<Boot>,
-    continues: bool,
-}
-
-/// Reads the log's directory; `boot` is the directory's boot counter before this start.
+/// Reads the log's directory; `boot` is the directory's boot counter before this start, `shelf` the
+/// snapshots that were found.
 ///
 /// # Errors
 /// The disk's; [`StorageError::Corrupt`] and [`StorageError::Foreign`].
@@ -59,8 +87,10 @@ pub fn recover(
     owner: Owner,
     boot: Boot,
     segment_bytes: u64,
+    shelf: &Shelf,
 ) -> Result<RecoveredLog, StorageError> {
-    let mut segments = open_all(disk, log, owner)?;
+    let snapshot = shelf.newest_id();
+    let mut segments = open_all(disk, log, owner, snapshot.is_some())?;
     if segments.is_empty() {
         if boot > Boot::ZERO {
             let first = segment::path(log, 1);
@@ -70,10 +100,9 @@ pub fn recover(
     }
     // A crash may have left a name that isn't durable yet.
     disk.sync(names)?;
-    let mut replay = Replay::new();
+    let mut replay = Replay::new(snapshot.unwrap_or_default().index);
     let mut current = 0;
     let (at, why) = loop {
-        replay.continues = false;
         let stop = replay.read_segment(disk, &segments[current], current)?;
         if !replay.continues {
             break stop;
@@ -81,13 +110,15 @@ pub fn recover(
         expect_blank(disk, &segments[current], stop.0)?;
         current += 1;
         if current == segments.len() {
-            let missing = segment::path(log, current as u64 + 1);
+            let number = segments[0].key.number + current as u64;
+            let missing = segment::path(log, number);
             let what = "the segment is missing: the one before it says that it follows";
             return Err(StorageError::corrupt(&missing, 0, what));
         }
     };
     expect_unused(disk, &segments, current, at)?;
     let was_sealed = replay.sealed == Some(boot);
+    let reset_due = follow_on(log, &segments[0], &mut replay, shelf)?;
     let segment = &segments[current];
     let position = cut_torn(disk, segment, &mut replay, at, why, was_sealed)?;
     if !was_sealed {
@@ -103,19 +134,30 @@ pub fn recover(
     }
     let mut current = segments.pop().expect("the segment where the log stops is among them");
     current.filled = current.filled.max(position.next_multiple_of(BLOCK_BYTES as u64));
+    let current_held = replay.held.pop().expect("it was read");
     Ok(RecoveredLog {
         entries: replay.entries,
+        terms: replay.terms,
+        reset_due,
         hard_state: replay.hard_state,
-        last_write: replay.last_write,
+        last_write: replay.last_write.expect("a first segment without a record was refused"),
         current,
         position,
         tail,
         next,
+        passed: replay.held.into(),
+        current_held,
     })
 }
 
-/// Removes temporary files and opens all segments, which must be numbered from 1 without a gap.
-fn open_all(disk: &mut dyn Disk, log: &Path, owner: Owner) -> Result<Vec<Segment>, StorageError> {
+/// Removes temporary files and opens all segments, which must be numbered without a gap: from 1, if
+/// no snapshot covers what is gone.
+fn open_all(
+    disk: &mut dyn Disk,
+    log: &Path,
+    owner: Owner,
+    has_snapshot: bool,
+) -> Result<Vec<Segment>, StorageError> {
     let mut numbers = Vec::new();
     for (name, kind) in disk.list(log)? {
         match segment::number(&name) {
@@ -127,8 +169,9 @@ fn open_all(disk: &mut dyn Disk, log: &Path, owner: Owner) -> Result<Vec<Segment
         }
     }
     numbers.sort_unstable();
+    let first = numbers.first().copied().filter(|_| has_snapshot).unwrap_or(1);
     let mut segments = Vec::new();
-    for (number, expected) in numbers.into_iter().zip(1..) {
+    for (number, expected) in numbers.into_iter().zip(first..) {
         if number != expected {
             let missing = segment::path(log, expected);
             let what = format!("the segment is missing, and {number:016x}.wal is there");
@@ -144,98 +187,64 @@ fn open_all(disk: &mut dyn Disk, log: &Path, owner: Owner) -> Result<Vec<Segment
     Ok(segments)
 }
 
-impl Replay {
-    fn new() -> Replay {
-        Replay {
-            entries: Vec::new(),
-            hard_state: None,
-            last_write: 0,
-            last_place: None,
-            pending: None,
-            sealed: None,
-            continues: false,
+/// Brings snapshot and log together; the reset that is due, if the log doesn't follow on.
+fn follow_on(
+    log: &Path,
+    first: &Segment,
+    replay: &mut Replay,
+    shelf: &Shelf,
+) -> Result<Option<SnapshotId>, StorageError> {
+    let number = first.key.number;
+    if replay.last_write.is_none() {
+        let what = "it is the log's first segment, and holds no whole write";
+        return Err(StorageError::corrupt(&first.path, FIRST_RECORD, what));
+    }
+    let snapshot = shelf.newest_id().unwrap_or_default();
+    let base = replay.terms.base();
+    // What a damaged snapshot vouched for must be in the log to the end.
+    for damaged in &shelf.damaged {
+        let id = damaged.id;
+        if base > snapshot.index || replay.terms.term_at(id.index) != Some(id.term) {
+            return Err(shelf.refusal(damaged));
         }
     }
-
-    /// Reads until the segment says that the log continues in the next, or its records stop.
-    fn read_segment(
-        &mut self,
-        disk: &mut dyn Disk,
-        segment: &Segment,
-        number: usize,
-    ) -> Result<(u64, Option<RecordError>), StorageError> {
-        let mut records = Records::new(segment);
-        while !self.continues {
-            let (record, at) = match records.step(disk)? {
-                Step::Record(record, at) => (record, at),
-                Step::Stop(at, why) => return Ok((at, why)),
-            };
-            if record.write != self.last_write + 1 {
-                let what = format!(
-                    "a record of write {} where write {} is due",
-                    record.write,
-                    self.last_write + 1
-                );
-                return Err(StorageError::corrupt(&segment.path, at, what));
-            }
-            let (start, bodies) = self.pending.get_or_insert_with(|| (at, Vec::new()));
-            bodies.push(record.body);
-            let start = *start;
-            if record.ends_write {
-                self.last_write = record.write;
-                self.last_place = Some((number, start, records.at()));
-                self.sealed = None;
-                let (_, bodies) = self.pending.take().expect("it was just pushed to");
-                for body in bodies {
-                    self.apply(body)
-                        .map_err(|what| StorageError::corrupt(&segment.path, start, what))?;
-                }
-            }
-        }
-        Ok((records.at(), None))
+    if base > snapshot.index {
+        let (missing, what) = match replay.reset.filter(|reset| reset.index == base) {
+            Some(reset) => (shelf::path(&shelf.directory, reset), "the snapshot is missing"),
+            None => (segment::path(log, number - 1), "the segment is missing"),
+        };
+        let what = format!(
+            "{what}: the log begins with entry {}, and what there is of snapshots ends with {}",
+            base.next(),
+            snapshot.index
+        );
+        return Err(StorageError::corrupt(&missing, 0, what));
     }
-
-    fn apply(&mut self, body: Body) -> Result<(), String> {
-        let next = LogIndex(self.entries.len() as u64 + 1);
-        let last_term = self.entries.last().map_or(Term::ZERO, |entry| entry.term);
-        match body {
-            Body::Entry(entry) if entry.index != next => {
-                Err(format!("entry {} where entry {next} is due", entry.index))
-            }
-            Body::Entry(entry) if entry.term < last_term => Err(format!(
-                "entry {} is of term {}, the one before it of term {last_term}",
-                entry.index, entry.term
-            )),
-            Body::Entry(entry) => {
-                self.entries.push(entry);
-                Ok(())
-            }
-            Body::Truncation(from) if from == LogIndex::ZERO || from > next => {
-                Err(format!("a truncation at {from} of a log that ends before {next}"))
-            }
-            Body::Truncation(from) => {
-                self.entries.truncate(from.0 as usize - 1);
-                Ok(())
-            }
-            Body::HardState(state) => {
-                let term = self.hard_state.unwrap_or_default().current_term;
-                if state.current_term < term {
-                    let now = state.current_term;
-                    return Err(format!("the term falls from {term} to {now}"));
-                }
-                self.hard_state = Some(state);
-                Ok(())
-            }
-            Body::Continues => {
-                self.continues = true;
-                Ok(())
-            }
-            Body::Seal(boot) => {
-                self.sealed = Some(boot);
-                Ok(())
-            }
-        }
+    if shelf.newest_id().is_none() {
+        return Ok(None);
     }
+    match replay.terms.term_at(snapshot.index) {
+        Some(term) if term == snapshot.term => return Ok(None),
+        _ if base == snapshot.index => {
+            let what = format!(
+                "the log begins behind entry {base} of another term than that of snapshot {}",
+                shelf::name(snapshot)
+            );
+            return Err(StorageError::corrupt(&first.path, FIRST_RECORD, what));
+        }
+        _ => {}
+    }
+    if replay.terms.last() > LogIndex::ZERO {
+        log::warn!(
+            "the log has not the last entry of snapshot {}: it goes on behind that, and what it \
+             has from entry {} to {} is given up",
+            shelf::name(snapshot),
+            base.next(),
+            replay.terms.last()
+        );
+    }
+    replay.entries.clear();
+    Ok(Some(snapshot))
 }
 
 /// Behind the end of a segment that says that the log continues elsewhere, there is nothing.
@@ -282,7 +291,7 @@ fn cut_torn(
 ) -> Result<u64, StorageError> {
     // One write is under way at a time: of the one after the last whole write a part may be there,
     // but if a yet later one left a trace, this one had been acknowledged.
-    let torn_write = replay.last_write + 1;
+    let torn_write = replay.last_write.unwrap_or(0) + 1;
     let behind = scan::behind(disk, segment, at, torn_write)?;
     let what = why.map_or("zeros in place of a record".to_owned(), |why| why.to_string());
     if let Some(later) = behind.later {

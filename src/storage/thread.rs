@@ -35,7 +35,8 @@ struct Job {
     token: Token,
     operation: Operation,
     path: PathBuf,
-    file: Arc<File>,
+    /// `None` for the removal of `path`.
+    file: Option<Arc<File>>,
 }
 
 impl Helper {
@@ -53,15 +54,16 @@ impl Helper {
         Ok(Helper { jobs: Some(jobs), thread: Some(thread), ended, ready: VecDeque::new(), event })
     }
 
-    /// Hands over one operation on `file`, which is called `path` now.
+    /// Hands over one operation on `file`, which is called `path` now; without a file, it is the
+    /// removal of `path`.
     pub fn submit(
         &mut self,
         token: Token,
         operation: Operation,
         path: &Path,
-        file: &Arc<File>,
+        file: Option<&Arc<File>>,
     ) -> Result<(), DiskError> {
-        let job = Job { token, operation, path: path.to_path_buf(), file: Arc::clone(file) };
+        let job = Job { token, operation, path: path.to_path_buf(), file: file.cloned() };
         let sent = self.jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok());
         if sent { Ok(()) } else { Err(gone(path)) }
     }
@@ -114,8 +116,10 @@ fn work(inbox: &Receiver<Job>, outbox: &Sender<Done>, event: &OwnedFd) {
 }
 
 fn carry_out(job: &Job) -> Result<(), DiskError> {
-    let file = &job.file;
     let failed = |operation| move |source| DiskError::new(operation, &job.path, source);
+    let Some(file) = &job.file else {
+        return std::fs::remove_file(&job.path).map_err(failed("unlink"));
+    };
     match &job.operation {
         Operation::WriteDurable { offset, blocks, .. } => {
             let written = file.write_all_at(blocks.blocks(), *offset);
@@ -126,6 +130,11 @@ fn carry_out(job: &Job) -> Result<(), DiskError> {
             let written = file.write_all_at(ZEROS.first(*length), *offset);
             written.map_err(failed("pwrite of zeros"))
         }
+        Operation::Write { offset, bytes, .. } => {
+            file.write_all_at(bytes, *offset).map_err(failed("pwrite"))
+        }
+        Operation::SyncFile { .. } => file.sync_data().map_err(failed("fdatasync")),
         Operation::SyncDirectory { .. } => file.sync_all().map_err(failed("fsync")),
+        Operation::Remove { .. } => unreachable!("a removal has no file"),
     }
 }

@@ -10,24 +10,27 @@
               buffers in `under_way` outlive the operation"
 )]
 
+use std::ffi::CString;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::{Buf, Bytes};
 use io_uring::{IoUring, Probe, opcode, squeue, types};
 use rustix::event::{EventfdFlags, eventfd};
-use rustix::fs::OFlags;
+use rustix::fs::{CWD, OFlags};
 use slab::Slab;
 
 use super::buffer::{BlockBuffer, ZEROS};
 use super::disk::{Done, Operation, Token};
 use super::error::DiskError;
 
-/// Slots of the ring: each of the three operations that may be under way takes at most two.
-const ENTRIES: u32 = 8;
+/// Slots of the ring: each of the seven operations that may be under way takes at most two.
+const ENTRIES: u32 = 16;
 
 /// The ring.
 pub struct Uring {
@@ -41,9 +44,20 @@ pub struct Uring {
 struct UnderWay {
     token: Token,
     path: PathBuf,
-    blocks: Option<BlockBuffer>,
+    memory: Memory,
     parts: u8,
     failure: Option<DiskError>,
+}
+
+/// What the kernel reads while it works on an operation.
+enum Memory {
+    None,
+    /// Written whole or not at all.
+    Blocks(BlockBuffer),
+    /// What is left of a plain write, and where it goes.
+    Rest(Arc<File>, u64, Bytes),
+    /// The name of a file that is removed. Held, and read by the kernel alone.
+    Name(#[expect(dead_code, reason = "the kernel reads it")] CString),
 }
 
 /// What a part is, in the low bits of its user data.
@@ -52,6 +66,7 @@ enum Part {
     Write = 0,
     Fdatasync = 1,
     Fsync = 2,
+    Unlink = 3,
 }
 
 /// A segment's file as io_uring writes it.
@@ -113,7 +128,7 @@ impl Uring {
         let ring = IoUring::builder().dontfork().build(ENTRIES)?;
         let mut probe = Probe::new();
         ring.submitter().register_probe(&mut probe)?;
-        for code in [opcode::Write::CODE, opcode::Fsync::CODE] {
+        for code in [opcode::Write::CODE, opcode::Fsync::CODE, opcode::UnlinkAt::CODE] {
             if !probe.is_supported(code) {
                 return Err(io::ErrorKind::Unsupported.into());
             }
@@ -138,17 +153,15 @@ impl Uring {
     ) -> Result<(), DiskError> {
         let synced = direct.and_then(|direct| direct.synced.as_ref());
         let unsynced = direct.and_then(|direct| direct.unsynced.as_ref());
-        let slot = self.under_way.insert(UnderWay {
-            token,
-            path: path.to_path_buf(),
-            blocks: None,
-            parts: 1,
-            failure: None,
-        });
+        let slot = self.begin(token, path);
         match operation {
             Operation::WriteDurable { offset, blocks, .. } => {
                 let under_way = &mut self.under_way[slot];
-                let bytes = under_way.blocks.insert(blocks).blocks();
+                under_way.memory = Memory::Blocks(blocks);
+                let Memory::Blocks(blocks) = &under_way.memory else {
+                    unreachable!("it was put there just now");
+                };
+                let bytes = blocks.blocks();
                 if let Some(synced) = synced {
                     let write = write(synced.as_raw_fd(), bytes, offset);
                     self.push(&[write.user_data(user_data(slot, Part::Write))]);
@@ -170,20 +183,50 @@ impl Uring {
                 let write = write(fd, ZEROS.first(length), offset);
                 self.push(&[write.user_data(user_data(slot, Part::Write))]);
             }
+            Operation::Write { offset, bytes, .. } => {
+                let write = write(file.as_raw_fd(), &bytes, offset);
+                self.under_way[slot].memory = Memory::Rest(Arc::clone(file), offset, bytes);
+                self.push(&[write.user_data(user_data(slot, Part::Write))]);
+            }
+            Operation::SyncFile { .. } => {
+                let sync = opcode::Fsync::new(types::Fd(file.as_raw_fd()))
+                    .flags(types::FsyncFlags::DATASYNC)
+                    .build();
+                self.push(&[sync.user_data(user_data(slot, Part::Fdatasync))]);
+            }
             Operation::SyncDirectory { .. } => {
                 let sync = opcode::Fsync::new(types::Fd(file.as_raw_fd())).build();
                 self.push(&[sync.user_data(user_data(slot, Part::Fsync))]);
             }
+            Operation::Remove { .. } => unreachable!("a removal has no file"),
         }
         self.enter(0).map_err(|source| DiskError::new("io_uring_enter", path, source))
     }
 
+    /// Starts the removal of a file.
+    pub fn remove(&mut self, token: Token, path: &Path) -> Result<(), DiskError> {
+        let failed = |source| DiskError::new("unlink", path, source);
+        let name = CString::new(path.as_os_str().as_bytes());
+        let name = name.map_err(|_| failed(io::ErrorKind::InvalidInput.into()))?;
+        let slot = self.begin(token, path);
+        let unlink = opcode::UnlinkAt::new(types::Fd(CWD.as_raw_fd()), name.as_ptr()).build();
+        self.under_way[slot].memory = Memory::Name(name);
+        self.push(&[unlink.user_data(user_data(slot, Part::Unlink))]);
+        self.enter(0).map_err(|source| DiskError::new("io_uring_enter", path, source))
+    }
+
+    fn begin(&mut self, token: Token, path: &Path) -> usize {
+        let (path, memory) = (path.to_path_buf(), Memory::None);
+        self.under_way.insert(UnderWay { token, path, memory, parts: 1, failure: None })
+    }
+
     fn push(&mut self, entries: &[squeue::Entry]) {
-        // SAFETY: the memory of a write is ZEROS, which is never freed, or the block buffer in
-        // `under_way`, which stays in its place on the heap and is dropped only after the kernel
-        // has reported the operation's end (see `reap` and `drop`).
+        // SAFETY: the memory of a write is ZEROS, which is never freed, or a block buffer or bytes
+        // in `under_way`, and a name is there too. All of these stay in their place on the heap and
+        // are dropped only after the kernel has reported the operation's end (see `reap` and
+        // `drop`): the rest of a plain write shares the memory of the whole.
         let pushed = unsafe { self.ring.submission().push_multiple(entries) };
-        pushed.expect("three operations of two parts fit the ring");
+        pushed.expect("seven operations of two parts fit the ring");
     }
 
     fn enter(&mut self, want: usize) -> io::Result<()> {
@@ -197,19 +240,30 @@ impl Uring {
     }
 
     /// Appends what has ended.
-    pub fn reap(&mut self, done: &mut Vec<Done>) {
+    ///
+    /// # Errors
+    /// The kernel takes no more operations.
+    pub fn reap(&mut self, done: &mut Vec<Done>) -> Result<(), DiskError> {
         let mut count = [0; 8];
         // Nothing to read only means that nobody has woken us.
         let _ = rustix::io::read(&self.event, &mut count);
+        let mut again = Vec::new();
         for completion in self.ring.completion() {
             let slot = (completion.user_data() >> 2) as usize;
             let under_way = &mut self.under_way[slot];
-            under_way.end_part(completion.user_data() & 3, completion.result());
+            let rest = under_way.end_part(completion.user_data() & 3, completion.result());
+            again.extend(rest.map(|write| write.user_data(completion.user_data())));
             if under_way.parts == 0 {
                 let ended = self.under_way.remove(slot);
                 done.push(Done { token: ended.token, result: ended.failure.map_or(Ok(()), Err) });
             }
         }
+        if again.is_empty() {
+            return Ok(());
+        }
+        self.push(&again);
+        let entered = self.enter(0);
+        entered.map_err(|source| DiskError::new("io_uring_enter", Path::new("io_uring"), source))
     }
 
     /// Blocks until something has ended.
@@ -220,25 +274,37 @@ impl Uring {
 }
 
 impl UnderWay {
-    fn end_part(&mut self, part: u64, result: i32) {
+    /// Takes note of a part's end. A plain write of which a part was written, as it happens where
+    /// the disk is nearly full, goes on with the rest, which says why: that is no retry.
+    fn end_part(&mut self, part: u64, result: i32) -> Option<squeue::Entry> {
         self.parts -= 1;
         let operation = match part {
             0 => "write",
             1 => "fdatasync",
-            _ => "fsync",
+            2 => "fsync",
+            _ => "unlink",
         };
-        let expected = self.blocks.as_ref().map(|blocks| blocks.blocks().len());
-        let source = match (part, result) {
-            (_, ..0) => io::Error::from_raw_os_error(-result),
-            (0, written) if expected.is_some_and(|all| written as usize != all) => {
+        let source = match (part, result, &mut self.memory) {
+            (_, ..0, _) => io::Error::from_raw_os_error(-result),
+            (0, written @ 1.., Memory::Rest(file, offset, bytes))
+                if (written as usize) < bytes.len() =>
+            {
+                bytes.advance(written as usize);
+                *offset += written as u64;
+                self.parts += 1;
+                return Some(write(file.as_raw_fd(), bytes, *offset));
+            }
+            (0, written, Memory::Blocks(blocks)) if written as usize != blocks.blocks().len() => {
                 io::Error::new(io::ErrorKind::WriteZero, "a part was written")
             }
-            _ => return,
+            (0, 0, Memory::Rest(..)) => io::ErrorKind::WriteZero.into(),
+            _ => return None,
         };
         // A failed write cancels the sync that is linked to it: the first failure is the cause.
         if self.failure.is_none() {
             self.failure = Some(DiskError::new(operation, &self.path, source));
         }
+        None
     }
 }
 
@@ -254,12 +320,11 @@ impl Drop for Uring {
     fn drop(&mut self) {
         let mut done = Vec::new();
         while !self.under_way.is_empty() {
-            if self.wait().is_err() {
+            if self.wait().is_err() || self.reap(&mut done).is_err() {
                 // The kernel may still read the buffers: they must never be freed.
                 std::mem::forget(std::mem::take(&mut self.under_way));
                 return;
             }
-            self.reap(&mut done);
         }
         // The kernel ends a ring some time after its last user; the lock need not wait for that
         // now. A failure only means that it does.

@@ -303,3 +303,35 @@ fn mail_for_someone_else_is_dropped_and_counted() {
     assert_eq!(world.node.status().role, Role::Follower);
     assert!(world.node.deadline(world.now) > Instant::ZERO);
 }
+
+#[test]
+fn what_an_installed_snapshot_covers_is_in_doubt_at_once_and_the_rest_goes_on() {
+    // 1. Three batches are on their way; the second has a read in its place.
+    let mut world = World::following();
+    world.request(1, "INCR a");
+    world.request(2, "INCR a;GET a");
+    world.request(3, "INCR a");
+    let batches = world.forwarded(2);
+    assert_eq!(batches.len(), 3);
+
+    // 2. A snapshot comes in which the first two are counted.
+    world.install(9, 2);
+    let replies = world.replies(1);
+    assert!(replies[0].starts_with("-INDOUBT this node was brought up to date"), "{replies:?}");
+    let replies = world.replies(2);
+    assert!(replies[0].starts_with("-INDOUBT "), "{replies:?}");
+    assert!(replies[1].starts_with("-CLUSTERDOWN "), "a read has no effect: {replies:?}");
+    assert_eq!(world.replies(3), Vec::<String>::new());
+
+    // 3. The third one is applied behind it, once, and answered as ever.
+    let behind = |index: u64, payload: &bytes::Bytes| raftkv::proto::entry::Entry {
+        index: raftkv::types::LogIndex(index),
+        payload: payload.clone(),
+        ..world.entry_of_term_2()
+    };
+    let entries = vec![behind(10, &batches[1]), behind(11, &batches[2]), behind(12, &batches[2])];
+    world.append_behind(9, entries);
+    assert_eq!(world.replies(3), [":8"]);
+    world.request(1, "INCR a");
+    assert_eq!(world.forwarded(2).len(), 1, "and the next one has the next number");
+}

@@ -12,13 +12,15 @@ use raftkv::node::{ClientInfo, Effect, Input, Node, Requests};
 use raftkv::proto::args::push_arg;
 use raftkv::proto::entry::{Entry, EntryKind, HardState, Recovered};
 use raftkv::proto::message::{
-    AppendEntries, AppendEntriesResponse, AppendOutcome, Envelope, GrowthRefusal, Message, Packet,
-    ReadId, Vote,
+    AppendEntries, AppendEntriesResponse, AppendOutcome, Envelope, GatewayId, GrowthRefusal,
+    InstallSnapshot, Message, Packet, ReadId, Vote,
 };
+use raftkv::proto::snapshot::{SnapshotHeader, SnapshotRecord};
+use raftkv::proto::snapshot_encoder::SnapshotEncoder;
 use raftkv::raft::membership::{Member, Membership};
 use raftkv::types::{
-    Boot, ClientId, ClusterId, ClusterTime, Identity, Incarnation, Instant, LogIndex, Nonce,
-    ReadRound, ServerId, Term, WalSeq, WallClock,
+    BatchSeq, Boot, ClientId, ClusterId, ClusterTime, Identity, Incarnation, Instant, LogIndex,
+    Nonce, ReadRound, Revision, ServerId, SnapshotId, Term, WalSeq, WallClock,
 };
 
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -39,6 +41,10 @@ pub struct World {
     sent: Vec<(u64, Message)>,
     replies: Vec<(u32, String)>,
     closed: Vec<u32>,
+    /// The snapshot that is being received, or was.
+    snapshot: Vec<u8>,
+    /// What the disk says of it in the next turn.
+    completions: Vec<Input>,
 }
 
 fn identity(server: u64, boot: u64) -> Identity {
@@ -121,6 +127,8 @@ impl World {
             sent: Vec::new(),
             replies: Vec::new(),
             closed: Vec::new(),
+            snapshot: Vec::new(),
+            completions: Vec::new(),
         };
         for peer in [2, 3] {
             world.peer_up(peer);
@@ -182,7 +190,13 @@ impl World {
     pub fn turn(&mut self) {
         loop {
             let before = self.written;
+            for completion in std::mem::take(&mut self.completions) {
+                self.input(completion);
+            }
             self.input(Input::EndOfTurn);
+            if !self.completions.is_empty() {
+                continue;
+            }
             if self.written == before || !self.disk_works {
                 break;
             }
@@ -208,6 +222,22 @@ impl World {
                     let text = String::from_utf8_lossy(&bytes).trim_end().to_owned();
                     self.replies.push((client.slot, text.replace("\r\n", " ")));
                 }
+                Effect::WriteSnapshot { kind, id, offset, bytes } => {
+                    assert_eq!(offset, self.snapshot.len() as u64);
+                    self.snapshot.extend_from_slice(&bytes);
+                    let through = self.snapshot.len() as u64;
+                    self.completions.push(Input::SnapshotWritten { kind, id, through });
+                }
+                Effect::FinishSnapshot { kind, id, .. } => {
+                    self.completions.push(Input::SnapshotDurable { kind, id });
+                }
+                Effect::ReadSnapshot { id, offset, length, reader } => {
+                    let at = offset as usize;
+                    let bytes = Bytes::copy_from_slice(&self.snapshot[at..at + length]);
+                    let bytes = Some(bytes);
+                    self.completions.push(Input::SnapshotRead { id, offset, bytes, reader });
+                }
+                Effect::AbandonSnapshot { .. } | Effect::CompactLog { .. } => {}
             }
         }
     }
@@ -313,6 +343,70 @@ impl World {
             entries: self.log.clone(),
         };
         self.receive(leader, Message::AppendEntries(request));
+    }
+
+    /// Server 2 sends a snapshot that ends with entry `index` of term 2 and holds one key, `a` = 7.
+    /// Of this node's batches it includes those up to `batches`.
+    pub fn install(&mut self, index: u64, batches: u64) {
+        let gateway =
+            GatewayId { server: ServerId(1), incarnation: Incarnation(11), admitted: LogIndex(1) };
+        let snapshot = SnapshotId { index: LogIndex(index), term: Term(2) };
+        let header = SnapshotHeader {
+            cluster: ClusterId::from_name(CLUSTER),
+            id: snapshot,
+            membership_index: LogIndex(1),
+            membership: founding().payload,
+            clock: ClusterTime(1_000),
+            revision: Revision(1),
+            digest: 0,
+            command_set: 1,
+            gateways: vec![(gateway, Boot(1), BatchSeq(batches))],
+        };
+        let mut file = Vec::new();
+        let mut encoder = SnapshotEncoder::new(&header, &mut file);
+        let (key, value): (&[u8], &[u8]) = (b"a", b"7");
+        let record = SnapshotRecord { key, value, revision: Revision(1), deadline: None };
+        encoder.record(record, &mut file);
+        encoder.finish(&mut file);
+        let request = InstallSnapshot {
+            term: Term(2),
+            snapshot,
+            offset: 0,
+            total: file.len() as u64,
+            cluster_time: ClusterTime(1_000),
+            bytes: Bytes::from(file),
+        };
+        self.snapshot.clear();
+        self.receive(2, Message::InstallSnapshot(request));
+        // What it brought is the leader's log from now on, behind its end.
+        self.turn();
+        assert_eq!(self.node.machine().last_applied(), LogIndex(index));
+    }
+
+    /// An entry of term 2 that holds a batch, without its index and payload.
+    pub fn entry_of_term_2(&self) -> Entry {
+        Entry {
+            index: LogIndex::ZERO,
+            term: Term(2),
+            time: ClusterTime(1_000),
+            kind: EntryKind::Batch,
+            payload: Bytes::new(),
+        }
+    }
+
+    /// Server 2 sends entries that follow on entry `prev` of term 2, all of them committed.
+    pub fn append_behind(&mut self, prev: u64, entries: Vec<Entry>) {
+        let request = AppendEntries {
+            term: Term(2),
+            prev_log_index: LogIndex(prev),
+            prev_log_term: Term(2),
+            leader_commit: entries.last().expect("there are some").index,
+            read_round: ReadRound::ZERO,
+            cluster_time: ClusterTime(1_000),
+            refuses_growth: None,
+            entries,
+        };
+        self.receive(2, Message::AppendEntries(request));
     }
 
     /// Server 2 appends these batches in term 2, and they are committed.

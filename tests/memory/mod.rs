@@ -14,14 +14,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use raftkv::config::{Config, NodeConfig, Overrides};
-use raftkv::node::{ClientInfo, Effect, Input, Node, Requests, Role};
+use raftkv::node::{ClientInfo, Effect, Input, Node, Requests, Role, SnapshotReader};
 use raftkv::proto::args::push_arg;
 use raftkv::proto::entry::{EntryKind, Recovered};
 use raftkv::proto::peer_message;
 use raftkv::proto::reply::Reply;
 use raftkv::types::{
-    Boot, ClientId, ClusterId, Identity, Incarnation, Instant, LogIndex, Nonce, ServerId, Term,
-    WalSeq, WallClock,
+    Boot, ClientId, ClusterId, Identity, Incarnation, Instant, LogIndex, Nonce, ServerId,
+    SnapshotId, SnapshotKind, Term, WalSeq, WallClock,
 };
 use rand::{RngExt, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
@@ -66,6 +66,15 @@ enum Event {
     Packet { from: ServerId, to: ServerId, bytes: Bytes, life: u64 },
     Persisted { server: ServerId, life: u64, through: WalSeq },
     LinkUp { a: ServerId, b: ServerId },
+    Snapshot { server: ServerId, life: u64, step: SnapshotStep },
+}
+
+/// What a disk does with snapshots, some time after it was asked to.
+#[derive(Debug)]
+enum SnapshotStep {
+    Written { kind: SnapshotKind, id: SnapshotId, through: u64 },
+    Finished { kind: SnapshotKind, id: SnapshotId, length: u64 },
+    Read { id: SnapshotId, offset: u64, length: usize, reader: SnapshotReader },
 }
 
 struct Server {
@@ -203,11 +212,12 @@ impl Cluster {
             boot: Boot(server.boot),
             nonce: Nonce(seed),
         };
+        let (snapshot, entries) = server.disk.recover();
         let recovered = Recovered {
             identity,
             hard_state: server.disk.hard_state(),
-            snapshot: None,
-            entries: server.disk.entries(),
+            snapshot,
+            entries,
             known_peers: server.disk.known_peers.values().copied().collect(),
             is_old_copy: false,
         };
@@ -434,7 +444,36 @@ impl Cluster {
                 }
             }
             Event::LinkUp { a, b } => self.link_up(a, b),
+            Event::Snapshot { server, life, step } => self.snapshot_step(server, life, step),
         }
+    }
+
+    fn snapshot_step(&mut self, server_id: ServerId, life: u64, step: SnapshotStep) {
+        let server = self.servers.get_mut(&server_id).expect("a server of this cluster");
+        if server.life != life {
+            return;
+        }
+        let input = match step {
+            SnapshotStep::Written { kind, id, through } => {
+                Input::SnapshotWritten { kind, id, through }
+            }
+            SnapshotStep::Finished { kind, id, length } => {
+                if !server.disk.finish_snapshot(kind, id, length) {
+                    return;
+                }
+                Input::SnapshotDurable { kind, id }
+            }
+            SnapshotStep::Read { id, offset, length, reader } => {
+                let bytes = server.disk.read_snapshot(id, offset, length);
+                Input::SnapshotRead { id, offset, bytes, reader }
+            }
+        };
+        self.give(server_id, input);
+    }
+
+    /// One server's disk.
+    pub fn disk(&mut self, id: ServerId) -> &mut Disk {
+        &mut self.servers.get_mut(&id).expect("a server of this cluster").disk
     }
 
     /// Both sides judge the other's hello, as two drivers would.
@@ -545,7 +584,30 @@ impl Cluster {
             Effect::Close { client } => {
                 self.servers.get_mut(&id).expect("a server").closed.insert(client);
             }
+            effect => self.carry_out_snapshot(id, effect),
         }
+    }
+
+    fn carry_out_snapshot(&mut self, server_id: ServerId, effect: Effect) {
+        let delay = self.draw_between(self.weather.sync);
+        let server = self.servers.get_mut(&server_id).expect("a server of this cluster");
+        let step = match effect {
+            Effect::WriteSnapshot { kind, id, offset, bytes } => {
+                let through = server.disk.write_snapshot(kind, id, offset, &bytes);
+                SnapshotStep::Written { kind, id, through }
+            }
+            Effect::FinishSnapshot { kind, id, length } => {
+                SnapshotStep::Finished { kind, id, length }
+            }
+            Effect::AbandonSnapshot { kind } => return server.disk.abandon_snapshot(kind),
+            Effect::CompactLog { through } => return server.disk.compact(through.0),
+            Effect::ReadSnapshot { id, offset, length, reader } => {
+                SnapshotStep::Read { id, offset, length, reader }
+            }
+            other => panic!("not an effect on snapshots: {other:?}"),
+        };
+        let life = server.life;
+        self.plan(delay, Event::Snapshot { server: server_id, life, step });
     }
 
     fn chance(&mut self, per_mille: u32) -> bool {
@@ -565,7 +627,11 @@ impl Cluster {
             let (_, checked) = self.checked.get(&id).copied().unwrap_or_default();
             let mut index = checked.next();
             while index <= status.last_applied {
-                let entry = node.raft().log().entry(index).expect("applied entries are there");
+                let Some(entry) = node.raft().log().entry(index) else {
+                    // It came in a snapshot, or was discarded behind one.
+                    index = index.next();
+                    continue;
+                };
                 let seen = (entry.term, entry.kind, entry.payload.clone());
                 match self.applied.get(index.0 as usize - 1) {
                     Some(known) => assert_eq!(known, &seen, "state-machine-safety at {index}"),
@@ -581,6 +647,7 @@ impl Cluster {
                             now.is_quorum(holds) || then.is_some_and(|then| then.is_quorum(holds)),
                             "durable-before-ack: {index} is applied and not on a majority's disks"
                         );
+                        assert_eq!(self.applied.len() as u64, index.0 - 1, "somebody showed each");
                         self.applied.push(seen);
                     }
                 }

@@ -97,7 +97,7 @@ fn section_5_compaction_keeps_a_tail_and_the_membership() {
     // 2. Then everything but a tail is.
     leader.raft.snapshot_taken(snapshot_id((40, 2)), 1000);
     leader.raft.compact(LogIndex(42));
-    let tail = (limits::LOG_TAIL_BYTES / large.len()) as u64;
+    let tail = (LOG_TAIL_BYTES / large.len()) as u64;
     assert_eq!(leader.raft.log().first_index(), LogIndex(40 - tail + 1));
     assert_eq!(leader.raft.membership().members().len(), 3, "its entry is gone, it is not");
     assert_eq!(leader.raft.membership_at(LogIndex(41)).map(|(at, _)| at), Some(LogIndex(1)));

@@ -21,6 +21,9 @@ pub const LEAST: Duration = Duration::from_millis(150);
 pub const MOST: Duration = Duration::from_millis(300);
 pub const HEARTBEAT: Duration = Duration::from_millis(50);
 
+/// What stays of the log in front of a snapshot's end.
+pub const LOG_TAIL_BYTES: usize = 16 * 1024 * 1024;
+
 /// A server's mail: to whom, and what.
 pub type Mail = Vec<(u64, Message)>;
 
@@ -129,6 +132,7 @@ impl Start {
             founders,
             hard_state: self.hard_state,
             snapshot: self.snapshot,
+            log_tail_bytes: LOG_TAIL_BYTES,
             entries: entries.collect(),
             seed: self.id,
         };

@@ -203,12 +203,12 @@ impl History {
         self.end(id, Ending::Unknown);
     }
 
-    /// Sorts a reply into the three above: CLUSTERDOWN and MISCONF promise that nothing was done,
+    /// Sorts a reply into the three above: CLUSTERDOWN, MISCONF and LOADING promise that nothing was done,
     /// INDOUBT promises nothing, and everything else is an answer.
     pub fn reply(&mut self, id: OperationId, at_us: u64, reply: &Value) {
         if let Value::Error(text) = reply {
             match text.split(' ').next() {
-                Some("CLUSTERDOWN" | "MISCONF") => return self.not_done(id, at_us),
+                Some("CLUSTERDOWN" | "MISCONF" | "LOADING") => return self.not_done(id, at_us),
                 Some("INDOUBT") => return self.unknown(id, at_us),
                 _ => {}
             }

@@ -1,0 +1,259 @@
+//! A snapshot in the making: the state at one log index, taken in slices while it changes.
+//!
+//! Design page 3, §3. A cursor walks the records in the order of their keys. A change of a record
+//! that the cursor has not reached keeps what it was: moved to a queue where the change drops it,
+//! as the length of its old value where that stays a part of the new one. Which records belong is
+//! told by their revisions. Called by `store.rs`, which tells it every change; reads no clock.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
+
+use super::store::{Record, Records, known_deadline};
+use crate::limits;
+use crate::proto::snapshot::{SnapshotEnd, SnapshotHeader, SnapshotRecord};
+use crate::proto::snapshot_encoder::SnapshotEncoder;
+use crate::types::{ClusterTime, Revision, SnapshotId};
+
+/// What one record that waits in the queue costs beside its key and value, and what one old form
+/// costs beside its key; estimates of the same kind as the store's.
+const EARLY_BYTES: usize = 88;
+const OLD_FORM_BYTES: usize = 80;
+
+/// How far a snapshot has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SnapshotProgress {
+    /// Which one.
+    pub id: SnapshotId,
+    /// Records that are in the file.
+    pub records: u64,
+    /// Records that will be there at the end.
+    pub total_records: u64,
+    /// Bytes of the file so far.
+    pub bytes: u64,
+    /// Memory that old values of changed records take until the next slices write them. It grows
+    /// by what is overwritten, deleted or expires while no slice is taken, and can't be more than
+    /// what the records that are not yet written took. Whoever lets it pass
+    /// [`limits::SNAPSHOT_BACKLOG_BYTES`] should apply nothing more until slices have shrunk it.
+    pub backlog_bytes: usize,
+}
+
+/// The snapshot of a store that goes on changing.
+#[derive(Clone, Debug)]
+pub(super) struct Capture {
+    id: SnapshotId,
+    /// The store's revision when it began. A record with a higher one has changed since.
+    revision: Revision,
+    total_records: u64,
+    encoder: SnapshotEncoder,
+    /// The last key that the cursor has passed.
+    cursor: Option<Box<[u8]>>,
+    /// The records that a `clear` took from the store. From then on they are what the cursor walks,
+    /// and nothing that happens to the store concerns this snapshot.
+    orphans: Option<Records>,
+    /// Records that left the store before the cursor came.
+    early: VecDeque<(Box<[u8]>, Record)>,
+    early_bytes: usize,
+    /// What records were that changed in their place before the cursor came: it finds these here.
+    old_forms: BTreeMap<Box<[u8]>, OldForm>,
+    old_form_bytes: usize,
+}
+
+/// What a record was whose old value is still the beginning of its new one.
+#[derive(Clone, Copy, Debug)]
+struct OldForm {
+    value_bytes: usize,
+    revision: Revision,
+    deadline: ClusterTime,
+}
+
+/// What is left of a slice.
+struct Budget {
+    bytes: usize,
+    keys: usize,
+}
+
+impl Budget {
+    fn is_spent(&self) -> bool {
+        self.bytes == 0 || self.keys == 0
+    }
+
+    fn spend(&mut self, bytes: usize) {
+        self.bytes = self.bytes.saturating_sub(bytes);
+        self.keys -= 1;
+    }
+}
+
+impl Capture {
+    /// Begins with the header, whose bytes it appends to `out`. `records` is how many the store
+    /// has.
+    pub(super) fn new(header: &SnapshotHeader, records: usize, out: &mut Vec<u8>) -> Capture {
+        Capture {
+            id: header.id,
+            revision: header.revision,
+            total_records: records as u64,
+            encoder: SnapshotEncoder::new(header, out),
+            cursor: None,
+            orphans: None,
+            early: VecDeque::new(),
+            early_bytes: 0,
+            old_forms: BTreeMap::new(),
+            old_form_bytes: 0,
+        }
+    }
+
+    pub(super) fn progress(&self) -> SnapshotProgress {
+        SnapshotProgress {
+            id: self.id,
+            records: self.encoder.records(),
+            total_records: self.total_records,
+            bytes: self.encoder.bytes(),
+            backlog_bytes: self.early_bytes + self.old_form_bytes,
+        }
+    }
+
+    /// `old` is no longer the record of `key`.
+    pub(super) fn record_left(&mut self, key: &[u8], mut old: Record) {
+        if self.orphans.is_some() {
+            return;
+        }
+        if let Some(form) = self.take_old_form(key) {
+            old.value.truncate(form.value_bytes);
+            old.value.shrink_to_fit();
+            (old.revision, old.deadline) = (form.revision, form.deadline);
+        } else if !self.is_missing(key, &old) {
+            return;
+        }
+        self.early_bytes += early_bytes(key, &old);
+        self.early.push_back((key.into(), old));
+    }
+
+    /// `record` is about to get another deadline, or more bytes at its value's end.
+    pub(super) fn record_changes(&mut self, key: &[u8], record: &Record) {
+        // A record that has an old form already has changed before: it is not missing by itself.
+        if self.orphans.is_some() || !self.is_missing(key, record) {
+            return;
+        }
+        let value_bytes = record.value.len();
+        let form = OldForm { value_bytes, revision: record.revision, deadline: record.deadline };
+        self.old_form_bytes += OLD_FORM_BYTES + key.len();
+        self.old_forms.insert(key.into(), form);
+    }
+
+    /// `records` left the store all at once. If it is not the first time, they came later.
+    pub(super) fn all_left(&mut self, records: Records) {
+        if self.orphans.is_none() {
+            self.orphans = Some(records);
+        }
+    }
+
+    /// Appends the next slice of the file to `out`: whole blocks of it, some `max_bytes` of records
+    /// and at most [`limits::SNAPSHOT_SLICE_KEYS`] of them. `true` once nothing is left.
+    pub(super) fn slice(&mut self, records: &Records, max_bytes: usize, out: &mut Vec<u8>) -> bool {
+        let mut budget = Budget { bytes: max_bytes.max(1), keys: limits::SNAPSHOT_SLICE_KEYS };
+        while !budget.is_spent()
+            && let Some((key, record)) = self.early.pop_front()
+        {
+            self.early_bytes -= early_bytes(&key, &record);
+            budget.spend(self.write(record.as_snapshot_record(&key), out));
+        }
+        let is_at_end = match self.orphans.take() {
+            Some(mut orphans) => {
+                let is_at_end = self.walk_orphans(&mut orphans, &mut budget, out);
+                self.orphans = Some(orphans);
+                is_at_end
+            }
+            None => self.walk_store(records, &mut budget, out),
+        };
+        // Where the store is empty, the walk is at its end with the queue still full.
+        is_at_end && self.early.is_empty()
+    }
+
+    /// Appends what is left of the file.
+    pub(super) fn finish(self, out: &mut Vec<u8>) -> SnapshotEnd {
+        assert!(self.early.is_empty(), "the last slice wrote all of the queue");
+        assert!(self.old_forms.is_empty(), "the cursor has met every record that changed");
+        let records = self.encoder.records();
+        assert_eq!(records, self.total_records, "each record was written once");
+        self.encoder.finish(out)
+    }
+
+    fn walk_store(&mut self, records: &Records, budget: &mut Budget, out: &mut Vec<u8>) -> bool {
+        let cursor = self.cursor.take();
+        let start = cursor.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let mut passed = None;
+        let mut is_at_end = true;
+        for (key, record) in records.range::<[u8], _>((start, Bound::Unbounded)) {
+            if budget.is_spent() {
+                is_at_end = false;
+                break;
+            }
+            budget.spend(self.pass(key, record, out));
+            passed = Some(key);
+        }
+        self.cursor = passed.cloned().or(cursor);
+        is_at_end
+    }
+
+    /// Takes the records out one by one: so the memory of a cleared store is freed in slices too.
+    fn walk_orphans(
+        &mut self,
+        orphans: &mut Records,
+        budget: &mut Budget,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        while !budget.is_spent() {
+            let Some((key, record)) = orphans.pop_first() else {
+                return true;
+            };
+            let is_passed = self.is_passed(&key);
+            budget.spend(if is_passed { 0 } else { self.pass(&key, &record, out) });
+        }
+        false
+    }
+
+    /// The cursor comes to a record: writes what it was when the snapshot began, if it was there.
+    /// Returns how many bytes that is.
+    fn pass(&mut self, key: &[u8], record: &Record, out: &mut Vec<u8>) -> usize {
+        if record.revision <= self.revision {
+            return self.write(record.as_snapshot_record(key), out);
+        }
+        let Some(form) = self.take_old_form(key) else {
+            return 0;
+        };
+        let old = SnapshotRecord {
+            key,
+            value: &record.value[..form.value_bytes],
+            revision: form.revision,
+            deadline: known_deadline(form.deadline),
+        };
+        self.write(old, out)
+    }
+
+    fn write(&mut self, record: SnapshotRecord<'_>, out: &mut Vec<u8>) -> usize {
+        self.encoder.record(record, out);
+        record.encoded_len()
+    }
+
+    fn take_old_form(&mut self, key: &[u8]) -> Option<OldForm> {
+        // Mostly there is none: then this costs no look-up.
+        if self.old_forms.is_empty() {
+            return None;
+        }
+        let form = self.old_forms.remove(key)?;
+        self.old_form_bytes -= OLD_FORM_BYTES + key.len();
+        Some(form)
+    }
+
+    /// Whether the record is part of the snapshot as it is, and not yet written.
+    fn is_missing(&self, key: &[u8], record: &Record) -> bool {
+        record.revision <= self.revision && !self.is_passed(key)
+    }
+
+    fn is_passed(&self, key: &[u8]) -> bool {
+        self.cursor.as_deref().is_some_and(|cursor| key <= cursor)
+    }
+}
+
+fn early_bytes(key: &[u8], record: &Record) -> usize {
+    EARLY_BYTES + key.len() + record.value.len()
+}

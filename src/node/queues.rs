@@ -1,0 +1,49 @@
+//! How full every queue of a node is, beside what it may hold.
+//!
+//! The bounds are those of `limits.rs`; what happens at each is written there. Read by the
+//! simulator's checker *bounded* after every turn. Changes nothing.
+
+use super::node::Node;
+use crate::limits;
+
+/// Bytes of commands that one turn takes in at most: the turn's own bound is looked at before each
+/// command, and a command may be large.
+const TURN_AT_MOST: usize = limits::TURN_BYTES + limits::COMMAND_BYTES;
+
+/// A queue.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Queue {
+    /// Its bound's name in `limits.rs`.
+    pub name: &'static str,
+    /// What it holds, in items or bytes.
+    pub held: usize,
+    /// What it may hold.
+    pub most: usize,
+}
+
+impl Node {
+    /// All queues that have a bound; for tests and checkers.
+    pub fn queues(&self) -> [Queue; 10] {
+        let queue = |name, held, most| Queue { name, held, most };
+        let (batches, batch_bytes) = self.gateway.pending_held();
+        let (waiting, waiting_bytes) = self.gateway.waiting_held();
+        let (groups, group_bytes, remote) = self.reads.held();
+        let (withheld, in_flight, in_flight_bytes) = self.raft.held();
+        // What was parked behind reads may all go on in one turn.
+        let waiting_most = 2 * (limits::GATEWAY_WAITING_BYTES + TURN_AT_MOST);
+        let window_most = limits::GATEWAY_WINDOW_BYTES + TURN_AT_MOST;
+        let in_flight_most = limits::PEER_WINDOW_BYTES + limits::FRAME_BYTES;
+        [
+            queue("GATEWAY_WINDOW_BATCHES", batches, limits::GATEWAY_WINDOW_BATCHES),
+            queue("GATEWAY_WINDOW_BYTES", batch_bytes, window_most),
+            queue("GATEWAY_WINDOW_BATCHES (waiting)", waiting, limits::GATEWAY_WINDOW_BATCHES),
+            queue("GATEWAY_WAITING_BYTES", waiting_bytes + self.parked_bytes, waiting_most),
+            queue("GATEWAY_READ_GROUPS", groups, limits::GATEWAY_READ_GROUPS),
+            queue("GATEWAY_WAITING_BYTES (reads)", group_bytes, waiting_most),
+            queue("LEADER_READ_REQUESTS", remote, limits::LEADER_READ_REQUESTS),
+            queue("WITHHELD_MESSAGES", withheld, limits::WITHHELD_MESSAGES),
+            queue("PEER_WINDOW_MESSAGES", in_flight, limits::PEER_WINDOW_MESSAGES),
+            queue("PEER_WINDOW_BYTES", in_flight_bytes, in_flight_most),
+        ]
+    }
+}

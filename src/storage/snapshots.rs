@@ -1,0 +1,462 @@
+//! Snapshot files while the node runs: written, made durable, read, and the older ones removed.
+//!
+//! Design page 3 §2 and §3. Called by [`super::Storage`]. One operation for each kind of snapshot is
+//! under way at a time; nothing here blocks but the reading and the rename. A snapshot bears its
+//! final name only once all of its bytes are durable, and counts only once the name is. A full disk
+//! is no error: the unfinished file goes, and the caller is told. Never looks into a snapshot.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+
+use bytes::Bytes;
+
+use super::disk::{Disk, FileId, Open, Operation, Token};
+use super::error::{DiskError, StorageError};
+use super::shelf::{self, Shelf};
+use crate::limits;
+use crate::types::{LogIndex, SnapshotId, SnapshotKind};
+
+/// What became of a snapshot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SnapshotEvent {
+    /// Bytes were written, not durably: everything before this offset.
+    Written {
+        /// Whose work it is.
+        kind: SnapshotKind,
+        /// Which one.
+        id: SnapshotId,
+        /// The offset behind the last byte.
+        through: u64,
+    },
+    /// The whole snapshot is durable under its name. It may still come for one that was given up
+    /// when it was just about to.
+    Durable {
+        /// Whose work it was.
+        kind: SnapshotKind,
+        /// Which one.
+        id: SnapshotId,
+    },
+    /// The disk is full: the snapshot was given up.
+    Full {
+        /// Whose work it was.
+        kind: SnapshotKind,
+        /// Which one.
+        id: SnapshotId,
+    },
+}
+
+/// The snapshot files of a directory.
+pub struct Snapshots {
+    directory: PathBuf,
+    names: FileId,
+    /// Durable under their names, oldest first.
+    kept: Vec<Kept>,
+    own: Slot,
+    received: Slot,
+    /// Files that are no longer wanted.
+    sweep: VecDeque<PathBuf>,
+    is_sweeping: bool,
+    events: VecDeque<SnapshotEvent>,
+    /// Makes the names of temporary files differ.
+    begun: u64,
+}
+
+struct Kept {
+    id: SnapshotId,
+    length: u64,
+    /// Open once it was read.
+    file: Option<FileId>,
+}
+
+/// The one unfinished snapshot of a kind.
+#[derive(Default)]
+struct Slot {
+    writing: Option<Writing>,
+    under_way: Option<Step>,
+}
+
+struct Writing {
+    id: SnapshotId,
+    path: PathBuf,
+    file: FileId,
+    queue: VecDeque<Bytes>,
+    /// Where the next bytes that are handed over belong.
+    queued: u64,
+    /// Where the next bytes that are written belong.
+    written: u64,
+    /// Bytes that were written since the last sync.
+    unsynced: u64,
+    /// The whole length, once it was said.
+    length: Option<u64>,
+}
+
+/// The operation that is under way for a kind.
+enum Step {
+    Write {
+        bytes: u64,
+    },
+    Sync,
+    /// A write or sync of a file that was given up meanwhile.
+    Orphan,
+    /// The name is being made durable.
+    Name {
+        id: SnapshotId,
+        length: u64,
+    },
+}
+
+impl Snapshots {
+    /// With what was found when the directory was opened.
+    pub fn new(shelf: Shelf) -> Snapshots {
+        let newest = shelf.newest.iter().map(|(header, length)| (header.id, *length));
+        let kept = shelf.older.into_iter().chain(newest);
+        let mut snapshots = Snapshots {
+            directory: shelf.directory,
+            names: shelf.names,
+            kept: kept.map(|(id, length)| Kept { id, length, file: None }).collect(),
+            own: Slot::default(),
+            received: Slot::default(),
+            sweep: VecDeque::new(),
+            is_sweeping: false,
+            events: VecDeque::new(),
+            begun: 0,
+        };
+        // None of them is open yet: there is nothing to close.
+        let surplus = snapshots.kept.len().saturating_sub(limits::SNAPSHOTS_KEPT);
+        for old in snapshots.kept.drain(..surplus) {
+            snapshots.sweep.push_back(shelf::path(&snapshots.directory, old.id));
+        }
+        snapshots
+    }
+
+    /// The snapshots that are durable, oldest first, with their lengths in bytes.
+    pub fn kept(&self) -> impl Iterator<Item = (SnapshotId, u64)> {
+        self.kept.iter().map(|kept| (kept.id, kept.length))
+    }
+
+    /// Up to where the log may be compacted: the end of the second newest snapshot, or of the only
+    /// one, or nothing.
+    pub fn covered(&self) -> LogIndex {
+        let before_newest = self.kept.len().saturating_sub(2);
+        self.kept.get(before_newest).map_or(LogIndex::ZERO, |kept| kept.id.index)
+    }
+
+    /// What happened, oldest first.
+    pub fn next_event(&mut self) -> Option<SnapshotEvent> {
+        self.events.pop_front()
+    }
+
+    fn slot(&mut self, kind: SnapshotKind) -> &mut Slot {
+        match kind {
+            SnapshotKind::Own => &mut self.own,
+            SnapshotKind::Received => &mut self.received,
+        }
+    }
+
+    /// Takes bytes of a snapshot; offset 0 begins a new one and gives up an unfinished one.
+    ///
+    /// # Errors
+    /// The disk's, unless it is full.
+    pub fn write(
+        &mut self,
+        disk: &mut dyn Disk,
+        kind: SnapshotKind,
+        id: SnapshotId,
+        offset: u64,
+        bytes: Bytes,
+    ) -> Result<(), StorageError> {
+        assert!(!bytes.is_empty(), "a slice has bytes");
+        assert!(bytes.len() <= limits::SNAPSHOT_QUEUE_BYTES, "a slice is bounded");
+        if offset == 0 {
+            self.abandon(disk, kind)?;
+            self.begin(disk, kind, id)?;
+        }
+        let slot = self.slot(kind);
+        let Some(writing) = slot.writing.as_mut().filter(|writing| writing.id == id) else {
+            // It was given up, and the event that says so is on its way.
+            return Ok(());
+        };
+        assert_eq!(writing.queued, offset, "a snapshot is written without gaps");
+        assert!(writing.length.is_none(), "nothing follows on the end");
+        writing.queued += bytes.len() as u64;
+        writing.queue.push_back(bytes);
+        let waiting = writing.queued - writing.written;
+        assert!(waiting <= limits::SNAPSHOT_QUEUE_BYTES as u64, "bounded: the caller waits");
+        self.go_on(disk, kind)
+    }
+
+    fn begin(
+        &mut self,
+        disk: &mut dyn Disk,
+        kind: SnapshotKind,
+        id: SnapshotId,
+    ) -> Result<(), StorageError> {
+        self.begun += 1;
+        let name = format!("{}.{}.tmp", shelf::name(id), self.begun);
+        let path = self.directory.join(name);
+        let file = match disk.open(&path, Open::New) {
+            Err(error) if error.is_full() => {
+                self.events.push_back(SnapshotEvent::Full { kind, id });
+                return Ok(());
+            }
+            opened => opened?,
+        };
+        self.slot(kind).writing = Some(Writing {
+            id,
+            path,
+            file,
+            queue: VecDeque::new(),
+            queued: 0,
+            written: 0,
+            unsynced: 0,
+            length: None,
+        });
+        Ok(())
+    }
+
+    /// All bytes of the snapshot were handed over, `length` of them: it is to become durable.
+    ///
+    /// # Errors
+    /// The disk's, unless it is full.
+    pub fn finish(
+        &mut self,
+        disk: &mut dyn Disk,
+        kind: SnapshotKind,
+        id: SnapshotId,
+        length: u64,
+    ) -> Result<(), StorageError> {
+        let slot = self.slot(kind);
+        let Some(writing) = slot.writing.as_mut().filter(|writing| writing.id == id) else {
+            return Ok(());
+        };
+        assert_eq!(writing.queued, length, "a snapshot is finished when all of it was written");
+        writing.length = Some(length);
+        self.go_on(disk, kind)
+    }
+
+    /// Gives up the unfinished snapshot of this kind, if there is one.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn abandon(&mut self, disk: &mut dyn Disk, kind: SnapshotKind) -> Result<(), StorageError> {
+        let slot = self.slot(kind);
+        let Some(writing) = slot.writing.take() else {
+            return Ok(());
+        };
+        if matches!(slot.under_way, Some(Step::Write { .. } | Step::Sync)) {
+            slot.under_way = Some(Step::Orphan);
+        }
+        disk.close(writing.file);
+        self.sweep.push_back(writing.path);
+        self.go_on_sweeping(disk)
+    }
+
+    /// Reads from a durable snapshot until the buffer is full or the file ends; how many bytes that
+    /// were. `None` if there is no such snapshot, or no longer.
+    ///
+    /// # Errors
+    /// The disk's; the file is shorter than it was.
+    pub fn read(
+        &mut self,
+        disk: &mut dyn Disk,
+        id: SnapshotId,
+        offset: u64,
+        out: &mut [u8],
+    ) -> Result<Option<usize>, StorageError> {
+        let Some(kept) = self.kept.iter_mut().find(|kept| kept.id == id) else {
+            return Ok(None);
+        };
+        let path = shelf::path(&self.directory, id);
+        let file = match kept.file {
+            Some(file) => file,
+            None => *kept.file.insert(disk.open(&path, Open::Existing)?),
+        };
+        let read = disk.read_at(file, offset, out)?;
+        let due = kept.length.saturating_sub(offset).min(out.len() as u64);
+        if (read as u64) < due {
+            let what = format!("the snapshot ends here, and was {} bytes long", kept.length);
+            return Err(StorageError::corrupt(&path, offset + read as u64, what));
+        }
+        Ok(Some(due as usize))
+    }
+
+    /// Whether an operation of this part is under way.
+    pub fn is_under_way(&self) -> bool {
+        self.is_sweeping || self.own.under_way.is_some() || self.received.under_way.is_some()
+    }
+
+    /// A clean stop: what is unfinished is given up, and nothing more is begun. The files go when
+    /// the directory is opened again.
+    pub fn stop(&mut self) {
+        self.sweep.clear();
+        for slot in [&mut self.own, &mut self.received] {
+            slot.writing = None;
+            if matches!(slot.under_way, Some(Step::Write { .. } | Step::Sync)) {
+                slot.under_way = Some(Step::Orphan);
+            }
+        }
+    }
+
+    /// Starts the next operation of this kind if none is under way.
+    fn go_on(&mut self, disk: &mut dyn Disk, kind: SnapshotKind) -> Result<(), StorageError> {
+        let slot = self.slot(kind);
+        let Some(writing) = slot.writing.as_mut().filter(|_| slot.under_way.is_none()) else {
+            return Ok(());
+        };
+        let is_last_sync = writing.queue.is_empty() && writing.length.is_some();
+        let (step, operation) = if is_last_sync || writing.unsynced >= limits::SNAPSHOT_SYNC_BYTES {
+            (Step::Sync, Operation::SyncFile { file: writing.file })
+        } else if let Some(bytes) = writing.queue.pop_front() {
+            let step = Step::Write { bytes: bytes.len() as u64 };
+            (step, Operation::Write { file: writing.file, offset: writing.written, bytes })
+        } else {
+            return Ok(());
+        };
+        slot.under_way = Some(step);
+        Ok(disk.submit(Token::Snapshot(kind), operation)?)
+    }
+
+    /// An operation of this kind has ended.
+    ///
+    /// # Errors
+    /// The disk's, unless it is full.
+    pub fn ended(
+        &mut self,
+        disk: &mut dyn Disk,
+        kind: SnapshotKind,
+        result: Result<(), DiskError>,
+    ) -> Result<(), StorageError> {
+        let slot = self.slot(kind);
+        let step = slot.under_way.take().expect("only an operation that is under way ends");
+        let is_full = result.as_ref().is_err_and(DiskError::is_full);
+        match (step, &mut slot.writing) {
+            (Step::Orphan, _) if is_full => {}
+            (Step::Orphan, _) => result?,
+            (Step::Name { id, length }, _) => {
+                result?;
+                self.keep(disk, id, length)?;
+                self.events.push_back(SnapshotEvent::Durable { kind, id });
+            }
+            (_, None) => unreachable!("the operations of what was given up are orphans"),
+            (Step::Write { .. } | Step::Sync, Some(_)) if is_full => self.full(disk, kind)?,
+            (Step::Write { bytes }, Some(writing)) => {
+                result?;
+                writing.written += bytes;
+                writing.unsynced += bytes;
+                let (id, through) = (writing.id, writing.written);
+                self.events.push_back(SnapshotEvent::Written { kind, id, through });
+            }
+            (Step::Sync, Some(writing)) => {
+                result?;
+                writing.unsynced = 0;
+                if writing.queue.is_empty() && writing.length.is_some() {
+                    self.name(disk, kind)?;
+                }
+            }
+        }
+        self.go_on(disk, kind)
+    }
+
+    /// Every byte is durable: the file takes its final name.
+    fn name(&mut self, disk: &mut dyn Disk, kind: SnapshotKind) -> Result<(), StorageError> {
+        let writing = self.slot(kind).writing.as_ref().expect("it was synced just now");
+        let (id, length, temporary) = (writing.id, writing.written, writing.path.clone());
+        assert_eq!(writing.length, Some(length), "all of it is there");
+        if let Some(length) = self.named(id) {
+            // Two nodes' files of one state may differ in their bytes, and the one that is there
+            // may be being sent to a third: it stays.
+            self.abandon(disk, kind)?;
+            return self.sync_name(disk, kind, id, length);
+        }
+        match disk.rename(&temporary, &shelf::path(&self.directory, id)) {
+            Err(error) if error.is_full() => return self.full(disk, kind),
+            renamed => renamed?,
+        }
+        let writing = self.slot(kind).writing.take().expect("it was renamed just now");
+        disk.close(writing.file);
+        self.sync_name(disk, kind, id, length)
+    }
+
+    /// The length of the snapshot that bears this name already, durably or not.
+    fn named(&self, id: SnapshotId) -> Option<u64> {
+        let being_named = [&self.own, &self.received].map(|slot| match slot.under_way {
+            Some(Step::Name { id, length }) => Some((id, length)),
+            _ => None,
+        });
+        let mut named = self.kept().chain(being_named.into_iter().flatten());
+        named.find(|(other, _)| *other == id).map(|(_, length)| length)
+    }
+
+    fn sync_name(
+        &mut self,
+        disk: &mut dyn Disk,
+        kind: SnapshotKind,
+        id: SnapshotId,
+        length: u64,
+    ) -> Result<(), StorageError> {
+        let file = self.names;
+        self.slot(kind).under_way = Some(Step::Name { id, length });
+        Ok(disk.submit(Token::Snapshot(kind), Operation::SyncDirectory { file })?)
+    }
+
+    fn full(&mut self, disk: &mut dyn Disk, kind: SnapshotKind) -> Result<(), StorageError> {
+        let writing = self.slot(kind).writing.as_ref().expect("it has found the disk full");
+        let id = writing.id;
+        log::warn!("the disk is full: snapshot {} was given up", shelf::name(id));
+        self.abandon(disk, kind)?;
+        self.events.push_back(SnapshotEvent::Full { kind, id });
+        Ok(())
+    }
+
+    /// A snapshot is durable under its name: those before the newest two may go.
+    fn keep(
+        &mut self,
+        disk: &mut dyn Disk,
+        id: SnapshotId,
+        length: u64,
+    ) -> Result<(), StorageError> {
+        if self.kept.iter().any(|kept| kept.id == id) {
+            return Ok(());
+        }
+        let at = self.kept.partition_point(|kept| kept.id < id);
+        self.kept.insert(at, Kept { id, length, file: None });
+        let surplus = self.kept.len().saturating_sub(limits::SNAPSHOTS_KEPT);
+        for old in self.kept.drain(..surplus) {
+            if let Some(file) = old.file {
+                disk.close(file);
+            }
+            self.sweep.push_back(shelf::path(&self.directory, old.id));
+        }
+        self.go_on_sweeping(disk)
+    }
+
+    /// Removes the next file that is no longer wanted. Whether the removal is durable is all the
+    /// same: what a crash brings back goes when the directory is opened again.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn go_on_sweeping(&mut self, disk: &mut dyn Disk) -> Result<(), StorageError> {
+        if self.is_sweeping {
+            return Ok(());
+        }
+        let Some(path) = self.sweep.pop_front() else {
+            return Ok(());
+        };
+        self.is_sweeping = true;
+        Ok(disk.submit(Token::Sweep, Operation::Remove { path })?)
+    }
+
+    /// A removal has ended.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn swept(
+        &mut self,
+        disk: &mut dyn Disk,
+        result: Result<(), DiskError>,
+    ) -> Result<(), StorageError> {
+        result?;
+        self.is_sweeping = false;
+        self.go_on_sweeping(disk)
+    }
+}
