@@ -90,7 +90,7 @@ pub(super) enum Fault {
     Replaced,
     /// One of both sides did not accept the other's hello; it was said why.
     NotAccepted,
-    /// One of both is no member for the other.
+    /// One of both is no member for the other, or the other is to dial.
     Stranger,
 }
 
@@ -128,7 +128,7 @@ impl fmt::Display for Fault {
             Fault::Overflow => write!(f, "the peer does not read what it is sent"),
             Fault::Replaced => write!(f, "the peer connected anew"),
             Fault::NotAccepted => write!(f, "the hello was not accepted"),
-            Fault::Stranger => write!(f, "it is not a member, or this server isn't"),
+            Fault::Stranger => write!(f, "one of both sides does not want it"),
         }
     }
 }

@@ -33,6 +33,7 @@ fn hello(sender: ServerId, receiver: ServerId) -> Hello {
         receiver_incarnation: Incarnation::ZERO,
         boot: Boot(1),
         nonce: Nonce(2),
+        membership_index: crate::types::LogIndex(0),
     }
 }
 

@@ -169,7 +169,7 @@ impl Server {
                         self.node.hello_refused(self.now, peer, &refused);
                     }
                     let fault = match refused.code {
-                        Refusal::Sender => Fault::Stranger,
+                        Refusal::Sender | Refusal::Direction => Fault::Stranger,
                         _ => Fault::NotAccepted,
                     };
                     self.end_peer(slot, fault);

@@ -33,7 +33,8 @@ impl Node {
         let peer = |member: &Member| Peer {
             id: member.id,
             address: member.peer.clone(),
-            dial: own < member.id || !member.is_met() || (leads && member.is_learner()),
+            // A member that was away for long may not know who leads now.
+            dial: own < member.id || !member.is_met() || leads,
         };
         let concerned = self.raft.concerned().into_iter().filter(|member| member.id != own);
         let mut peers: Vec<Peer> = concerned.map(peer).collect();
@@ -63,8 +64,10 @@ impl Node {
 
     /// Whether `peer` may be the one that dialled a connection with this node.
     pub fn may_be_dialled_by(&self, peer: ServerId) -> bool {
-        let is_known = self.raft.membership().is_voter(self.identity.server);
-        peer < self.identity.server || !is_known
+        let membership = self.raft.membership();
+        let knows_it = membership.member(peer).is_some();
+        let is_known = membership.is_voter(self.identity.server);
+        peer < self.identity.server || !is_known || !knows_it
     }
 
     /// Lines for the log since the last call.

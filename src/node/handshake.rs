@@ -33,6 +33,7 @@ impl Node {
             receiver_incarnation: member.map_or(Incarnation::ZERO, |member| member.incarnation),
             boot: identity.boot,
             nonce: identity.nonce,
+            membership_index: self.raft.committed_membership_index(),
         }
     }
 
@@ -105,6 +106,9 @@ impl Node {
             let text = format!("this is server {}, not {}", own.server, hello.receiver);
             return refused(Refusal::Receiver, text);
         }
+        if self.is_called_back(hello) {
+            self.guests.insert(hello.sender, self.raft.membership_index());
+        }
         if !self.knows(hello.sender) {
             let text = format!("server {} is not a member", hello.sender);
             return refused(Refusal::Sender, text);
@@ -123,6 +127,13 @@ impl Node {
         Ok(())
     }
 
+    /// Whether the hello is from a member that this node can't know yet: it was away while members
+    /// came and went, and the sender, which knows a later membership, knows it on its directory.
+    fn is_called_back(&self, hello: &Hello) -> bool {
+        hello.receiver_incarnation == self.identity.incarnation
+            && hello.membership_index > self.raft.membership_index()
+    }
+
     /// What is said to a server that dialled, and should not have.
     pub fn refuse_direction(&self, peer: ServerId) -> HelloRefused {
         if self.knows(peer) {
@@ -136,7 +147,10 @@ impl Node {
     /// waits to be let in or lost its disk, and takes part in nothing before that.
     pub fn knows(&self, peer: ServerId) -> bool {
         let is_blank = self.raft.membership().is_empty();
-        (is_blank && peer != self.identity.server)
+        let index = self.raft.membership_index();
+        let is_guest = self.guests.get(&peer) == Some(&index);
+        is_guest
+            || (is_blank && peer != self.identity.server)
             || self.peers().iter().any(|known| known.id == peer)
     }
 

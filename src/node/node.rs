@@ -83,6 +83,8 @@ pub struct Node {
     pub(super) is_old_copy: bool,
     /// What others say who don't know this node as a member, until one of them does.
     pub(super) outcast_reason: Option<String>,
+    /// Whom a later membership than ours names, by the index of ours.
+    pub(super) guests: BTreeMap<ServerId, LogIndex>,
     /// Lines for the log that the driver has not taken yet.
     pub(super) notices: Vec<String>,
     room: Room,
@@ -140,6 +142,7 @@ impl Node {
             recovering_reason: None,
             is_old_copy: recovered.is_old_copy,
             outcast_reason: None,
+            guests: BTreeMap::new(),
             notices: Vec::new(),
             room: Room::Ample,
             followed: (Term::ZERO, None),

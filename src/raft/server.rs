@@ -272,6 +272,12 @@ impl Raft {
         self.memberships.last().map_or(LogIndex::ZERO, |(index, _)| *index)
     }
 
+    /// The index of the newest membership entry that is known to be committed; 0 if there is none.
+    pub fn committed_membership_index(&self) -> LogIndex {
+        let mut newest = self.memberships.iter().rev().map(|(index, _)| *index);
+        newest.find(|index| *index <= self.commit_index).unwrap_or_default()
+    }
+
     /// Who leads, as far as this server knows.
     pub fn leader(&self) -> Option<ServerId> {
         self.leader
