@@ -177,6 +177,7 @@ fn bad_peers_are_closed_and_counted_and_change_nothing() {
         receiver_incarnation: Incarnation::ZERO,
         boot: Boot(u64::MAX),
         nonce: Nonce(1),
+        membership_index: LogIndex(0),
     };
     let framed = |kind: FrameKind, payload: &dyn Fn(&mut Vec<u8>)| {
         let mut bytes = PREFACE.to_vec();

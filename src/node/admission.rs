@@ -4,7 +4,6 @@
 //! connections with, and when it takes part again.
 
 use super::Peer;
-use super::Role;
 use super::node::Node;
 use crate::config::NodeConfig;
 use crate::limits;
@@ -81,15 +80,16 @@ impl Node {
         }
     }
 
-    /// What a follower is: the newest membership in its log says so, once that is committed.
-    pub(super) fn role_of_a_follower(&self) -> Role {
+    /// Whether this node is no member by the newest membership in its log.
+    pub(super) fn was_removed(&self) -> bool {
         let membership = self.raft.membership();
-        match membership.member(self.identity.server) {
-            _ if membership.is_empty() => Role::Follower,
-            Some(member) if member.is_learner() => Role::Learner,
-            Some(_) => Role::Follower,
-            None => Role::Removed,
-        }
+        !membership.is_empty() && membership.member(self.identity.server).is_none()
+    }
+
+    /// Whether it is one without a vote.
+    pub(super) fn is_learner(&self) -> bool {
+        let member = self.raft.membership().member(self.identity.server);
+        member.is_some_and(Member::is_learner)
     }
 
     /// A leader replicates to a data directory only once it is admitted: a message of that kind,

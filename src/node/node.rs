@@ -220,7 +220,8 @@ impl Node {
 
     /// Whether a node that was asked to stop has handed over, and owes nobody an answer.
     pub fn may_exit(&self) -> bool {
-        let has_successor = self.raft.membership().members().len() > 1;
+        let own = self.identity.server;
+        let has_successor = self.raft.membership().voters().any(|id| id != own);
         let is_done = self.gateway.is_idle() && self.reads.is_idle() && self.requested.is_idle();
         let has_handed_over = !(self.raft.is_leader() && has_successor);
         self.is_abandoned || (self.stop_deadline.is_some() && is_done && has_handed_over)
@@ -230,7 +231,9 @@ impl Node {
     pub fn status(&self) -> Status {
         let role = match self.raft.role() {
             _ if self.raft.is_recovering() => Role::Recovering,
-            RoleName::Follower => self.role_of_a_follower(),
+            RoleName::Follower | RoleName::PreCandidate if self.was_removed() => Role::Removed,
+            RoleName::Follower if self.is_learner() => Role::Learner,
+            RoleName::Follower => Role::Follower,
             RoleName::PreCandidate => Role::PreCandidate,
             RoleName::Candidate => Role::Candidate,
             RoleName::Leader => Role::Leader,
