@@ -5,7 +5,8 @@
 //! files, the same in all three:
 //!
 //! 1. [`types`] and [`limits`]: the vocabulary, one newtype for each kind of number, and every
-//!    bound with what happens at it.
+//!    bound with what happens at it. Beside them [`testing`]: switches that break a rule on
+//!    purpose, and marks on rare branches; nothing of it is in a shipped build.
 //! 2. [`proto`]: the values that cross a wire or a disk (`entry`, `batch`, `message`, `reply`), and
 //!    their bytes (`resp`, `frame`, `peer_message`, `record`).
 //! 3. [`raft`]: consensus, one file for each part of the dissertation, in the order that its front
@@ -33,6 +34,7 @@
 #![warn(missing_docs)]
 
 pub mod limits;
+pub mod testing;
 pub mod types;
 
 pub mod config;

@@ -325,8 +325,8 @@ pub const SNAPSHOT_HEADER_BYTES: usize = 64 * 1024;
 /// Records that one slice of a snapshot in the making looks at, whatever its bytes.
 pub const SNAPSHOT_SLICE_KEYS: usize = 2048;
 
-/// Memory that a snapshot in the making may take for old values of records that changed. At the
-/// bound a node applies nothing more until slices have written some of them.
+/// Memory of old records that wait for the next slices of a snapshot in the making. At the bound a
+/// node applies nothing more until slices have written some of them.
 pub const SNAPSHOT_BACKLOG_BYTES: usize = 64 * 1024 * 1024;
 
 /// A meta file's length in bytes. A longer one is corrupt.

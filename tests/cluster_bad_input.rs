@@ -12,7 +12,7 @@ use common::{Client, Cluster, Options, Reply, eventually};
 use raftkv::limits;
 use raftkv::proto::frame::{ClientTag, FrameKind, PREFACE, encode_frame};
 use raftkv::proto::hello::{Hello, HelloRefused, Refusal, Role};
-use raftkv::types::{Boot, Incarnation, Nonce, RequestSeq, ServerId, SessionId};
+use raftkv::types::{Boot, Incarnation, LogIndex, Nonce, RequestSeq, ServerId, SessionId};
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 
 const SECOND: Duration = Duration::from_secs(1);

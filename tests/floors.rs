@@ -15,7 +15,7 @@ use scan::{Found, paths, words};
 /// The floors, lowest first. A module may name itself and what is below; on the floors marked so,
 /// its neighbours too.
 const FLOORS: [(&[&str], bool); 6] = [
-    (&["types", "limits"], true),
+    (&["types", "limits", "testing"], true),
     (&["proto", "config"], true),
     (&["raft", "kv"], false),
     (&["node", "storage"], false),

@@ -192,6 +192,59 @@ fn the_last_of_all_terms_is_the_end_of_elections_and_not_of_processes() {
 }
 
 #[test]
+fn term_zero_is_nobodys() {
+    // A node that knows no term yet, and whose mail can only come from a member.
+    let mut cluster = Cluster::new(3, 8);
+    let (from, to) = (ServerId(2), ServerId(1));
+    let linked = |c: &Cluster| c.node(to).expect("alive").raft().has_link(from);
+    cluster.run_until(SECOND, "the members are linked", linked);
+    let before = cluster.node(to).expect("alive").status();
+    assert_eq!(before.current_term, Term::ZERO, "nobody has campaigned yet");
+    for entry_terms in [vec![], vec![0], vec![0, 0]] {
+        let mut request = appending(Term::ZERO, 0);
+        let entry = |(position, term): (usize, &u64)| Entry {
+            index: LogIndex(position as u64 + 1),
+            term: Term(*term),
+            time: ClusterTime(1),
+            kind: EntryKind::Empty,
+            payload: Bytes::new(),
+        };
+        request.entries = entry_terms.iter().enumerate().map(entry).collect();
+        forge(&mut cluster, from, to, Message::AppendEntries(request));
+    }
+    cluster.step();
+    let node = cluster.node(to).expect("alive");
+    assert_eq!((node.status(), node.raft().refused_messages()), (before, 3));
+}
+
+#[test]
+fn second_leader_of_a_term_is_refused_by_leader_and_follower() {
+    let (mut cluster, leader) = founded(9);
+    let liar = follower(&cluster, leader);
+    let term = term_of(&cluster, leader);
+    let others: Vec<ServerId> = cluster.ids().into_iter().filter(|id| *id != liar).collect();
+    for &to in &others {
+        let before = cluster.node(to).expect("alive").status();
+        let last = before.last_log_index;
+        let mut request = appending(term, last.0);
+        request.prev_log_term = cluster.node(to).expect("alive").raft().log().last_term();
+        request.entries = vec![Entry {
+            index: last.next(),
+            term,
+            time: ClusterTime(1),
+            kind: EntryKind::Empty,
+            payload: Bytes::new(),
+        }];
+        forge(&mut cluster, liar, to, Message::AppendEntries(request));
+        cluster.step();
+        let node = cluster.node(to).expect("alive");
+        assert_eq!((node.status(), node.raft().refused_messages()), (before, 1), "{to}");
+    }
+    assert_eq!(cluster.call(liar, "INCR n"), Reply::Integer(1));
+    cluster.converge(2 * SECOND);
+}
+
+#[test]
 fn cluster_time_at_its_end_expires_keys_and_breaks_nothing() {
     let (mut cluster, leader) = founded(3);
     assert_eq!(cluster.call(leader, "SET plain 1"), Reply::OK);

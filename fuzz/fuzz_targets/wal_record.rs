@@ -1,4 +1,7 @@
-//! Log records from hostile bytes: see `record::check_chunks`.
+//! Log records from hostile bytes: see `../checks/wal_record.rs`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| raftkv::proto::record::check_chunks(data));
+#[path = "../checks/wal_record.rs"]
+mod checks;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| checks::check(data));

@@ -1,9 +1,10 @@
 //! A snapshot in the making: the state at one log index, taken in slices while it changes.
 //!
 //! Design page 3, §3. A cursor walks the records in the order of their keys. A change of a record
-//! that the cursor has not reached keeps what it was: moved to a queue where the change drops it,
-//! as the length of its old value where that stays a part of the new one. Which records belong is
-//! told by their revisions. Called by `store.rs`, which tells it every change; reads no clock.
+//! that the cursor has not reached keeps what it was, in a queue that the next slice writes first:
+//! moved there where the change drops it, copied where it is small; of a large value that stays a
+//! part of the new one only the length is kept. Which records belong is told by their revisions.
+//! Called by `store.rs`, which tells it every change; reads no clock.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
@@ -14,10 +15,15 @@ use crate::proto::snapshot::{SnapshotEnd, SnapshotHeader, SnapshotRecord};
 use crate::proto::snapshot_encoder::SnapshotEncoder;
 use crate::types::{ClusterTime, Revision, SnapshotId};
 
-/// What one record that waits in the queue costs beside its key and value, and what one old form
-/// costs beside its key; estimates of the same kind as the store's.
+/// What one record that waits in the queue costs beside its key and value; an estimate of the same
+/// kind as the store's.
 const EARLY_BYTES: usize = 88;
+
+/// What one old form costs beside its key, and how many times smaller than the value it has to be.
+/// Old forms wait for the cursor, so that all of them must be little beside the store; whereas a
+/// copy is gone after the next slices, but many copies of large values would not be little.
 const OLD_FORM_BYTES: usize = 80;
+const OLD_FORM_SHARE: usize = 16;
 
 /// How far a snapshot has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,10 +36,10 @@ pub struct SnapshotProgress {
     pub total_records: u64,
     /// Bytes of the file so far.
     pub bytes: u64,
-    /// Memory that old values of changed records take until the next slices write them. It grows
+    /// Memory that old records take until the next slices write them, which do so first. It grows
     /// by what is overwritten, deleted or expires while no slice is taken, and can't be more than
-    /// what the records that are not yet written took. Whoever lets it pass
-    /// [`limits::SNAPSHOT_BACKLOG_BYTES`] should apply nothing more until slices have shrunk it.
+    /// what the records that are not yet written took. Where it has passed
+    /// [`limits::SNAPSHOT_BACKLOG_BYTES`], nothing more is to be applied before the next slice.
     pub backlog_bytes: usize,
 }
 
@@ -55,7 +61,6 @@ pub(super) struct Capture {
     early_bytes: usize,
     /// What records were that changed in their place before the cursor came: it finds these here.
     old_forms: BTreeMap<Box<[u8]>, OldForm>,
-    old_form_bytes: usize,
 }
 
 /// What a record was whose old value is still the beginning of its new one.
@@ -97,7 +102,6 @@ impl Capture {
             early: VecDeque::new(),
             early_bytes: 0,
             old_forms: BTreeMap::new(),
-            old_form_bytes: 0,
         }
     }
 
@@ -107,7 +111,7 @@ impl Capture {
             records: self.encoder.records(),
             total_records: self.total_records,
             bytes: self.encoder.bytes(),
-            backlog_bytes: self.early_bytes + self.old_form_bytes,
+            backlog_bytes: self.early_bytes,
         }
     }
 
@@ -123,8 +127,7 @@ impl Capture {
         } else if !self.is_missing(key, &old) {
             return;
         }
-        self.early_bytes += early_bytes(key, &old);
-        self.early.push_back((key.into(), old));
+        self.push_early(key, old);
     }
 
     /// `record` is about to get another deadline, or more bytes at its value's end.
@@ -134,8 +137,11 @@ impl Capture {
             return;
         }
         let value_bytes = record.value.len();
+        if value_bytes < OLD_FORM_SHARE * (OLD_FORM_BYTES + key.len()) {
+            self.push_early(key, record.clone());
+            return;
+        }
         let form = OldForm { value_bytes, revision: record.revision, deadline: record.deadline };
-        self.old_form_bytes += OLD_FORM_BYTES + key.len();
         self.old_forms.insert(key.into(), form);
     }
 
@@ -234,14 +240,17 @@ impl Capture {
         record.encoded_len()
     }
 
+    fn push_early(&mut self, key: &[u8], record: Record) {
+        self.early_bytes += early_bytes(key, &record);
+        self.early.push_back((key.into(), record));
+    }
+
     fn take_old_form(&mut self, key: &[u8]) -> Option<OldForm> {
         // Mostly there is none: then this costs no look-up.
         if self.old_forms.is_empty() {
             return None;
         }
-        let form = self.old_forms.remove(key)?;
-        self.old_form_bytes -= OLD_FORM_BYTES + key.len();
-        Some(form)
+        self.old_forms.remove(key)
     }
 
     /// Whether the record is part of the snapshot as it is, and not yet written.

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use crate::proto::message::{BatchId, GatewayId};
+use crate::testing::{Mark, Mutation, is_on, reached};
 use crate::types::{BatchSeq, Boot};
 
 /// What becomes of a batch.
@@ -44,11 +45,18 @@ impl Gateways {
             return Verdict::Stranger;
         };
         if id.epoch < *epoch || (id.epoch == *epoch && id.seq <= *last_seq) {
-            return Verdict::Duplicate;
+            reached(if id.epoch < *epoch { Mark::DeadEpoch } else { Mark::DuplicateBatch });
+            return match is_on(Mutation::AppliesDuplicate) {
+                true => Verdict::Apply,
+                false => Verdict::Duplicate,
+            };
         }
         let expected = if id.epoch == *epoch { last_seq.next() } else { BatchSeq(1) };
-        if id.seq != expected {
+        if id.seq != expected && !is_on(Mutation::AppliesBehindGap) {
             return Verdict::Gap;
+        }
+        if id.epoch != *epoch && *epoch != Boot::ZERO {
+            reached(Mark::NewEpoch);
         }
         *epoch = id.epoch;
         *last_seq = id.seq;

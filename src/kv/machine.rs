@@ -1,7 +1,8 @@
 //! The state machine: the store, the gateways' table, and how far the log was applied.
 //!
-//! Design 2-client-path §2 and §4, and page 3, §3 (snapshots). The same entries give the same state on every node. Called by
-//! `node/apply.rs`, entry by entry; decides nothing by a clock of this node.
+//! Design 2-client-path §2 and §4, and 3-storage §3 (snapshots). The same entries give the same
+//! state on every node. Called by `node/apply.rs`, entry by entry; decides nothing by a clock of
+//! this node.
 
 use bytes::Bytes;
 

@@ -171,7 +171,8 @@ impl Peers {
         dial.slot = None;
         dial.failures = dial.failures.saturating_add(1);
         dial.retry_at = now.after(pause + jitter);
-        if !dial.complained {
+        let is_there = matches!(fault, Fault::Stranger | Fault::Replaced);
+        if !dial.complained && !is_there {
             dial.complained = true;
             log::info!("peer {id} at {} cannot be reached: {fault}; trying on", dial.name);
         }

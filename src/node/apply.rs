@@ -16,6 +16,7 @@ use crate::proto::batch::{Batch, Standing};
 use crate::proto::entry::{Entry, EntryKind};
 use crate::proto::message::GrowthRefusal;
 use crate::raft::membership::Membership;
+use crate::testing::{Mark, Mutation, is_on, reached};
 use crate::types::Instant;
 
 impl Node {
@@ -25,7 +26,10 @@ impl Node {
         while self.has_unapplied() && bytes < limits::APPLY_BYTES && self.may_apply() {
             let index = self.machine.last_applied().next();
             let entry = self.raft.log().entry(index).expect("a committed entry is in the log");
-            let entry = entry.clone();
+            let mut entry = entry.clone();
+            if is_on(Mutation::ExpiryByOwnClock) {
+                entry.time = self.estimate(now);
+            }
             bytes += entry.payload.len();
             self.snapshots.note_applied(&entry);
             self.machine.begin(&entry);
@@ -85,6 +89,10 @@ impl Node {
         pending: Pending,
         effects: &mut Vec<Effect>,
     ) {
+        if pending.is_given_up {
+            let is_whole = batch.standing == Standing::Whole;
+            reached(if is_whole { Mark::GivenUpTookEffect } else { Mark::EmptiedTookEffect });
+        }
         let Pending { origins, reads, .. } = pending;
         let refused = match batch.standing {
             Standing::Whole | Standing::GivenUp => None,

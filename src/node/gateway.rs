@@ -18,6 +18,7 @@ use crate::proto::args::Args;
 use crate::proto::batch::{Batch, BatchBuilder, Standing};
 use crate::proto::message::{BatchId, GatewayId};
 use crate::proto::reply::Reply;
+use crate::testing::{Mark, Mutation, is_on, reached};
 use crate::types::{BatchSeq, Boot, Instant};
 
 /// A batch that has no number yet.
@@ -41,7 +42,8 @@ pub struct Pending {
     /// Reads that keep their place in it.
     pub reads: HeldReads,
     since: Instant,
-    is_given_up: bool,
+    /// Whether its clients were told that nobody knows what became of it.
+    pub is_given_up: bool,
 }
 
 /// All batches of this node's clients.
@@ -216,6 +218,7 @@ impl Gateway {
     /// again, but not for every such batch. What was sent last may be on its way still, so the next
     /// sending waits until [`resend_deadline`](Gateway::resend_deadline).
     pub fn note_gap(&mut self) {
+        reached(Mark::GapSeen);
         self.gap_seen = true;
     }
 
@@ -230,8 +233,28 @@ impl Gateway {
             return Vec::new();
         }
         self.sent = now;
-        self.gap_seen = false;
+        if std::mem::take(&mut self.gap_seen) && !self.pending.is_empty() {
+            reached(Mark::GapSentAgain);
+        }
+        if is_on(Mutation::NeverSendsAgain) {
+            return Vec::new();
+        }
+        if is_on(Mutation::RetryRenumbers) {
+            self.renumber();
+        }
         self.pending.iter().map(|pending| pending.payload.clone()).collect()
+    }
+
+    /// Only ever as a mutation: everything pending gets numbers that were not used yet.
+    fn renumber(&mut self) {
+        for pending in &mut self.pending {
+            let batch = Batch::decode(&pending.payload).expect("the gateway built it");
+            let mut builder = BatchBuilder::default();
+            batch.commands().for_each(|command| builder.push(command.code, &command.args));
+            pending.seq = self.next_seq;
+            self.next_seq = pending.seq.next();
+            pending.payload = builder.finish(BatchId { seq: pending.seq, ..batch.id });
+        }
     }
 
     /// A batch of ours took effect: it is the oldest pending one.
@@ -292,6 +315,7 @@ impl Gateway {
         while let Some(front) = self.waiting.front()
             && now >= front.since.after(timeout)
         {
+            reached(Mark::UnnumberedTimedOut);
             let gathered = self.waiting.pop_front().expect("just seen");
             self.waiting_bytes -= gathered.bytes();
             let reply = not_done(timeout);
@@ -308,6 +332,10 @@ impl Gateway {
             pending.give_up(timeout, clients, effects);
             self.pending_bytes += pending.bytes();
         }
+        if is_on(Mutation::GivenUpLeavesGap) {
+            self.pending.retain(|pending| !pending.is_given_up);
+            self.pending_bytes = self.pending.iter().map(Pending::bytes).sum();
+        }
     }
 }
 
@@ -323,11 +351,14 @@ impl Pending {
     }
 
     fn give_up(&mut self, timeout: Duration, clients: &mut Clients, effects: &mut Vec<Effect>) {
+        reached(Mark::BatchEmptied);
         self.is_given_up = true;
         let batch = Batch::decode(&self.payload).expect("the gateway built it");
         self.payload = batch.emptied(Standing::GivenUp);
+        let is_failure = is_on(Mutation::MaybeReportedAsFailure);
+        let write = if is_failure { not_done(timeout) } else { in_doubt(timeout) };
         // A read has no effect, so it was surely not done.
-        self.answer_all(&not_done(timeout), &in_doubt(timeout), clients, effects);
+        self.answer_all(&not_done(timeout), &write, clients, effects);
     }
 
     /// Answers everybody who waits for this batch.

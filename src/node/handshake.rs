@@ -6,6 +6,7 @@
 
 use super::node::Node;
 use crate::proto::hello::{Hello, HelloRefused, Refusal, Role};
+use crate::testing::{Mark, Mutation, is_on, reached};
 use crate::types::{Identity, Incarnation, Instant, ServerId};
 
 /// A hello that is in order.
@@ -45,8 +46,10 @@ impl Node {
         let member = membership.member(peer).filter(|member| member.is_met());
         if let Some(known) = member.map(|member| member.incarnation)
             && known != incarnation
+            && !is_on(Mutation::LostDiskTakesPart)
         {
             self.requested.note_stray(peer, Refusal::LostDisk);
+            reached(Mark::LostDiskTold);
             let text = format!(
                 "server {peer} is a member on data directory {known}, not on {incarnation}: it \
                  lost its disk, or was given another one, and must be admitted again"
@@ -71,8 +74,9 @@ impl Node {
         let is_old = known.is_some_and(|known| {
             hello.boot < known.boot || (hello.boot == known.boot && hello.nonce != known.nonce)
         });
-        if is_old {
+        if is_old && !is_on(Mutation::AcceptsOldCopy) {
             self.requested.note_stray(peer, Refusal::OldCopy);
+            reached(Mark::OldCopyTold);
             let text = format!(
                 "server {peer} has run on a later state of data directory {incarnation} than boot \
                  {}: this is an old copy of it, and must be admitted again",
@@ -114,7 +118,8 @@ impl Node {
             return refused(Refusal::Sender, text);
         }
         let expected = hello.receiver_incarnation;
-        if expected != Incarnation::ZERO && expected != own.incarnation {
+        let is_other = expected != Incarnation::ZERO && expected != own.incarnation;
+        if is_other && !is_on(Mutation::LostDiskTakesPart) {
             let text = format!(
                 "server {} knows this server on data directory {expected}, not on {}",
                 hello.sender, own.incarnation

@@ -180,6 +180,7 @@ impl Node {
             ("raft_staleness_ms", self.raft.staleness(now).as_millis().to_string()),
             ("raft_storage", self.facts.storage_engine.to_owned()),
             ("raft_misdirected_messages", self.counters.misdirected.to_string()),
+            ("raft_refused_messages", self.raft.refused_messages().to_string()),
             ("raft_snapshot_index", snapshot_index(status.snapshot)),
             ("raft_snapshot_bytes", status.snapshot.map_or(0, |(_, bytes)| bytes).to_string()),
             ("raft_snapshot_due_after_bytes", self.bytes_to_snapshot().to_string()),

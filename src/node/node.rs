@@ -24,6 +24,7 @@ use crate::proto::batch::{Batch, Standing};
 use crate::proto::entry::{EntryKind, Recovered};
 use crate::proto::message::{Envelope, GrowthRefusal, Message, Packet};
 use crate::raft::{Action, Founder, Raft, RoleName, Setup};
+use crate::testing::{Mark, Mutation, is_on, reached};
 use crate::types::{
     ClientId, ClusterTime, Identity, Incarnation, Instant, LogIndex, Room, ServerId, Term,
 };
@@ -298,6 +299,7 @@ impl Node {
         let Packet { envelope, message } = packet;
         if !self.is_for_us(envelope) {
             self.counters.misdirected += 1;
+            reached(Mark::MailForOther);
             return;
         }
         let from = envelope.from;
@@ -320,11 +322,12 @@ impl Node {
     /// Mail for someone else: another cluster, another server, another data directory.
     fn is_for_us(&self, envelope: Envelope) -> bool {
         let identity = &self.identity;
-        envelope.cluster == identity.cluster
+        let is_sound = envelope.cluster == identity.cluster
             && envelope.to == identity.server
-            && envelope.to_incarnation == identity.incarnation
-            && envelope.from != identity.server
-            && self.raft.incarnation_of(envelope.from) == Some(envelope.from_incarnation)
+            && envelope.from != identity.server;
+        let is_of_these_directories = envelope.to_incarnation == identity.incarnation
+            && self.raft.incarnation_of(envelope.from) == Some(envelope.from_incarnation);
+        is_sound && (is_of_these_directories || is_on(Mutation::LostDiskTakesPart))
     }
 
     /// A gateway's batch, to be appended if this node leads; if it doesn't, the gateway sends it
@@ -471,11 +474,15 @@ impl Node {
             }
             return;
         }
-        if (self.reads.has_fresh() || self.reads.has_early())
-            && let Some((round, index)) = self.raft.request_read()
-        {
-            self.reads.wait_for_round(round, index);
-            self.reads.remote_wait_for_round(round, index);
+        if !self.reads.has_fresh() && !self.reads.has_early() {
+            return;
+        }
+        match self.raft.request_read() {
+            Some((round, index)) => {
+                self.reads.wait_for_round(round, index);
+                self.reads.remote_wait_for_round(round, index);
+            }
+            None => reached(Mark::EarlyRead),
         }
     }
 
@@ -503,6 +510,7 @@ impl Node {
         };
         let is_due = self.raft.cluster_time(now).is_some_and(|time| time >= deadline);
         if is_due && self.is_timekeeper() {
+            reached(Mark::ExpiryEntry);
             self.raft.propose(now, EntryKind::Empty, Bytes::new());
         }
     }
@@ -584,5 +592,9 @@ fn without_growth(payload: Bytes, refused: GrowthRefusal) -> Bytes {
     };
     let grows =
         batch.commands().any(|command| command::by_code(command.code).is_none_or(Command::grows));
-    if grows { batch.emptied(standing) } else { payload }
+    if !grows {
+        return payload;
+    }
+    reached(Mark::GrowthEmptied);
+    batch.emptied(standing)
 }

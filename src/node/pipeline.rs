@@ -18,6 +18,7 @@ use crate::kv::error::CommandError;
 use crate::proto::args::Args;
 use crate::proto::message::GrowthRefusal;
 use crate::proto::reply::Reply;
+use crate::testing::{Mark, Mutation, is_on, reached};
 use crate::types::{ClientId, Instant};
 
 /// A request, looked up.
@@ -68,7 +69,10 @@ impl Node {
         let has_write = resolved
             .iter()
             .any(|request| matches!(request, Resolved::Command(command, _) if command.is_write()));
-        if !client.parked.is_empty() || (client.reading > 0 && has_write) {
+        let follows_read = client.reading > 0 && has_write;
+        let must_park = follows_read && !is_on(Mutation::WriteOvertakesRead);
+        if !client.parked.is_empty() || must_park {
+            reached(Mark::CommandParked);
             let before = client.parked.bytes();
             for position in run {
                 client.parked.push_from(batch, position);
@@ -76,7 +80,11 @@ impl Node {
             self.parked_bytes += client.parked.bytes() - before;
             return;
         }
-        let in_batch = has_write || client.writing > 0;
+        let follows_write = client.writing > 0 && !is_on(Mutation::ReadOvertakesWrite);
+        if follows_write && !has_write {
+            reached(Mark::ReadJoinsBatch);
+        }
+        let in_batch = has_write || follows_write;
         for request in resolved {
             self.take_request(now, id, request, in_batch, effects);
         }
@@ -151,6 +159,7 @@ impl Node {
         match command.handler {
             Handler::Write { .. } => match growth_refusal {
                 Some(refused) if command.grows() => {
+                    reached(Mark::GrowthRefused);
                     self.clients.answer(origin, refusal(refused), effects);
                 }
                 _ => {

@@ -23,7 +23,7 @@ pub struct Queue {
 
 impl Node {
     /// All queues that have a bound; for tests and checkers.
-    pub fn queues(&self) -> [Queue; 10] {
+    pub fn queues(&self) -> [Queue; 12] {
         let queue = |name, held, most| Queue { name, held, most };
         let (batches, batch_bytes) = self.gateway.pending_held();
         let (waiting, waiting_bytes) = self.gateway.waiting_held();
@@ -32,6 +32,9 @@ impl Node {
         // What was parked behind reads may all go on in one turn.
         let waiting_most = 2 * (limits::GATEWAY_WAITING_BYTES + TURN_AT_MOST);
         let window_most = limits::GATEWAY_WINDOW_BYTES + TURN_AT_MOST;
+        let write_ahead_most =
+            limits::SNAPSHOT_WRITE_AHEAD_BYTES as usize + limits::SNAPSHOT_WRITE_BYTES;
+        let received_most = limits::SNAPSHOT_WINDOW_BYTES as usize + limits::SNAPSHOT_CHUNK_BYTES;
         let in_flight_most = limits::PEER_WINDOW_BYTES + limits::FRAME_BYTES;
         [
             queue("GATEWAY_WINDOW_BATCHES", batches, limits::GATEWAY_WINDOW_BATCHES),
@@ -44,6 +47,8 @@ impl Node {
             queue("WITHHELD_MESSAGES", withheld, limits::WITHHELD_MESSAGES),
             queue("PEER_WINDOW_MESSAGES", in_flight, limits::PEER_WINDOW_MESSAGES),
             queue("PEER_WINDOW_BYTES", in_flight_bytes, in_flight_most),
+            queue("SNAPSHOT_WRITE_AHEAD_BYTES", self.snapshots.held(), write_ahead_most),
+            queue("SNAPSHOT_WINDOW_BYTES", self.raft.receiving_held(), received_most),
         ]
     }
 }

@@ -15,6 +15,7 @@ use crate::limits;
 use crate::proto::args::Args;
 use crate::proto::message::ReadId;
 use crate::proto::reply::Reply;
+use crate::testing::{Mark, Mutation, is_on, reached};
 use crate::types::{Boot, ClientId, Instant, LogIndex, ReadRound, ServerId};
 
 /// The reads of one turn.
@@ -139,6 +140,9 @@ impl Reads {
     /// Who leads has changed, or the link to it is new: what is not confirmed is asked again.
     pub fn start_over(&mut self) {
         for group in &mut self.groups {
+            if matches!(group.state, State::Local { .. }) {
+                reached(Mark::StepDownWithReads);
+            }
             if !matches!(group.state, State::Confirmed(_)) {
                 group.state = State::Fresh;
             }
@@ -151,6 +155,7 @@ impl Reads {
             if let State::Asked { at, .. } = group.state
                 && now >= at.after(resend_after)
             {
+                reached(Mark::ReadAskedAgain);
                 group.state = State::Fresh;
             }
         }
@@ -159,9 +164,10 @@ impl Reads {
     /// The leader's answer to one of our questions. Older groups arrived before it, so what holds
     /// for the question holds for them too.
     pub fn answered(&mut self, id: ReadId, index: LogIndex) {
-        let is_asked =
-            |group: &Group| matches!(group.state, State::Asked { id: asked, .. } if asked == id);
+        let serves = |asked: ReadId| asked == id || is_on(Mutation::AnswerServesLaterQuestion);
+        let is_asked = |group: &Group| matches!(group.state, State::Asked { id, .. } if serves(id));
         let Some(newest) = self.groups.iter().rposition(is_asked) else {
+            reached(Mark::ReadAnswerLate);
             return;
         };
         for group in self.groups.iter_mut().take(newest + 1) {
@@ -199,6 +205,7 @@ impl Reads {
                 break;
             };
             if index > last_applied {
+                reached(Mark::ReadAwaitsApply);
                 break;
             }
             let group = self.groups.pop_front().expect("just seen");
@@ -235,6 +242,7 @@ impl Reads {
         while let Some(front) = self.groups.front()
             && now >= front.since.after(timeout)
         {
+            reached(Mark::ReadTimedOut);
             let group = self.groups.pop_front().expect("just seen");
             self.bytes -= group.reads.bytes();
             let reply: Reply = not_done(timeout);
@@ -242,6 +250,9 @@ impl Reads {
                 clients.answer(origin, reply.clone(), effects);
             }
             note_done(&group.reads, clients, &mut unparked);
+        }
+        if !unparked.is_empty() {
+            reached(Mark::ParkedFreedByTimeOut);
         }
         unparked
     }
@@ -273,6 +284,9 @@ impl Reads {
 
     /// This node does not lead, or leads in another term: the followers ask someone else.
     pub fn forget_remote(&mut self) {
+        if !self.early.is_empty() || !self.remote.is_empty() {
+            reached(Mark::RemoteReadsForgotten);
+        }
         self.early.clear();
         self.remote.clear();
     }

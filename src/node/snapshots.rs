@@ -109,6 +109,11 @@ impl Snapshots {
         self.taking.as_ref().map(|taking| taking.id)
     }
 
+    /// Bytes of the snapshot that is being taken that were handed over and are not yet written.
+    pub fn held(&self) -> usize {
+        self.taking.as_ref().map_or(0, |taking| (taking.handed - taking.written) as usize)
+    }
+
     /// An entry was applied.
     pub fn note_applied(&mut self, entry: &Entry) {
         self.logged_bytes += entry.payload.len() as u64 + ENTRY_BYTES;

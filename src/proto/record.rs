@@ -10,6 +10,7 @@ use bytes::Bytes;
 
 use crate::limits;
 use crate::proto::entry::{Entry, EntryKind, HardState};
+use crate::testing::{Mutation, is_on};
 use crate::types::{Boot, ClusterTime, LogIndex, ServerId, SnapshotId, Term};
 
 /// Bytes before a record's payload.
@@ -193,12 +194,16 @@ pub fn decode(key: SegmentKey, input: &[u8]) -> Result<Decoded, RecordError> {
     let Some(record) = input.get(..total) else {
         return Ok(Decoded::Incomplete);
     };
-    if LittleEndian::read_u32(&header[4..8]) != checksum(key, record) {
+    let is_sound = LittleEndian::read_u32(&header[4..8]) == checksum(key, record);
+    if !is_sound && !is_on(Mutation::IgnoresChecksum) {
         return Err(RecordError::BadChecksum);
     }
-    let payload = &record[HEADER_BYTES..HEADER_BYTES + length];
+    let (payload, padding) = record[HEADER_BYTES..].split_at(length);
     if header[9] & !FLAG_ENDS_WRITE != 0 || header[10..16] != [0; 6] {
         return Err(RecordError::UnknownKind);
+    }
+    if padding.iter().any(|byte| *byte != 0) {
+        return Err(RecordError::BadPayload);
     }
     let record = Record {
         write: LittleEndian::read_u64(&header[24..32]),
@@ -412,6 +417,16 @@ mod tests {
         assert_eq!(decode(other, &bytes), Err(RecordError::OtherSegment));
         let recycled = SegmentKey { salt: 1, ..KEY };
         assert_eq!(decode(recycled, &bytes), Err(RecordError::BadChecksum));
+    }
+
+    #[test]
+    fn decode_rejects_padding_that_is_not_zero() {
+        let mut bytes = Vec::new();
+        encode(KEY, &records()[4], &mut bytes);
+        *bytes.last_mut().unwrap() = 1;
+        let sum = checksum(KEY, &bytes);
+        LittleEndian::write_u32(&mut bytes[4..8], sum);
+        assert_eq!(decode(KEY, &bytes), Err(RecordError::BadPayload));
     }
 
     #[test]

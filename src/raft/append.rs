@@ -11,6 +11,7 @@ use crate::proto::message::{
     AppendEntries, AppendEntriesResponse, AppendOutcome, InstallOutcome, InstallSnapshotResponse,
     Message,
 };
+use crate::testing::{Mark, Mutation, is_on, reached};
 use crate::types::{ClusterTime, Instant, LogIndex, ReadRound, ServerId, SnapshotId, Term};
 
 /// What a server knows only while it follows one leader.
@@ -63,13 +64,15 @@ impl Raft {
     ) {
         if request.term < self.current_term {
             // The sender was deposed and doesn't know: our term tells it.
+            reached(Mark::DeposedLeaderTold);
             let outcome = AppendOutcome::Match { match_index: LogIndex::ZERO };
             let read_round = ReadRound::ZERO;
             let term = self.current_term;
             let response = AppendEntriesResponse { term, read_round, outcome };
             return self.withhold(from, Message::AppendEntriesResponse(response));
         }
-        if !is_well_formed(&request) {
+        if !is_well_formed(&request) || self.knows_another_leader(from, request.term) {
+            self.refused_messages += 1;
             return;
         }
         self.hear_leader(now, from, request.term, request.cluster_time);
@@ -87,26 +90,33 @@ impl Raft {
     ) {
         let is_known_leader = self.leader == Some(from) && matches!(self.role, Role::Follower(_));
         if term > self.current_term || !is_known_leader {
-            assert!(
-                term > self.current_term || !self.is_leader(),
-                "election-safety: {from} leads in our own term"
-            );
             self.become_follower(now, term, Some(from));
         }
         self.leader_heard = Some(now);
         self.leader_contact = now;
         self.hurry_until = Instant::ZERO;
-        self.clock.hear(now, cluster_time);
+        self.clock.hear(now, term, cluster_time);
         self.reset_election_timer(now);
+    }
+
+    /// Whether somebody else, perhaps this server, leads in that term: then the sender can't have
+    /// been elected in it (election-safety), and to follow it would mix two logs.
+    pub(super) fn knows_another_leader(&self, from: ServerId, term: Term) -> bool {
+        term == self.current_term && self.leader.is_some_and(|leader| leader != from)
     }
 
     /// Makes our log the leader's, as far as the request goes.
     fn append_from_leader(&mut self, request: AppendEntries) {
         let AppendEntries { prev_log_index, prev_log_term, leader_commit, read_round, .. } =
             request;
+        if is_on(Mutation::CommitsUnverified) {
+            let known_index = leader_commit.min(self.log.last_index());
+            self.commit_index = self.commit_index.max(known_index);
+        }
         if self.log_is_full && prev_log_index > self.log.last_index() {
             // To ask for what doesn't fit would have it sent in vain, again and again. Once there
             // is room, the next heartbeat is rejected, and the leader goes back.
+            reached(Mark::FullLogRefusesEntry);
             let following = self.following();
             following.read_round = following.read_round.max(read_round);
             following.owes_answer = true;
@@ -115,7 +125,10 @@ impl Raft {
         // What a snapshot replaced was committed, so every leader has it too (§3.6.3).
         let base_index = self.log.base().last.index;
         let is_in_base = prev_log_index < base_index;
-        if !is_in_base && self.log.term_at(prev_log_index) != Some(prev_log_term) {
+        if !is_in_base
+            && self.log.term_at(prev_log_index) != Some(prev_log_term)
+            && !is_on(Mutation::SkipsLogMatching)
+        {
             let hint_index = self.log.last_possible_match(prev_log_index, prev_log_term);
             let hint_index = hint_index.max(base_index);
             let hint_term = self.log.term_at(hint_index).expect("a match is within the log");
@@ -132,9 +145,12 @@ impl Raft {
             // Re-appending must be idempotent: a delayed duplicate would otherwise truncate
             // acknowledged entries (§3.5).
             let own_term = self.log.term_at(index);
-            if own_term != Some(entry.term) {
+            if own_term == Some(entry.term) && !is_on(Mutation::TruncatesOnDuplicate) {
+                reached(Mark::DuplicateEntry);
+            } else {
                 if self.log_is_full && !self.begins_term(&entry) {
                     // What doesn't fit isn't taken; the leader sees a follower that lags.
+                    reached(Mark::FullLogRefusesEntry);
                     break;
                 }
                 if index <= self.commit_index {
@@ -143,6 +159,7 @@ impl Raft {
                     break;
                 }
                 if own_term.is_some() {
+                    reached(Mark::LogTruncated);
                     self.truncate_from(index);
                 }
                 self.append(entry);
@@ -165,7 +182,10 @@ impl Raft {
         if !self.durability.is_hard_state_persisted() {
             return;
         }
-        let durable_index = self.durability.durable_index();
+        let durable_index = match is_on(Mutation::FollowerAcksBeforeSync) {
+            true => self.log.last_index(),
+            false => self.durability.durable_index(),
+        };
         let (Some(leader), term) = (self.leader, self.current_term) else {
             return;
         };
@@ -208,15 +228,20 @@ impl Raft {
 }
 
 /// Whether the entries follow on each other and could have been appended by that leader. The
-/// decoder can't know; a request that isn't is dropped like a lost one.
+/// decoder can't know; a request that isn't is dropped like a lost one. Nobody leads, or appends,
+/// in term 0: it is the term before the first election.
 fn is_well_formed(request: &AppendEntries) -> bool {
+    if request.term == Term::ZERO {
+        return false;
+    }
     let mut index = request.prev_log_index;
     let mut term = request.prev_log_term;
     for entry in &request.entries {
         let follows = entry.index.prev() == index && entry.index > index;
         let is_membership = entry.kind == EntryKind::Membership;
         let is_sound = !is_membership || Membership::decode(&entry.payload).is_some();
-        if !follows || entry.term < term || !is_sound {
+        let has_term = entry.term > Term::ZERO && entry.term >= term;
+        if !follows || !has_term || !is_sound {
             return false;
         }
         index = entry.index;

@@ -7,10 +7,14 @@
 
 use std::time::Duration;
 
-use crate::types::{ClusterTime, Instant, WallClock};
+use crate::testing::{Mark, reached};
+use crate::types::{ClusterTime, Instant, Term, WallClock};
 
 /// A leader moves towards its wall clock by one part in this many: 0.05 %.
 const SLEW: u64 = 2000;
+
+/// Two clocks' rates differ by less than one part in this many, lease bounds included.
+const RATE_SHARE: u64 = 4;
 
 /// One server's knowledge of the cluster clock.
 #[derive(Debug)]
@@ -18,6 +22,8 @@ pub struct ClusterClock {
     /// The cluster time at `since`, if this server has heard a leader (or led) since its start.
     base: Option<ClusterTime>,
     since: Instant,
+    /// Whose word that was: the leader's of that term.
+    term: Term,
     /// The newest reading of this machine's wall clock, and when it was read.
     wall: WallClock,
     wall_since: Instant,
@@ -28,7 +34,14 @@ pub struct ClusterClock {
 impl ClusterClock {
     /// A clock that knows nothing yet.
     pub fn new(now: Instant) -> ClusterClock {
-        ClusterClock { base: None, since: now, wall: WallClock::ZERO, wall_since: now, slewed: now }
+        ClusterClock {
+            base: None,
+            since: now,
+            term: Term::ZERO,
+            wall: WallClock::ZERO,
+            wall_since: now,
+            slewed: now,
+        }
     }
 
     /// The running estimate, if there is one.
@@ -37,8 +50,19 @@ impl ClusterClock {
         self.base.map(|base| base.plus_ms(elapsed_ms))
     }
 
-    /// The leader says what time it is.
-    pub fn hear(&mut self, now: Instant, time: ClusterTime) {
+    /// The leader of `term` says what time it is. Its word may have been under way for long, or have
+    /// waited in the socket of a process that stood still: what lags by more than clock rates explain
+    /// would let keys live on for as long as that, and says nothing.
+    pub fn hear(&mut self, now: Instant, term: Term, time: ClusterTime) {
+        let elapsed_ms = now.since(self.since).as_millis() as u64;
+        let least = self.estimate(now).map(|estimate| estimate.0 - elapsed_ms / RATE_SHARE);
+        let is_late = term == self.term && least.is_some_and(|least| time.0 < least);
+        let time = if is_late { ClusterTime(least.unwrap_or(time.0)) } else { time };
+        self.term = term;
+        self.set(now, time);
+    }
+
+    fn set(&mut self, now: Instant, time: ClusterTime) {
         self.base = Some(time);
         self.since = now;
     }
@@ -53,11 +77,12 @@ impl ClusterClock {
     /// time of its last entry.
     pub fn lead(&mut self, now: Instant, voted: Option<ClusterTime>, logged: ClusterTime) {
         let known = self.estimate(now).max(voted);
+        reached(if known.is_some() { Mark::ClockFromVotes } else { Mark::ClockFromWall });
         let time = known.unwrap_or_else(|| {
             let elapsed_ms = now.since(self.wall_since).as_millis() as u64;
             ClusterTime(self.wall.0.saturating_add(elapsed_ms))
         });
-        self.hear(now, time.max(logged));
+        self.set(now, time.max(logged));
         self.slewed = now;
     }
 
@@ -73,7 +98,7 @@ impl ClusterClock {
         self.slewed = now;
         let ahead_ms = self.wall.0.abs_diff(time.0).min(step_ms);
         let time = if self.wall.0 > time.0 { time.0 + ahead_ms } else { time.0 - ahead_ms };
-        self.hear(now, ClusterTime(time));
+        self.set(now, ClusterTime(time));
     }
 
     /// How long from `now` until the clock surely shows `time`.
@@ -102,6 +127,22 @@ mod tests {
         clock.observe_wall(now, WallClock(9_000_000));
         clock.lead(now, Some(ClusterTime(7_000)), ClusterTime(5_000));
         assert_eq!(clock.estimate(now.after(SECOND)), Some(ClusterTime(8_000)));
+    }
+
+    #[test]
+    fn hear_takes_no_word_that_was_under_way_for_long() {
+        let mut clock = ClusterClock::new(Instant(0));
+        clock.hear(Instant(0), Term(1), ClusterTime(1_000_000));
+        let later = Instant(0).after(1000 * SECOND);
+        // 1. The same leader's clock may run slower, but not by much.
+        clock.hear(later, Term(1), ClusterTime(1_000_050));
+        assert_eq!(clock.estimate(later), Some(ClusterTime(1_750_000)));
+        // 2. A second such word in the same moment moves nothing.
+        clock.hear(later, Term(1), ClusterTime(1_000_100));
+        assert_eq!(clock.estimate(later), Some(ClusterTime(1_750_000)));
+        // 3. Another leader's time holds, whatever it is.
+        clock.hear(later, Term(2), ClusterTime(1_000_200));
+        assert_eq!(clock.estimate(later), Some(ClusterTime(1_000_200)));
     }
 
     #[test]

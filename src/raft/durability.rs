@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::proto::entry::{Entry, HardState, LogWrite};
+use crate::testing::{Mark, Mutation, is_on, reached};
 use crate::types::{Instant, LogIndex, SnapshotId, WalSeq};
 
 /// A write that was handed out and is not reported durable yet.
@@ -94,6 +95,12 @@ impl Durability {
             self.handed_out_index = last_kept;
         }
         for write in &mut self.under_way {
+            if write.last_index >= from {
+                reached(Mark::TruncatedWhileWriting);
+            }
+            if is_on(Mutation::TruncationKeepsPending) {
+                break;
+            }
             write.last_index = last_kept.min(write.last_index);
         }
         self.durable_index = last_kept.min(self.durable_index);

@@ -12,6 +12,7 @@ use super::replication::Leading;
 use super::server::{Raft, Role};
 use crate::proto::entry::EntryKind;
 use crate::proto::message::{Message, RequestVote, Vote};
+use crate::testing::{Mark, Mutation, is_on, reached};
 use crate::types::{ClusterTime, Incarnation, Instant, LogIndex, ServerId, Term};
 
 /// After the leader's connection closed, the first pre-vote waits for a random time up to this:
@@ -52,6 +53,7 @@ impl Raft {
         }
         if matches!(self.role, Role::Candidate(_)) && !self.durability.is_hard_state_persisted() {
             // A slow disk: nobody was asked yet, and another campaign would wait for it as long.
+            reached(Mark::CandidateAwaitsDisk);
             self.reset_candidate_timer(now);
             return;
         }
@@ -76,6 +78,7 @@ impl Raft {
         }
         self.leader = None;
         self.leader_heard = None;
+        reached(Mark::HurriedPreVote);
         self.hurry_until = now.after(self.config.election_timeout.1);
         let delay = self.random_between(HURRY_DELAY.0, HURRY_DELAY.1);
         self.election_deadline = self.election_deadline.min(now.after(delay));
@@ -87,6 +90,9 @@ impl Raft {
             return;
         }
         let request = self.vote_request();
+        if matches!(self.role, Role::PreCandidate(_) | Role::Candidate(_)) {
+            reached(Mark::VoteAskedAgain);
+        }
         match &self.role {
             Role::PreCandidate(_) => self.outbox.push((peer, Message::RequestVote(request))),
             Role::Candidate(_) => self.withhold(peer, Message::RequestVote(request)),
@@ -110,9 +116,15 @@ impl Raft {
         }
         let may_vote = match self.voted_for {
             None => !protects_lease,
-            Some(voted_for) => voted_for == from,
+            Some(voted_for) => voted_for == from || is_on(Mutation::VotesTwice),
         };
-        let granted = request.term == self.current_term && may_vote && self.would_follow(&request);
+        let would_follow = self.would_follow(&request) || is_on(Mutation::VoteIgnoresLog);
+        let granted = request.term == self.current_term && may_vote && would_follow;
+        if request.term == self.current_term && !may_vote {
+            reached(Mark::VoteGivenAway);
+        } else if request.term == self.current_term && !would_follow {
+            reached(Mark::VoteLogBehind);
+        }
         if granted {
             if self.voted_for.is_none() {
                 self.save_hard_state(self.current_term, Some(from));
@@ -126,10 +138,15 @@ impl Raft {
     /// A pre-vote promises nothing, so it changes nothing; a question of a lower term is answered
     /// too, or its asker would stay behind forever.
     fn receive_pre_vote_request(&mut self, now: Instant, from: ServerId, request: RequestVote) {
-        let granted = request.term > self.current_term
-            && self.would_follow(&request)
-            && !self.hears_leader(now)
-            && !self.lease_may_hold(now);
+        let is_later = request.term > self.current_term;
+        let would_follow = self.would_follow(&request) || is_on(Mutation::PreVoteIgnoresLog);
+        let hears_leader = self.hears_leader(now);
+        let granted = is_later && would_follow && !hears_leader && !self.lease_may_hold(now);
+        if is_later && !would_follow {
+            reached(Mark::PreVoteLogBehind);
+        } else if is_later && hears_leader {
+            reached(Mark::PreVoteLeaderHeard);
+        }
         let term = if granted { request.term } else { self.current_term };
         let vote = self.vote(now, term, true, granted);
         self.outbox.push((from, vote));
@@ -175,7 +192,7 @@ impl Raft {
             // election-safety; without another term there are no more elections.
             return self.step_down(now);
         }
-        self.withheld.clear();
+        self.drop_withheld();
         self.save_hard_state(term, Some(self.id));
         self.leader = None;
         self.role = Role::Candidate(Ballot { transfer, ..Ballot::default() });
@@ -223,11 +240,12 @@ impl Raft {
     fn become_leader(&mut self, now: Instant, ballot: Ballot) {
         self.clock.lead(now, ballot.time, self.log.last_time());
         self.leader = Some(self.id);
-        self.withheld.clear();
+        self.drop_withheld();
         let is_founding = self.is_founding();
         let term_start = self.log.last_index().next();
         self.role = Role::Leader(Box::new(Leading::new(term_start, now)));
         if is_founding {
+            reached(Mark::FoundingElection);
             let membership = self.founding_membership(&ballot.granted);
             self.append_own(now, EntryKind::Membership, membership.encode());
         } else {

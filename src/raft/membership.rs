@@ -8,6 +8,7 @@ use byteorder::{ByteOrder, LittleEndian};
 use bytes::Bytes;
 
 use crate::limits;
+use crate::testing::{Mutation, is_on};
 use crate::types::{Incarnation, LogIndex, ServerId};
 
 /// One member.
@@ -252,7 +253,11 @@ fn majority_value<'a, T: Ord + Copy>(
     let mut values: Vec<T> = voters.map(|member| value(member.id)).collect();
     values.sort_unstable();
     // Of 2f+1 or 2f+2 sorted values, f+1 or f+2 are at least the one at this place.
-    let place = values.len().checked_sub(1)? / 2;
+    let last = values.len().checked_sub(1)?;
+    let place = match is_on(Mutation::MajorityTooSmall) {
+        true => last.min(last / 2 + 1),
+        false => last / 2,
+    };
     Some(values[place])
 }
 

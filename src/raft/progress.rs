@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 
 use super::sending::Sending;
 use crate::limits;
+use crate::testing::{Mark, reached};
 use crate::types::{Instant, LogIndex, ReadRound, SnapshotId};
 
 /// How entries are sent.
@@ -71,11 +72,14 @@ impl Progress {
         match self.mode {
             Mode::Snapshot(_) => false,
             Mode::Probe { waiting } => !waiting,
-            Mode::Replicate => {
-                self.in_flight.len() < limits::PEER_WINDOW_MESSAGES
-                    && self.in_flight_bytes < limits::PEER_WINDOW_BYTES
-            }
+            Mode::Replicate => !self.is_full(),
         }
+    }
+
+    /// Whether as much is under way as may be.
+    pub fn is_full(&self) -> bool {
+        self.in_flight.len() >= limits::PEER_WINDOW_MESSAGES
+            || self.in_flight_bytes >= limits::PEER_WINDOW_BYTES
     }
 
     /// Entries up to `last_index`, of `bytes`, are now under way.
@@ -123,6 +127,7 @@ impl Progress {
     /// than the last is not.
     pub fn conflicted(&mut self, rejected_index: LogIndex, possible_match: LogIndex) -> bool {
         let is_stale = rejected_index <= self.match_index || rejected_index >= self.next_index;
+        reached(if is_stale { Mark::ConflictStale } else { Mark::ConflictHint });
         if is_stale || self.is_sent().is_some() {
             return false;
         }

@@ -6,6 +6,7 @@
 //! write that was acknowledged before it. Called by `node/`.
 
 use super::server::{Raft, Role};
+use crate::testing::{Mutation, is_on};
 use crate::types::{Instant, LogIndex, ReadRound, ServerId};
 
 /// The lease is shorter than the minimum election timeout by this share, in percent: clocks may run
@@ -26,7 +27,7 @@ impl Raft {
     /// once the round is confirmed, whoever has applied that far may serve the read. `None` where
     /// this server isn't [ready](Raft::is_ready).
     pub fn request_read(&mut self) -> Option<(ReadRound, LogIndex)> {
-        if !self.is_ready() {
+        if !self.is_ready() && !is_on(Mutation::ReadBeforeTermCommits) {
             return None;
         }
         let Role::Leader(leading) = &mut self.role else {
@@ -41,6 +42,9 @@ impl Raft {
         let Role::Leader(leading) = &self.role else {
             return ReadRound::ZERO;
         };
+        if is_on(Mutation::ReadWithoutRound) {
+            return leading.read_round;
+        }
         let echoed = |id: ServerId| {
             if id == self.id {
                 return leading.read_round;

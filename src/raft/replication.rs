@@ -14,6 +14,7 @@ use super::transfer::Transfer;
 use crate::limits;
 use crate::proto::entry::{Entry, EntryKind};
 use crate::proto::message::{AppendEntries, AppendEntriesResponse, AppendOutcome, Message};
+use crate::testing::{Mark, Mutation, is_on, reached};
 use crate::types::{Instant, LogIndex, ReadRound, ServerId, Term};
 
 /// What a server knows only while it leads.
@@ -92,6 +93,7 @@ impl Raft {
         // A heartbeat is a round too where a lease is to be kept alive.
         leading.round_requested |= self.config.lease;
         if !self.is_in_touch(now) {
+            reached(Mark::LeaderLostQuorum);
             self.step_down(now);
         } else {
             self.look_after_installs(now);
@@ -133,6 +135,9 @@ impl Raft {
             let progress = leading.followers.get_mut(&to).expect("the caller walks the followers");
             let has_entries = !is_installing && progress.next_index <= self.log.last_index();
             let has_more = has_entries && progress.is_open();
+            if has_entries && progress.is_full() {
+                reached(Mark::WindowClosed);
+            }
             let has_news = progress.commit_told < commit_index || progress.round_told < read_round;
             if !has_more && (is_told || !(has_news || leading.heartbeat_due.contains(&to))) {
                 return;
@@ -219,17 +224,26 @@ impl Raft {
         let Role::Leader(leading) = &self.role else {
             return;
         };
-        let own = self.durability.durable_index();
+        let own = match is_on(Mutation::LeaderCountsBeforeSync) {
+            true => self.log.last_index(),
+            false => self.durability.durable_index(),
+        };
         let match_index = |id: ServerId| {
             if id == self.id {
                 return own;
             }
             leading.followers.get(&id).map_or(LogIndex::ZERO, |progress| progress.match_index)
         };
-        let reached = self.membership().quorum_value(match_index).unwrap_or(LogIndex::ZERO);
-        let is_own_term = self.log.term_at(reached) == Some(self.current_term);
-        if reached > self.commit_index && is_own_term {
-            self.commit_index = reached;
+        let majority_index = self.membership().quorum_value(match_index);
+        let majority_index = majority_index.unwrap_or(LogIndex::ZERO);
+        let is_own_term = self.log.term_at(majority_index) == Some(self.current_term);
+        if majority_index <= self.commit_index {
+            return;
+        }
+        if is_own_term || is_on(Mutation::CommitsOldTerm) {
+            self.commit_index = majority_index;
+        } else {
+            reached(Mark::OldTermNotCounted);
         }
     }
 }

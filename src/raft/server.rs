@@ -23,6 +23,7 @@ use crate::config::RaftConfig;
 use crate::limits;
 use crate::proto::entry::{Entry, EntryKind, HardState, LogWrite};
 use crate::proto::message::{GrowthRefusal, Message};
+use crate::testing::{Mark, Mutation, is_on, reached};
 use crate::types::{
     ClusterTime, Incarnation, Instant, LogIndex, ServerId, SnapshotId, Term, WalSeq, WallClock,
 };
@@ -176,6 +177,8 @@ pub struct Raft {
     pub(super) leader_refuses_growth: Option<GrowthRefusal>,
     /// Whether the log can take nothing but terms and votes.
     pub(super) log_is_full: bool,
+    /// Requests that no leader of this cluster can have sent.
+    pub(super) refused_messages: u64,
 }
 
 impl Raft {
@@ -213,6 +216,7 @@ impl Raft {
             refuses_growth: None,
             leader_refuses_growth: None,
             log_is_full: false,
+            refused_messages: 0,
         };
         // A vote or an entry is written after the term it belongs to, so this can only be our bug.
         assert!(raft.log.last_term() <= raft.current_term, "an entry's term was saved before it");
@@ -298,6 +302,11 @@ impl Raft {
         matches!(self.role, Role::Leader(_))
     }
 
+    /// How many requests came that no leader of this cluster can have sent.
+    pub fn refused_messages(&self) -> u64 {
+        self.refused_messages
+    }
+
     /// Whether the cluster knows this id under another data directory.
     pub fn is_recovering(&self) -> bool {
         self.recovering
@@ -378,6 +387,10 @@ impl Raft {
         if !self.recovering {
             self.recovering = true;
             self.become_follower(now, self.current_term, None);
+            // A vote that waits for the disk would be one of a server that may have forgotten
+            // another vote in the same term.
+            self.withheld.clear();
+            self.outbox.clear();
         }
     }
 
@@ -511,7 +524,7 @@ impl Raft {
         assert!(term >= self.current_term, "hard-state: a term never falls");
         if term > self.current_term {
             self.save_hard_state(term, None);
-            self.withheld.clear();
+            self.drop_withheld();
         }
         if leader != self.leader {
             self.leader_heard = None;
@@ -531,7 +544,19 @@ impl Raft {
         assert!(is_new_term || is_first_vote, "hard-state: one vote in a term");
         self.current_term = current_term;
         self.voted_for = voted_for;
+        if is_on(Mutation::TermNotSaved) && voted_for.is_none() {
+            return;
+        }
+        let voted_for = voted_for.filter(|_| !is_on(Mutation::VoteNotSaved));
         self.durability.save_hard_state(HardState { current_term, voted_for });
+    }
+
+    /// What waits for the disk was said in a term, or by a candidate, that is no more.
+    pub(super) fn drop_withheld(&mut self) {
+        if !self.withheld.is_empty() {
+            reached(Mark::WithheldDropped);
+            self.withheld.clear();
+        }
     }
 
     /// Sends `message` once the newest term and vote are durable. At the bound it is dropped: the
@@ -539,6 +564,9 @@ impl Raft {
     pub(super) fn withhold(&mut self, to: ServerId, message: Message) {
         if self.withheld.len() >= limits::WITHHELD_MESSAGES {
             return;
+        }
+        if is_on(Mutation::VoteNotWithheld) {
+            return self.outbox.push((to, message));
         }
         let until = self.durability.hard_state_seq();
         self.withheld.push_back(Withheld { until, to, message });

@@ -144,6 +144,12 @@ impl Raft {
         Some((receiving.snapshot, receiving.received, receiving.total))
     }
 
+    /// Bytes of a snapshot that were received and are not yet written.
+    pub fn receiving_held(&self) -> usize {
+        let held = |receiving: &Receiving| (receiving.received - receiving.written) as usize;
+        self.snapshots.receiving.as_ref().map_or(0, held)
+    }
+
     /// A snapshot of this server's own is durable under its name.
     pub fn snapshot_taken(&mut self, snapshot: SnapshotId, bytes: u64) {
         assert!(snapshot.index <= self.commit_index, "what isn't committed is in no snapshot");
@@ -203,7 +209,8 @@ impl Raft {
             return self.withhold(from, Message::InstallSnapshotResponse(response));
         }
         let is_sound = snapshot.index > LogIndex::ZERO && snapshot.term <= term && total > 0;
-        if !is_sound {
+        if !is_sound || self.knows_another_leader(from, term) {
+            self.refused_messages += 1;
             return;
         }
         self.hear_leader(now, from, term, cluster_time);

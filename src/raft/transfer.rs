@@ -6,6 +6,7 @@
 use super::change::ChangeRefused;
 use super::server::{Raft, Role};
 use crate::proto::message::Message;
+use crate::testing::{Mark, reached};
 use crate::types::{Instant, LogIndex, ServerId, Term};
 
 /// A transfer under way.
@@ -65,7 +66,10 @@ impl Raft {
     /// a voter that has on disk what it has not itself: that one's disk does better.
     pub(super) fn hand_over_stalled(&mut self, now: Instant) {
         if self.durability.stall(now) > self.config.election_timeout.1 {
-            self.hand_over_beyond(now, Some(self.durability.durable_index()));
+            let is_under_way = self.hand_over_beyond(now, Some(self.durability.durable_index()));
+            if is_under_way {
+                reached(Mark::StalledDiskHandsOver);
+            }
         }
     }
 
@@ -101,6 +105,7 @@ impl Raft {
             return;
         };
         if now >= transfer.deadline {
+            reached(Mark::TransferAborted);
             leading.transfer = None;
             return;
         }
@@ -119,6 +124,7 @@ impl Raft {
         let is_leader_asking = self.leader == Some(from) && term == self.current_term;
         let is_follower = matches!(self.role, Role::Follower(_));
         if is_leader_asking && is_follower && self.membership().is_voter(self.id) {
+            reached(Mark::TransferTaken);
             self.campaign(now, true);
         }
     }

@@ -18,7 +18,7 @@ use super::script::Settings;
 use crate::limits;
 use crate::proto::reply::{Protocol, Reply};
 use crate::proto::reply_decoder::{ReplyDecoder, Value};
-use crate::types::{Instant, ServerId};
+use crate::types::{Instant, LogIndex, ServerId};
 
 /// The words of one command.
 pub(super) type Words = Vec<Vec<u8>>;
@@ -127,6 +127,8 @@ pub(super) struct Client {
     /// Pipelines sent so far: a time-out is for one of them.
     pub pipelines: u64,
     connection: u32,
+    /// How far anyone had applied the log when it sent what it waits for.
+    pub floor: LogIndex,
     decoder: ReplyDecoder,
     outstanding: VecDeque<Operation>,
     /// What it last read of each shared key, to swap it.
@@ -154,6 +156,7 @@ impl Client {
             stream: None,
             pipelines: 0,
             connection: 0,
+            floor: LogIndex::ZERO,
             decoder: ReplyDecoder::new(),
             outstanding: VecDeque::new(),
             seen: vec![b"0".to_vec(); settings.keys as usize],
@@ -304,6 +307,10 @@ impl Client {
             _ => shared_key(place, newest),
         };
         let word = |text: &str| text.as_bytes().to_vec();
+        let place_among_clients = self.number as u64;
+        if place_among_clients > 0 && place_among_clients + settings.readers >= settings.clients {
+            return vec![word("GET"), key];
+        }
         match self.random.random_range(0..100) {
             0..25 => vec![word("GET"), key],
             25..40 => vec![word("SET"), key, self.value()],

@@ -246,6 +246,20 @@ impl State {
         }
     }
 
+    fn sync_file(&mut self, inode: usize, path: &Path) -> Result<(), DiskError> {
+        self.take_step("fdatasync", path)?;
+        self.end_sync(inode, path)
+    }
+
+    fn end_sync(&mut self, inode: usize, path: &Path) -> Result<(), DiskError> {
+        let file = &mut self.media.inodes[inode];
+        match self.good_left {
+            Some(0) => file.fail_sync(),
+            _ => file.sync(),
+        }
+        self.fail_if_due("fdatasync", path)
+    }
+
     /// Whether `more` bytes still fit.
     fn take_space(&mut self, what: &'static str, path: &Path, more: u64) -> Result<(), DiskError> {
         let used = self.media.used();
@@ -292,13 +306,8 @@ impl State {
             }
             Operation::Write { file, offset, bytes } => self.finish_write(*file, *offset, bytes),
             Operation::SyncFile { file } => match self.handles.get(file.0).cloned() {
-                Some(Some(Handle::File(inode, path))) => {
-                    let struck = self.strike("fdatasync", &path);
-                    if struck.is_ok() {
-                        self.media.inodes[inode].sync();
-                    }
-                    struck
-                }
+                Some(Some(Handle::File(inode, path))) => self.end_sync(inode, &path),
+                // The snapshot was given up meanwhile.
                 _ => Ok(()),
             },
             Operation::SyncDirectory { file } => {
@@ -309,7 +318,7 @@ impl State {
                 }
                 struck
             }
-            Operation::Remove { path } => match self.strike("unlink", path) {
+            Operation::Remove { path } => match self.fail_if_due("unlink", path) {
                 Ok(()) if !self.media.remove(path) => Err(error("unlink", path, ENOENT)),
                 struck => struck,
             },
@@ -322,7 +331,7 @@ impl State {
         let Some(Some(Handle::File(inode, path))) = self.handles.get(file.0).cloned() else {
             return Ok(());
         };
-        self.strike("write", &path)?;
+        self.fail_if_due("write", &path)?;
         let length = self.media.inodes[inode].cache.len() as u64;
         let more = (offset + bytes.len() as u64).saturating_sub(length);
         self.take_space("write", &path, more)?;
@@ -370,6 +379,10 @@ impl Disk for SimDisk {
             Open::Existing | Open::Segment => {
                 let inode = state.media.find(path);
                 let inode = inode.ok_or_else(|| error("open", path, ENOENT))?;
+                if how == Open::Segment {
+                    state.sync_file(inode, path)?;
+                    state.media.inodes[inode].drop_cache();
+                }
                 Handle::File(inode, path.to_path_buf())
             }
             Open::Directory => Handle::Directory(path.to_path_buf()),
@@ -427,11 +440,12 @@ impl Disk for SimDisk {
 
     fn sync(&mut self, file: FileId) -> Result<(), DiskError> {
         let mut state = self.0.borrow_mut();
-        let path = state.path(file);
-        state.strike("fdatasync", &path)?;
         match state.handles[file.0].clone() {
-            Some(Handle::File(inode, _)) => state.media.inodes[inode].sync(),
-            Some(Handle::Directory(path)) => state.media.sync_directory(&path),
+            Some(Handle::File(inode, path)) => state.sync_file(inode, &path)?,
+            Some(Handle::Directory(path)) => {
+                state.strike("fsync", &path)?;
+                state.media.sync_directory(&path);
+            }
             None => unreachable!("the storage syncs a file while it is open"),
         }
         Ok(())

@@ -381,6 +381,11 @@ impl World {
         self.tell(|| "-- everything heals".to_owned());
         self.network.loss_pm = 0;
         self.heal_network();
+        // What crawled or was held up for long would go on to do so.
+        let usual = 4 * Duration::from_micros(self.script.settings.delay_max_us);
+        for (stream, end) in self.network.clogged(now.after(usual)) {
+            self.give_up(stream, end);
+        }
         for id in self.ids() {
             let server = self.servers.get_mut(&id).expect("a server of this world");
             server.paused_until = Instant::ZERO;

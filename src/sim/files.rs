@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::node::{Effect, Input};
 use crate::storage::{SnapshotEvent, Storage, StorageError};
+use crate::types::SnapshotKind;
 
 /// Carries out an effect on snapshot files or the log's beginning. What was read is put into
 /// `inputs`, for the next turn.
@@ -33,6 +34,16 @@ pub(super) fn carry_out(
         | Effect::Send { .. }
         | Effect::Reply { .. }
         | Effect::Close { .. } => unreachable!("the process carries these out itself"),
+    }
+}
+
+/// What became of a snapshot, for the summary.
+pub(super) fn strike(event: SnapshotEvent) -> &'static str {
+    match event {
+        SnapshotEvent::Written { .. } => "snapshot-written",
+        SnapshotEvent::Durable { kind: SnapshotKind::Own, .. } => "snapshot-taken",
+        SnapshotEvent::Durable { kind: SnapshotKind::Received, .. } => "snapshot-received",
+        SnapshotEvent::Full { .. } => "snapshot-without-space",
     }
 }
 

@@ -17,6 +17,10 @@ fn us(now: Instant) -> u64 {
     now.0 / 1000
 }
 
+/// How late a key may be seen to expire: what a server last heard of the cluster's clock may have
+/// been under way for as long as a kernel sends it again.
+const LATE: Duration = Duration::from_secs(5);
+
 /// The key that clients append their tokens to.
 const JOURNAL: &[u8] = b"journal";
 
@@ -51,6 +55,8 @@ fn is_judged(words: &Words) -> bool {
 struct Expiring {
     /// What it must hold until when, unless its last write is in doubt.
     promise: Option<(Vec<u8>, Instant)>,
+    /// From then on it must be gone, likewise.
+    gone_at: Option<Instant>,
     /// Values that it may hold, the writes in doubt among them.
     possible: Vec<Vec<u8>>,
     is_in_doubt: bool,
@@ -164,23 +170,32 @@ impl Recorder {
             }
             [b"SET", key, value, b"PX", ms] => {
                 let ms = String::from_utf8_lossy(ms).parse().expect("a client wrote a number");
-                self.expiring_set(key, value, operation.invoked, ms, outcome);
+                let during = (operation.invoked, now);
+                self.expiring_set(key, value, during, Duration::from_millis(ms), outcome);
             }
             [b"GET", key] if key.starts_with(b"x") && outcome == Outcome::Done => {
                 let value = value.expect("what is done was answered");
-                self.expiring_read(key, value, operation.connection, now);
+                self.expiring_read(key, value, operation, now);
             }
             _ => {}
         }
     }
 
-    fn expiring_set(&mut self, key: &[u8], value: &[u8], at: Instant, ms: u64, was: Outcome) {
+    fn expiring_set(
+        &mut self,
+        key: &[u8],
+        value: &[u8],
+        (invoked, replied): (Instant, Instant),
+        lifetime: Duration,
+        was: Outcome,
+    ) {
         let expiring = self.expiring.entry(key.to_vec()).or_default();
         match was {
             Outcome::NotDone => {}
             Outcome::Unknown => {
                 expiring.possible.push(value.to_vec());
                 expiring.promise = None;
+                expiring.gone_at = None;
                 expiring.is_in_doubt = true;
             }
             Outcome::Done => {
@@ -189,13 +204,15 @@ impl Recorder {
                     expiring.possible.clear();
                 }
                 expiring.possible.push(value.to_vec());
-                let until = at.after(Duration::from_millis(ms));
+                let until = invoked.after(lifetime);
                 expiring.promise = (!expiring.is_in_doubt).then(|| (value.to_vec(), until));
+                expiring.gone_at = (!expiring.is_in_doubt).then(|| replied.after(lifetime));
             }
         }
     }
 
-    fn expiring_read(&mut self, key: &[u8], value: &Value, connection: u32, now: Instant) {
+    fn expiring_read(&mut self, key: &[u8], value: &Value, read: &Operation, now: Instant) {
+        let connection = read.connection;
         let slack = self.expiry_slack;
         let expiring = self.expiring.entry(key.to_vec()).or_default();
         match value {
@@ -203,6 +220,10 @@ impl Recorder {
                 let is_possible = expiring.possible.contains(bytes);
                 let name = String::from_utf8_lossy(key);
                 assert!(is_possible, "linearizable: {name} is back from the dead ({connection})");
+                if let (Some(gone_at), Some(slack)) = (expiring.gone_at, slack) {
+                    let is_late = read.invoked > gone_at.after(slack + LATE);
+                    assert!(!is_late, "{name} expires {:?} late", read.invoked.since(gone_at));
+                }
             }
             Value::Nil => {
                 if let (Some((_, until)), Some(slack)) = (&expiring.promise, slack) {
@@ -213,6 +234,7 @@ impl Recorder {
                     expiring.possible.clear();
                 }
                 expiring.promise = None;
+                expiring.gone_at = None;
             }
             other => panic!("no reply to GET: {other:?}"),
         }

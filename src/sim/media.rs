@@ -91,10 +91,22 @@ impl Inode {
         self.dirty.retain(|(at, old)| *at + old.len() <= offset || *at >= end);
     }
 
-    /// Everything is stable.
+    /// What was written is stable; not what a failed sync has left in the cache.
     pub fn sync(&mut self) {
+        for (offset, bytes) in std::mem::take(&mut self.dirty) {
+            put(&mut self.stable, offset, &bytes);
+        }
+        self.stable.resize(self.cache.len(), 0);
+    }
+
+    /// A sync has failed: what it was for looks written, and never will be.
+    pub fn fail_sync(&mut self) {
         self.dirty.clear();
-        self.stable.clone_from(&self.cache);
+    }
+
+    /// The cache is given back; what is read from now on is on the disk.
+    pub fn drop_cache(&mut self) {
+        self.cache.clone_from(&self.stable);
     }
 
     /// Of some bytes a subset of the sectors becomes stable; how many did not.
@@ -177,7 +189,21 @@ impl Media {
             });
         self.changes = rest;
         for change in durable {
+            let removed = match &change {
+                NameChange::Removed(path) => self.stable_names.get(path).copied(),
+                _ => None,
+            };
             apply(&mut self.stable_names, change);
+            removed.into_iter().for_each(|inode| self.free(inode));
+        }
+    }
+
+    /// A name is gone for good: if it was its file's last one, so is the file.
+    fn free(&mut self, inode: usize) {
+        let mut named = self.names.values().chain(self.stable_names.values());
+        if named.all(|other| *other != inode) {
+            self.inodes[inode] = Inode::default();
+            self.old.retain(|old| old.inode != inode);
         }
     }
 
@@ -213,9 +239,10 @@ impl Media {
         bytes: &[u8],
         random: &mut Xoshiro256PlusPlus,
     ) {
-        match random.random_range(0..3) {
+        match random.random_range(0..4) {
             0 => self.inodes[inode].write(offset, bytes),
-            1 => self.inodes[inode].write_through(offset, bytes),
+            1 => put(&mut self.inodes[inode].cache, offset, bytes),
+            2 => self.inodes[inode].write_through(offset, bytes),
             _ => {}
         }
     }

@@ -2,8 +2,9 @@
 //!
 //! In reading order: [`script`] (what a run is made of), [`swarm`] (a seed becomes one), [`world`]
 //! (the queue of events) of [`server`]s, whose [`lives`] have [`turns`] of a [`process`] on [`link`]
-//! (its connections' bytes) with its snapshot [`files`]; [`network`], [`disk`] on [`media`], [`clients`] in their [`traffic`],
-//! [`faults`]; then what judges: [`checkers`], [`history`], [`linearizability`]; and what tells:
+//! (its connections' bytes) with its snapshot [`files`]; [`network`], [`disk`] on [`media`],
+//! [`clients`] in their [`traffic`], [`faults`]; then what judges: [`checkers`] with [`rules`],
+//! [`history`], [`linearizability`]; and what tells:
 //! [`story`], [`shrink`]. Called by `rkv-sim` and tests. Contains no second implementation of
 //! anything that it tests.
 
@@ -17,12 +18,17 @@ pub mod linearizability;
 mod link;
 mod lives;
 mod media;
+#[cfg(feature = "testing")]
+pub mod mutants;
 mod network;
 mod process;
+mod rules;
 mod run;
 pub mod script;
 mod server;
 pub mod shrink;
+#[cfg(test)]
+mod storage_tests;
 pub mod story;
 pub mod swarm;
 mod traffic;

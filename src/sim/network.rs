@@ -362,6 +362,16 @@ impl Network {
         held.collect()
     }
 
+    /// The ends of connections between servers that are busy with their backlog after `until`.
+    pub fn clogged(&self, until: Instant) -> Vec<(StreamId, usize)> {
+        let is_clogged = |stream: &Stream| {
+            let between_servers = stream.hosts.iter().all(|host| matches!(host, Host::Server(_)));
+            between_servers && stream.lanes.iter().any(|lane| lane.last_arrival > until)
+        };
+        let clogged = self.streams.iter().filter(|(_, stream)| is_clogged(stream));
+        clogged.flat_map(|(id, _)| [(*id, 0), (*id, 1)]).collect()
+    }
+
     /// The connections between two servers are reset in the middle of what is under way.
     pub fn reset(&mut self, now: Instant, a: ServerId, b: ServerId) -> bool {
         let pair = [Host::Server(a), Host::Server(b)];
@@ -372,7 +382,8 @@ impl Network {
             for end in 0..2 {
                 let stream = self.streams.get_mut(id).expect("just seen");
                 let lane = &mut stream.lanes[end];
-                lane.left = Some(self.random.random_range(0..=lane.in_flight));
+                let left = self.random.random_range(0..=lane.in_flight);
+                lane.left = Some(lane.left.map_or(left, |before| before.min(left)));
                 let at = lane.last_arrival.max(now);
                 let what = Arrival::Closed;
                 self.plans.push(Plan::Arrive { at, stream: *id, end: 1 - end, what });

@@ -15,6 +15,7 @@ use crate::limits;
 use crate::node::{ClientInfo, Effect, Facts, Input, Node, Requests};
 use crate::proto::hello::{Hello, Refusal};
 use crate::proto::message::Packet;
+use crate::proto::reply::Reply;
 use crate::storage::{Storage, StorageError};
 use crate::types::{Boot, ClientId, Instant, Room, ServerId, WallClock};
 
@@ -295,7 +296,12 @@ impl Process {
         let Some(link) = self.peers.get_mut(&stream) else {
             return Ok(());
         };
-        let verdict = match self.node.judge_hello(now, hello) {
+        let is_expected = link.dialled || self.node.may_be_dialled_by(hello.sender);
+        let verdict = match is_expected {
+            true => self.node.judge_hello(now, hello),
+            false => Err(self.node.refuse_direction(hello.sender)),
+        };
+        let verdict = match verdict {
             Ok(verdict) => verdict,
             Err(refused) => {
                 link.say_refused(&refused);
@@ -310,7 +316,14 @@ impl Process {
         }
         self.met.push((verdict.peer, hello.boot));
         if let Some(older) = self.established.get(&verdict.peer).copied() {
-            self.end_peer(now, older);
+            // As in loop/peers.rs: where both have dialled, the smaller id's connection is kept.
+            let by_smaller = |link: &PeerLink| link.dialled == (self.own < verdict.peer);
+            let gives_way = self.peers.get(&older).is_some_and(by_smaller)
+                && self.peers.get(&stream).is_some_and(|link| !by_smaller(link));
+            self.end_peer(now, if gives_way { stream } else { older });
+            if gives_way {
+                return Ok(());
+            }
         }
         let answer = self.node.hello_to(verdict.peer);
         let link = self.peers.get_mut(&stream).expect("just seen, and not the older one");
@@ -377,6 +390,7 @@ impl Process {
                 self.handle(now, Input::Persisted { through });
             }
             while let Some(event) = self.storage.next_snapshot_event() {
+                self.strikes.push((files::strike(event), 1));
                 self.handle(now, files::input(event));
             }
         }
@@ -422,6 +436,8 @@ impl Process {
     }
 
     fn update_dials(&mut self) {
+        let known = self.node.peers();
+        self.dials.retain(|id, _| known.iter().any(|peer| peer.id == *id && peer.dial));
         for peer in self.node.peers() {
             if peer.dial {
                 assert_ne!(peer.id, self.own, "a server never dials itself");
@@ -449,7 +465,8 @@ impl Process {
         for peer in late {
             self.dial_failed(now, peer);
         }
-        for (peer, dial) in &mut self.dials {
+        let established = &self.established;
+        for (peer, dial) in self.dials.iter_mut().filter(|(id, _)| !established.contains_key(id)) {
             if dial.stream.is_none() && !dial.is_under_way && dial.retry_at <= now {
                 dial.is_under_way = true;
                 dial.deadline = now.after(limits::DIAL_TIMEOUT);
@@ -553,6 +570,15 @@ impl Process {
         outputs
     }
 
+    /// The connections whose commands this turn has answered, other than by an error.
+    pub fn answered(&self) -> impl Iterator<Item = StreamId> {
+        self.effects.iter().filter_map(|effect| match effect {
+            Effect::Reply { reply: Reply::Error(_), .. } => None,
+            Effect::Reply { client, .. } => self.by_client.get(client).copied(),
+            _ => None,
+        })
+    }
+
     /// Whether it was asked to stop and may, or must by `now`.
     pub fn is_over(&self, now: Instant) -> bool {
         self.stop.is_some_and(|latest| self.node.may_exit() || latest <= now)
@@ -576,7 +602,8 @@ impl Process {
         {
             return now;
         }
-        let dials = self.dials.values().filter_map(|dial| match dial {
+        let dials = self.dials.iter().filter(|(id, _)| !self.established.contains_key(id));
+        let dials = dials.filter_map(|(_, dial)| match dial {
             Dial { is_under_way: true, deadline, .. } => Some(*deadline),
             Dial { stream: None, retry_at, .. } => Some(*retry_at),
             Dial { .. } => None,

@@ -81,6 +81,9 @@ settings! {
     skew_ppm = 0,
     /// Commands that a client sends at once at most.
     pipeline = 4,
+    /// Clients that only read, of those beyond the first. Whoever writes soon waits on a server that
+    /// lost its majority; whoever reads there is the one to be told something old.
+    readers = 0,
     /// How long a client thinks at most, in milliseconds.
     think_ms = 20,
     /// Keys that the clients share.

@@ -53,9 +53,31 @@ fn settings(random: &mut Xoshiro256PlusPlus) -> Settings {
     }
     settings.expiry = pick(&[0, 1]);
     settings.move_pc = pick(&[0, 0, 2, 10]);
+    settings.readers = pick(&[0, 0, 1, 3]);
     settings.snapshot_kib = pick(&[0, 1, 4, 16, 64]);
+    let minutes = pick(&[10, 20, 60]);
+    if random.random_range(0..LONG_IN) == 0 {
+        lengthen(&mut settings, minutes);
+    }
     settings
 }
+
+/// One seed in so many lasts for minutes, up to an hour.
+const LONG_IN: u64 = 100;
+
+/// A run that is long enough for a disk that hangs for minutes, and for a minority that is given
+/// proposals for an hour; with a slow beat, so that it costs no more than others.
+fn lengthen(settings: &mut Settings, minutes: u64) {
+    settings.chaos_ms = minutes * 60_000;
+    settings.heartbeat_ms = 500;
+    (settings.election_min_ms, settings.election_max_ms) = (2500, 5000);
+    settings.think_ms = settings.think_ms.max(20) * 100;
+    settings.request_timeout_ms = settings.request_timeout_ms.max(5000);
+    settings.client_timeout_ms = settings.client_timeout_ms.max(2000);
+}
+
+/// A run of more than this many milliseconds is a long one.
+const LONG_MS: u64 = 60_000;
 
 /// Faults as they are drawn.
 struct Plan<'a> {
@@ -81,7 +103,8 @@ impl Plan<'_> {
                 | Kind::MetaStale
                 | Kind::SegmentCut => 2,
                 Kind::Suspend => 1,
-                _ => self.random.random_range(1..=1 + self.settings.chaos_ms / 600),
+                Kind::Isolate => 2,
+                _ => self.random.random_range(1..=1 + self.settings.chaos_ms.min(5000) / 600),
             };
             for _ in 0..times {
                 self.add(kind);
@@ -112,7 +135,11 @@ impl Plan<'_> {
     fn add(&mut self, kind: Kind) {
         let at = self.below(self.settings.chaos_ms);
         // Some last for longer than the kernel keeps a silent connection.
-        let lasts = if self.below(4) == 0 { 4000 } else { 1000 };
+        let lasts = match self.below(4) {
+            _ if self.settings.chaos_ms > LONG_MS => self.settings.chaos_ms,
+            0 => 4000,
+            _ => 1000,
+        };
         let later = at + 10 + self.below(lasts);
         let server = self.server();
         match kind {
@@ -201,7 +228,14 @@ impl Plan<'_> {
                 self.push(at, kind, mask, 0, 0);
                 self.push(later, Kind::Heal, 0, 0, 0);
             }
-            Kind::Bridge | Kind::Isolate => {
+            Kind::Isolate => {
+                // Mostly the leader, and until the others have long had another: in between it may
+                // tell what is no longer true.
+                let victim = if self.below(4) > 0 { 0 } else { server };
+                self.push(at, kind, victim, 0, 0);
+                self.push(later + 2 * self.settings.election_max_ms, Kind::Heal, 0, 0, 0);
+            }
+            Kind::Bridge => {
                 let victim = self.victim();
                 self.push(at, kind, victim, 0, 0);
                 self.push(later, Kind::Heal, 0, 0, 0);

@@ -12,7 +12,7 @@ use super::link::Gate;
 use super::network::{Host, StreamId};
 use super::process::Mail;
 use super::world::{BEGIN, Event, World};
-use crate::types::ServerId;
+use crate::types::{LogIndex, ServerId};
 
 /// Into so many pieces a dripping client's pipeline falls at most.
 const DROPS: usize = 400;
@@ -77,17 +77,29 @@ impl World {
         true
     }
 
-    fn client_sends(&mut self, number: usize, bytes: bytes::Bytes) {
-        let client = &self.clients[number];
+    fn client_sends(&mut self, number: usize, mut bytes: bytes::Bytes) {
+        let client = &mut self.clients[number];
+        client.floor = LogIndex(self.checkers.committed());
         let (stream, pipeline) = (client.stream.expect("it was just connected"), client.pipelines);
         let timeout = Duration::from_millis(self.script.settings.client_timeout_ms);
-        if client.manner == Manner::Dripping {
-            let drop = 1 + bytes.len() / DROPS;
-            for from in (0..bytes.len()).step_by(drop) {
-                let to = bytes.len().min(from + drop);
-                self.network.send(self.now, stream, 0, bytes.slice(from..to));
+        // Pieces arrive in turns of their own: a command then meets what came before it on its
+        // connection, undecided.
+        let pieces = match client.manner {
+            Manner::Dripping => {
+                let drop = 1 + bytes.len() / DROPS;
+                vec![drop; bytes.len() / drop]
             }
-        } else {
+            _ => (0..client.random.random_range(0..3))
+                .map(|_| client.random.random_range(0..=bytes.len() / 3))
+                .collect(),
+        };
+        for length in pieces {
+            let first = bytes.split_to(length);
+            if !first.is_empty() {
+                self.network.send(self.now, stream, 0, first);
+            }
+        }
+        if !bytes.is_empty() {
             self.network.send(self.now, stream, 0, bytes);
         }
         // Whoever comes after the clients of the load is patient.
@@ -148,6 +160,8 @@ impl World {
     }
 
     pub(super) fn client_receives(&mut self, number: usize, stream: StreamId, bytes: &[u8]) {
+        self.fold(self.now.0 ^ number as u64);
+        self.fold(u64::from(crc32fast::hash(bytes)));
         let World { clients, recorder, now, .. } = self;
         let client = &mut clients[number];
         if !client.manner.listens() {

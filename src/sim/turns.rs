@@ -11,10 +11,11 @@ use rand::RngExt;
 use super::disk::State;
 use super::network::{Host, StreamId};
 use super::process::Output;
+use super::rules::Rules;
 use super::world::{Event, World};
 use crate::node::Effect;
 use crate::proto::message::Message;
-use crate::types::ServerId;
+use crate::types::{LogIndex, ServerId};
 
 /// Turns in a row, less than a millisecond apart, in which a server does nothing.
 const IDLE_TURNS: u32 = 1000;
@@ -58,6 +59,11 @@ impl World {
                     self.story.tell(now, || format!("n{id} votes for n{to}, term {term}"));
                 }
             }
+        }
+        let applied = process.node.machine().last_applied();
+        for client in process.answered() {
+            let client = self.clients.iter().find(|other| other.stream == Some(client));
+            Rules::answers(id, applied, client.map_or(LogIndex::ZERO, |client| client.floor));
         }
         let has_effects = !process.effects.is_empty();
         for (name, times) in std::mem::take(&mut process.strikes) {

@@ -324,7 +324,7 @@ impl World {
         }
     }
 
-    fn give_up(&mut self, stream: StreamId, end: usize) {
+    pub(super) fn give_up(&mut self, stream: StreamId, end: usize) {
         let Some(host) = self.network.host(stream, end) else {
             return;
         };
@@ -368,6 +368,7 @@ impl World {
             return self.crash(id);
         }
         server.disk.with(|state| self.checkers.disk_moved(id, &state.media));
+        self.fold(self.now.0 ^ number);
         self.give(id, Mail::Disk);
     }
 

@@ -10,6 +10,7 @@ use super::disk::{Disk, FileId, Operation, Token};
 use super::error::{DiskError, StorageError};
 use super::segment::{self, FIRST_RECORD, Owner, Segment};
 use crate::limits;
+use crate::testing::{Mark, Mutation, is_on, reached};
 
 /// The segment after the current one, and the zeros ahead of the last record.
 pub struct Ahead {
@@ -168,6 +169,10 @@ impl Ahead {
                     let path = segment::path(&self.log, segment.key.number);
                     disk.rename(&segment.path, &path)?;
                     segment.path = path;
+                    if is_on(Mutation::SkipsDirectorySync) {
+                        self.next = Next::Ready(segment);
+                        return Ok(());
+                    }
                     let operation = Operation::SyncDirectory { file: self.names };
                     disk.submit(Token::Prepare, operation)?;
                     self.next = Next::Name(segment);
@@ -183,6 +188,7 @@ impl Ahead {
     }
 
     fn starve(&mut self, error: &DiskError) {
+        reached(Mark::DiskFull);
         self.starved = true;
         log::debug!("the log finds no more space: {error}");
     }
@@ -203,7 +209,8 @@ impl Ahead {
         // A slice begins at `filled`, and the records end where they end: they meet if this write
         // goes past that.
         let meet = slice.is_some() && end > current.filled;
-        if meet {
+        if meet && !is_on(Mutation::ZerosOverRecords) {
+            reached(Mark::HeldForZeros);
             self.held = Some(operation);
         } else {
             current.filled = current.filled.max(end);

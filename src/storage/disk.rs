@@ -24,7 +24,8 @@ pub enum Open {
     Existing,
     /// Blocking writes of a new file; what was there before is gone.
     New,
-    /// A segment that exists: blocking operations and submitted ones.
+    /// A segment that exists: blocking operations and submitted ones. What is read is what the disk
+    /// has: bytes that a failed sync of a former process has left in memory are dropped.
     Segment,
     /// A new segment; what was there before is gone.
     NewSegment,

@@ -31,9 +31,13 @@ pub mod uring;
 pub mod writer;
 
 #[cfg(test)]
+pub(crate) mod crash_model;
+#[cfg(test)]
 mod fault_tests;
 #[cfg(test)]
 mod memory;
+#[cfg(test)]
+mod snapshot_tests;
 
 use std::fs::File;
 use std::os::fd::BorrowedFd;
@@ -44,6 +48,7 @@ use bytes::Bytes;
 use crate::config::SyncMode;
 use crate::limits;
 use crate::proto::entry::{LogWrite, Recovered};
+use crate::testing::{Mutation, is_on};
 use crate::types::{
     Boot, ClusterId, Identity, Incarnation, LogIndex, Nonce, Room, ServerId, SnapshotId,
     SnapshotKind, WalSeq,
@@ -133,7 +138,9 @@ impl Storage {
             recovery::recover(disk_mut, &log, names, owner, meta.boot, segment_bytes, &shelf)?;
         shelf.put_aside(disk_mut)?;
         meta.boot = meta.boot.next();
-        meta.replace(disk_mut, &options.dir)?;
+        if !is_on(Mutation::BootNotSaved) || meta.boot == Boot::ZERO.next() {
+            meta.replace(disk_mut, &options.dir)?;
+        }
         let identity = Identity {
             cluster: meta.cluster,
             server: meta.server,
@@ -191,6 +198,10 @@ impl Storage {
     /// # Errors
     /// Final: see [`StorageError`].
     pub fn submit(&mut self) -> Result<(), StorageError> {
+        // Found behind the turn's completions, an error must still end it before anything is sent.
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
         self.writer.submit(&mut *self.disk)
     }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use rand::TryRng;
 use rand::rngs::SysRng;
-use rustix::fs::{FallocateFlags, OFlags};
+use rustix::fs::{Advice, FallocateFlags, OFlags};
 use slab::Slab;
 
 use super::buffer::BlockBuffer;
@@ -184,6 +184,13 @@ impl Disk for RealDisk {
     fn open(&mut self, path: &Path, how: Open) -> Result<FileId, DiskError> {
         let failed = |source| DiskError::new("open", path, source);
         let file = open_options(how).open(path).map_err(failed)?;
+        if how == Open::Segment {
+            // Linux keeps pages whose writing failed, marked as written: recovery would take them
+            // for what is on the disk. What is sound is written first, then memory is given back.
+            file.sync_data().map_err(|source| DiskError::new("fdatasync", path, source))?;
+            let dropped = rustix::fs::fadvise(&file, 0, None, Advice::DontNeed);
+            dropped.map_err(|source| DiskError::new("fadvise", path, source.into()))?;
+        }
         let direct = match (&self.engine, how) {
             (Engine::Uring(_), Open::Segment | Open::NewSegment) => {
                 Some(Direct::open(path).map_err(failed)?)

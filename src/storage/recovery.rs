@@ -47,6 +47,7 @@ use super::terms::Terms;
 use crate::limits;
 use crate::proto::entry::{Entry, HardState};
 use crate::proto::record::RecordError;
+use crate::testing::{Mark, Mutation, is_on, reached};
 use crate::types::{Boot, LogIndex, SnapshotId};
 
 /// A recovered log: what it says, and where it goes on.
@@ -118,6 +119,9 @@ pub fn recover(
     };
     expect_unused(disk, &segments, current, at)?;
     let was_sealed = replay.sealed == Some(boot);
+    if was_sealed {
+        reached(Mark::SealFound);
+    }
     let reset_due = follow_on(log, &segments[0], &mut replay, shelf)?;
     let segment = &segments[current];
     let position = cut_torn(disk, segment, &mut replay, at, why, was_sealed)?;
@@ -129,6 +133,9 @@ pub fn recover(
     disk.read_at(segment.file, block, &mut tail)?;
     segments.truncate(current + 2);
     let next = (segments.len() == current + 2).then(|| segments.pop()).flatten();
+    if next.is_some() {
+        reached(Mark::NextSegmentFound);
+    }
     for passed in segments.drain(..current) {
         disk.close(passed.file);
     }
@@ -294,7 +301,10 @@ fn cut_torn(
     let torn_write = replay.last_write.unwrap_or(0) + 1;
     let behind = scan::behind(disk, segment, at, torn_write)?;
     let what = why.map_or("zeros in place of a record".to_owned(), |why| why.to_string());
-    if let Some(later) = behind.later {
+    if let Some(later) = behind.later
+        && !is_on(Mutation::CutsCorruption)
+    {
+        reached(Mark::CorruptionRefused);
         let what = format!("{what}, and a later write is there at offset {later}");
         return Err(StorageError::corrupt(&segment.path, at, what));
     }
@@ -309,6 +319,12 @@ fn cut_torn(
         let what = format!("{what}, and the log was sealed by a clean stop");
         return Err(StorageError::corrupt(&segment.path, at, what));
     }
+    reached(if pending.is_some() { Mark::TornWriteIncomplete } else { Mark::TornTailCut });
+    if is_on(Mutation::TornWriteCounts) {
+        for body in pending.iter().flat_map(|(_, bodies)| bodies.iter().cloned()) {
+            replay.apply(body).map_err(|what| StorageError::corrupt(&segment.path, at, what))?;
+        }
+    }
     let cut = pending.map_or(at, |(start, _)| start);
     let end = behind.written_to.unwrap_or(0);
     log::warn!(
@@ -316,6 +332,9 @@ fn cut_torn(
          acknowledged, and is cut off at offset {cut}",
         segment.path.display()
     );
+    if is_on(Mutation::TornTailStays) {
+        return Ok(cut);
+    }
     let end = end.max(at.next_multiple_of(BLOCK_BYTES as u64)).min(segment.capacity);
     let mut from = cut;
     while from < end {
@@ -337,6 +356,10 @@ fn make_durable(
     let Some((number, start, end)) = replay.last_place else {
         return Ok(());
     };
+    if is_on(Mutation::TailNotRewritten) {
+        return Ok(());
+    }
+    reached(Mark::TailRewritten);
     let segment = &segments[number];
     let start = start - start % BLOCK_BYTES as u64;
     let end = end.next_multiple_of(BLOCK_BYTES as u64);

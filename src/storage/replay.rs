@@ -147,7 +147,8 @@ impl Replay {
         Ok(())
     }
 
-    fn apply(&mut self, body: Body) -> Result<(), String> {
+    /// Takes a record in, or says why it does not follow on those before.
+    pub fn apply(&mut self, body: Body) -> Result<(), String> {
         match body {
             Body::Entry(entry) => self.append(entry),
             Body::Truncation(from) => self.truncate(from),
@@ -161,9 +162,12 @@ impl Replay {
                 Ok(())
             }
             Body::Reset(id) => {
-                if id.index < self.terms.base() {
-                    let base = self.terms.base();
-                    return Err(format!("a reset to {} of a log behind {base}", id.index));
+                // Only an earlier reset is a bound. What the first segment says was before it may
+                // have been longer, of entries that were never committed: this reset made it void,
+                // so that its segments could go.
+                if let Some(last) = self.reset.filter(|last| last.index > id.index) {
+                    let (to, base) = (id.index, last.index);
+                    return Err(format!("a reset to {to} of a log that begins behind {base}"));
                 }
                 self.terms = Terms::new(id);
                 self.reset = Some(id);

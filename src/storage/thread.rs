@@ -1,4 +1,5 @@
-//! The helper thread: where the kernel refuses io_uring, one thread writes and syncs.
+//! The helper threads: where the kernel refuses io_uring, one thread writes and syncs the log, and
+//! another one does what no client waits for.
 //!
 //! Called by [`super::real`]. The contract is that of io_uring: a job goes in by a channel, its end
 //! comes back by another, and an eventfd wakes the loop. Never retries: `fdatasync` is called once
@@ -20,15 +21,21 @@ use super::buffer::ZEROS;
 use super::disk::{Done, Operation, Token};
 use super::error::DiskError;
 
-/// The thread's near end.
+/// The threads' near end.
 pub struct Helper {
-    /// `None` only while it is dropped.
-    jobs: Option<Sender<Job>>,
-    thread: Option<JoinHandle<()>>,
+    log: Worker,
+    /// Zeros, snapshots and removals: a log write must not wait for the sync of a snapshot.
+    background: Worker,
     ended: Receiver<Done>,
     ready: VecDeque<Done>,
     /// Readable when an operation has ended.
     pub event: Arc<OwnedFd>,
+}
+
+struct Worker {
+    /// `None` only while it is dropped.
+    jobs: Option<Sender<Job>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 struct Job {
@@ -40,18 +47,16 @@ struct Job {
 }
 
 impl Helper {
-    /// Starts the thread.
+    /// Starts the threads.
     ///
     /// # Errors
     /// The process may have no more threads or files.
     pub fn start() -> io::Result<Helper> {
         let event = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
-        let (jobs, inbox) = mpsc::channel();
         let (outbox, ended) = mpsc::channel();
-        let wake = Arc::clone(&event);
-        let thread = std::thread::Builder::new().name("disk".to_owned());
-        let thread = thread.spawn(move || work(&inbox, &outbox, &wake))?;
-        Ok(Helper { jobs: Some(jobs), thread: Some(thread), ended, ready: VecDeque::new(), event })
+        let log = Worker::start("disk", outbox.clone(), &event)?;
+        let background = Worker::start("disk-background", outbox, &event)?;
+        Ok(Helper { log, background, ended, ready: VecDeque::new(), event })
     }
 
     /// Hands over one operation on `file`, which is called `path` now; without a file, it is the
@@ -64,7 +69,11 @@ impl Helper {
         file: Option<&Arc<File>>,
     ) -> Result<(), DiskError> {
         let job = Job { token, operation, path: path.to_path_buf(), file: file.cloned() };
-        let sent = self.jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok());
+        let worker = match token {
+            Token::Log | Token::Prepare => &self.log,
+            Token::Fill | Token::Compact | Token::Snapshot(_) | Token::Sweep => &self.background,
+        };
+        let sent = worker.jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok());
         if sent { Ok(()) } else { Err(gone(path)) }
     }
 
@@ -87,7 +96,17 @@ impl Helper {
     }
 }
 
-impl Drop for Helper {
+impl Worker {
+    fn start(name: &str, outbox: Sender<Done>, event: &Arc<OwnedFd>) -> io::Result<Worker> {
+        let (jobs, inbox) = mpsc::channel();
+        let wake = Arc::clone(event);
+        let thread = std::thread::Builder::new().name(name.to_owned());
+        let thread = thread.spawn(move || work(&inbox, &outbox, &wake))?;
+        Ok(Worker { jobs: Some(jobs), thread: Some(thread) })
+    }
+}
+
+impl Drop for Worker {
     /// Waits until all that was handed over is done: a late write must not reach the disk after
     /// the directory's lock has fallen.
     fn drop(&mut self) {

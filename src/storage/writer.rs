@@ -17,6 +17,7 @@ use super::terms::Terms;
 use crate::limits;
 use crate::proto::entry::{HardState, LogWrite};
 use crate::proto::record::{self, Body, HEADER_BYTES, Record};
+use crate::testing::{Mark, Mutation, is_on, reached};
 use crate::types::{Boot, LogIndex, Room, Term, WalSeq};
 
 /// Bytes at the end of every segment that only the record that ends it and a seal may use.
@@ -261,7 +262,9 @@ impl Writer {
     ) -> Result<Option<WalSeq>, StorageError> {
         match token {
             Token::Log => {
-                result?;
+                if !is_on(Mutation::IgnoresSyncError) {
+                    result?;
+                }
                 return Ok(self.written(disk));
             }
             Token::Fill => self.ahead.filled(disk, &mut self.current, result)?,
@@ -310,6 +313,7 @@ impl Writer {
     }
 
     fn enter_next(&mut self, disk: &mut dyn Disk) {
+        reached(Mark::SegmentRolled);
         let next = self.ahead.take_ready();
         disk.close(self.current.file);
         self.compaction.pass(self.held);
@@ -326,12 +330,14 @@ impl Writer {
         }
         if self.owed && self.under_way.is_none() {
             // Something gathered fits neither this segment nor the next, whatever they have left.
+            reached(Mark::RoomExhausted);
             return Room::Exhausted;
         }
         let promised = self.current.promised.saturating_sub(self.position);
         let left = (promised + self.ahead.promised()).saturating_sub(self.gathered_bytes);
         let segment = self.ahead.segment_bytes();
         if left < limits::LOG_EXHAUSTED_BYTES.min(segment / 8) {
+            reached(Mark::RoomExhausted);
             Room::Exhausted
         } else if left < limits::LOG_SCARCE_BYTES.min(segment / 2) {
             Room::Scarce

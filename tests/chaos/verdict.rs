@@ -1,28 +1,54 @@
 //! Whether what all clients saw together is possible, and all that was acknowledged is there.
 //!
-//! Counters are judged by tests/common/history.rs, registers by `registers`, and keys that are
-//! written once by what is left of them. Called by the tests of chaos after all was healed.
+//! Registers are judged by `registers`, with the library's checker; counters, where each INCR has
+//! to count exactly once, by tests/common/history.rs; keys that are written once by what is left of
+//! them. Called by the tests of chaos after all was healed.
 
-use std::collections::BTreeMap;
-use std::time::Instant;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::registers::{self, Did, Event};
-use super::workload::{COUNTERS, REGISTERS, Story};
-use crate::common::history::{self, Action, Operation};
+use super::registers::{self, Checked};
+use super::workload::{self, Asked, COUNTERS, JOINED, Outcome, SINGLES, Story};
+use crate::common::history::{self, Action};
 use crate::common::{Client, Reply};
 
 /// How many keys one MGET asks for.
 const CHUNK: usize = 500;
 
-/// Panics where a client was told what cannot be. `began` is before the first operation; `last`
-/// reads each node.
-pub fn judge(stories: &[Story], began: Instant, last: &mut [Client]) {
+/// Panics where a client was told what cannot be. `last` reads each node.
+pub fn judge(stories: &[Story], last: &mut [Client]) -> Checked {
     for story in stories {
         story.connections.iter().for_each(|connection| assert_own_order(connection));
     }
-    let connections = stories.iter().flat_map(|story| &story.connections);
-    let all: Vec<Operation> = connections.flatten().cloned().collect();
+    assert_counters(stories, last);
     for client in &mut *last {
+        assert_kept(stories, client);
+    }
+    let read_back = read_back(stories, last);
+    let checked = registers::judge(stories.iter().chain([&read_back]));
+    checked.unwrap_or_else(|failure| panic!("{failure}"))
+}
+
+/// A connection's commands take effect in their order: what it learns of a counter only grows.
+fn assert_own_order(connection: &[workload::Operation]) {
+    let mut least = [i64::MIN; COUNTERS];
+    for operation in connection {
+        let (counter, grows) = match operation.asked {
+            Asked::Counted(Action::Increment(counter)) => (counter, 1),
+            Asked::Counted(Action::Read(counter)) => (counter, 0),
+            _ => continue,
+        };
+        let Some(number) = counted(operation).and_then(|one| one.number()) else { continue };
+        let least = &mut least[counter];
+        assert!(number >= least.saturating_add(grows), "{least} was there before: {operation:?}");
+        *least = number;
+    }
+}
+
+/// Each increment counted once, those in doubt at most once, on every node.
+fn assert_counters(stories: &[Story], last: &mut [Client]) {
+    let connections = stories.iter().flat_map(|story| story.connections.iter().flatten());
+    let all: Vec<history::Operation> = connections.filter_map(counted).collect();
+    for client in last {
         let mut counters = BTreeMap::new();
         for counter in 0..COUNTERS {
             let value = client.must(&["GET", &format!("counter:{counter}")]);
@@ -30,92 +56,33 @@ pub fn judge(stories: &[Story], began: Instant, last: &mut [Client]) {
         }
         history::assert_counters_linearizable(&all, &counters);
     }
-    for register in 0..REGISTERS {
-        let mut events: Vec<Event> =
-            all.iter().filter_map(|operation| event(operation, register, began)).collect();
-        for client in &mut *last {
-            let sent = Instant::now();
-            let reply = client.must(&["GET", &format!("register:{register}")]);
-            let done = Some((Instant::now(), reply));
-            let action = Action::Look(register);
-            let read = Operation { address: String::new(), action, sent, done };
-            events.extend(event(&read, register, began));
-        }
-        if let Err(why) = registers::check(&events) {
-            panic!("register {register}: {why}\n{}", around(&all, register, &why));
-        }
-    }
-    for client in last {
-        assert_kept(&all, stories, client);
-    }
 }
 
-/// The operations of a register that name a value which the verdict names.
-fn around(all: &[Operation], register: usize, why: &str) -> String {
-    let named = |value: u64| value != 0 && why.contains(&value.to_string());
-    let concerns = |operation: &&Operation| match operation.action {
-        Action::Write(at, value) => at == register && named(value),
-        Action::Swap(at, old, new) => at == register && (named(old) || named(new)),
-        Action::Look(at) => {
-            at == register && operation.number().is_some_and(|seen| named(seen.cast_unsigned()))
-        }
-        _ => false,
+/// The operation on a counter, or on a key that is written once, unless it was surely not done.
+fn counted(operation: &workload::Operation) -> Option<history::Operation> {
+    let Asked::Counted(action) = operation.asked else { return None };
+    let done = match &operation.outcome {
+        Outcome::Answered(at, reply) => Some((*at, reply.clone())),
+        Outcome::InDoubt => None,
+        Outcome::NotDone(_) => return None,
     };
-    let lines = all.iter().filter(concerns).map(|operation| format!("{operation:?}\n"));
-    lines.take(100).collect()
-}
-
-/// A connection's commands take effect in their order: what it learns of a counter only grows.
-fn assert_own_order(connection: &[Operation]) {
-    let mut least = [i64::MIN; COUNTERS];
-    for operation in connection {
-        let (counter, grows) = match operation.action {
-            Action::Increment(counter) => (counter, 1),
-            Action::Read(counter) => (counter, 0),
-            _ => continue,
-        };
-        let Some(number) = operation.number() else { continue };
-        let least = &mut least[counter];
-        assert!(number >= least.saturating_add(grows), "{least} was there before: {operation:?}");
-        *least = number;
-    }
-}
-
-fn event(operation: &Operation, register: usize, began: Instant) -> Option<Event> {
-    let since = |at: Instant| at.duration_since(began).as_nanos() as u64;
-    let reply = operation.done.as_ref().map(|(_, reply)| reply);
-    let did = match operation.action {
-        Action::Write(at, value) if at == register => {
-            assert!(reply.is_none_or(|reply| *reply == Reply::ok()), "{operation:?}");
-            Did::Write(value)
-        }
-        Action::Look(at) if at == register => {
-            let value = reply?.number();
-            let value = value.unwrap_or_else(|| panic!("it was never deleted: {operation:?}"));
-            Did::Read(value.cast_unsigned())
-        }
-        Action::Swap(at, old, new) if at == register => match reply.map(Reply::number) {
-            None | Some(Some(1)) => Did::Swap(old, new),
-            Some(Some(0)) => Did::Differed(old),
-            Some(other) => panic!("CAS of a key that was never deleted: {other:?}, {operation:?}"),
-        },
-        _ => return None,
-    };
-    let ended = operation.done.as_ref().map(|(done, _)| since(*done));
-    Some(Event { did, began: since(operation.sent), ended })
+    let (address, sent) = (operation.address.clone(), operation.sent);
+    Some(history::Operation { address, action, sent, done })
 }
 
 /// Keys that were written once: there if acknowledged, absent if surely not done.
-fn assert_kept(all: &[Operation], stories: &[Story], client: &mut Client) {
-    let mut puts: BTreeMap<Action, Option<bool>> = BTreeMap::new();
-    for operation in all {
-        puts.insert(operation.action, operation.done.is_some().then_some(true));
+fn assert_kept(stories: &[Story], client: &mut Client) {
+    let mut puts: Vec<(Action, Option<bool>)> = Vec::new();
+    for operation in stories.iter().flat_map(|story| story.connections.iter().flatten()) {
+        if let Asked::Counted(action @ Action::Put(..)) = operation.asked {
+            let done = match operation.outcome {
+                Outcome::Answered(..) => Some(true),
+                Outcome::NotDone(_) => Some(false),
+                Outcome::InDoubt => None,
+            };
+            puts.push((action, done));
+        }
     }
-    for action in stories.iter().flat_map(|story| &story.not_done) {
-        puts.insert(*action, Some(false));
-    }
-    let puts: Vec<_> =
-        puts.into_iter().filter(|(action, _)| matches!(action, Action::Put(..))).collect();
     for chunk in puts.chunks(CHUNK) {
         let keys: Vec<String> =
             chunk.iter().map(|(action, _)| action.words().swap_remove(1)).collect();
@@ -129,4 +96,38 @@ fn assert_kept(all: &[Operation], stories: &[Story], client: &mut Client) {
             assert!(done.is_none_or(|done| done == there), "{action:?}: {done:?} was said");
         }
     }
+}
+
+/// What every node says of every register after all else: an acknowledged write that is lost shows
+/// here, also where nobody had read it.
+fn read_back(stories: &[Story], last: &mut [Client]) -> Story {
+    let operations = stories.iter().flat_map(|story| story.connections.iter().flatten());
+    let generations: BTreeSet<u64> = operations
+        .filter_map(|operation| match &operation.asked {
+            Asked::Searched { generation, .. } => Some(*generation),
+            Asked::Counted(_) => None,
+        })
+        .collect();
+    let mut story = Story::default();
+    for client in last {
+        let mut connection = Vec::new();
+        for &generation in &generations {
+            let keys: Vec<String> =
+                (0..JOINED).map(|number| workload::joined(generation, number)).collect();
+            let mut lines = vec![format!("MGET {}", keys.join(" "))];
+            lines.extend(
+                (0..SINGLES).map(|one| format!("GET {}", workload::single(generation, one))),
+            );
+            let asked: Vec<Asked> =
+                lines.iter().map(|line| Asked::line(generation, line)).collect();
+            let operations = workload::exchange(client, "read back", &asked);
+            for operation in &operations {
+                let answered = matches!(operation.outcome, Outcome::Answered(..));
+                assert!(answered, "all is healed: {operation:?}");
+            }
+            connection.extend(operations);
+        }
+        story.connections.push(connection);
+    }
+    story
 }

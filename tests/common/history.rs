@@ -18,12 +18,6 @@ pub enum Action {
     Read(usize),
     /// `SET own:N:M M`: a key that is written once.
     Put(usize, usize),
-    /// `SET register:N VALUE`
-    Write(usize, u64),
-    /// `GET register:N`
-    Look(usize),
-    /// `CAS register:N OLD NEW`
-    Swap(usize, u64, u64),
 }
 
 impl Action {
@@ -32,15 +26,12 @@ impl Action {
             Action::Increment(counter) => format!("INCR counter:{counter}"),
             Action::Read(counter) => format!("GET counter:{counter}"),
             Action::Put(connection, number) => format!("SET own:{connection}:{number} {number}"),
-            Action::Write(register, value) => format!("SET register:{register} {value}"),
-            Action::Look(register) => format!("GET register:{register}"),
-            Action::Swap(register, old, new) => format!("CAS register:{register} {old} {new}"),
         };
         text.split(' ').map(str::to_owned).collect()
     }
 
     pub fn writes(self) -> bool {
-        !matches!(self, Action::Read(_) | Action::Look(_))
+        !matches!(self, Action::Read(_))
     }
 }
 

@@ -122,6 +122,24 @@ fn lost_disk_takes_part_in_nothing() {
 }
 
 #[test]
+fn lost_disk_keeps_the_votes_that_wait_for_it() {
+    // A vote, a pre-vote and a campaign that were decided before, and have not left yet.
+    let mut server = Start::member(1, &[1, 2]).start();
+    server.hear(2, ask_pre_vote(3, (2, 2)));
+    server.hear(2, ask_vote(3, (2, 2)));
+    server.raft.lost_disk(server.now);
+    assert_eq!(server.settle(), []);
+
+    let mut server = Start::member(1, &[1, 2]).start();
+    server.time_out();
+    server.flush();
+    server.hear(2, pre_vote(3, true));
+    assert_eq!(server.raft.role(), RoleName::Candidate);
+    server.raft.lost_disk(server.now);
+    assert_eq!(server.settle(), []);
+}
+
+#[test]
 fn lost_disk_a_vote_of_a_stranger_does_not_count() {
     let mut server = Start::member(1, &[1]).start();
     server.time_out();

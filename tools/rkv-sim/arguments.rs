@@ -15,6 +15,20 @@ pub struct Arguments {
     /// Runs the seeds A..B and sums up; every kind of fault must have struck.
     #[arg(long, value_name = "A..B", value_parser = range)]
     pub seeds: Option<Range<u64>>,
+    /// Breaks one rule of the server after the other: each must be caught by one of the seeds
+    /// (--seeds, 0..1000 where it isn't given), and none may fail without. Needs a build with
+    /// --features testing.
+    #[arg(long)]
+    pub mutants: bool,
+    /// Breaks this rule while --seed or --script runs.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["mutants", "seeds"])]
+    pub mutation: Option<String>,
+    /// Only mutations whose name holds this.
+    #[arg(long, value_name = "PART", requires = "mutants")]
+    pub only: Option<String>,
+    /// Writes which seed caught which mutation.
+    #[arg(long, value_name = "FILE", requires = "mutants")]
+    pub record: Option<PathBuf>,
     /// Runs a script, as a shrunken seed has printed it.
     #[arg(long, value_name = "FILE")]
     pub script: Option<PathBuf>,

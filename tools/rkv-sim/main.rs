@@ -1,9 +1,11 @@
 //! rkv-sim: runs seeds of the simulator, tells the story of one, makes a failing one small.
 //!
 //! The work is `raftkv::sim`'s; here are arguments, threads for sweeps, and the summary. Exit codes:
-//! 0 all good, 1 a run failed or a fault never struck, 2 bad usage.
+//! 0 all good, 1 a run failed, a fault never struck or a mutation survives, 2 bad usage.
 
 mod arguments;
+mod marks;
+mod mutants;
 mod sweep;
 
 use std::process::ExitCode;
@@ -14,8 +16,16 @@ use raftkv::sim::{Failure, Outcome, shrink, swarm};
 
 use arguments::Arguments;
 
+/// The seeds that every mutation is looked for in, where no others are given.
+const MUTANT_SEEDS: std::ops::Range<u64> = 0..1000;
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if arguments.mutants {
+        let seeds = arguments.seeds.clone().unwrap_or(MUTANT_SEEDS);
+        let (only, record) = (arguments.only.as_deref(), arguments.record.as_deref());
+        return mutants::check(&seeds, arguments.jobs, only, record);
+    }
     if let Some(range) = &arguments.seeds {
         return sweep::sweep(range.clone(), arguments.jobs, !arguments.no_shrink);
     }
@@ -33,7 +43,10 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    one(&script, &arguments)
+    match &arguments.mutation {
+        Some(name) => mutants::with(name, || one(&script, &arguments)),
+        None => one(&script, &arguments),
+    }
 }
 
 fn read(path: &std::path::Path) -> Result<Script, String> {
@@ -50,6 +63,11 @@ fn one(script: &Script, arguments: &Arguments) -> ExitCode {
                 print!("{script}\n{story}");
             }
             print_outcome(script.seed, &outcome);
+            if arguments.story {
+                let mut reached = marks::Marks::default();
+                reached.add(script.seed);
+                reached.print();
+            }
             ExitCode::SUCCESS
         }
         Err(failure) if arguments.no_shrink || arguments.script.is_some() => {

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use raftkv::sim::script::Kind;
 use raftkv::sim::{Failure, Outcome, STRIKES, run_seed, swarm};
 
+use crate::marks::Marks;
+
 /// Failing seeds that are printed; the sweep ends there.
 const FAILURES: usize = 10;
 
@@ -17,6 +19,7 @@ const FAILURES: usize = 10;
 #[derive(Default)]
 struct Sum {
     strikes: BTreeMap<&'static str, u64>,
+    marks: Marks,
     simulated: Duration,
     answered: u64,
     refused: u64,
@@ -29,6 +32,7 @@ struct Sum {
 impl Sum {
     fn add(&mut self, seed: u64, result: Result<Outcome, Failure>) {
         self.runs += 1;
+        self.marks.add(seed);
         match result {
             Ok(outcome) => {
                 for (name, times) in outcome.strikes {
@@ -72,9 +76,15 @@ pub fn sweep(range: Range<u64>, jobs: usize, shrinks: bool) -> ExitCode {
         names.filter(|name| sum.strikes.get(name).is_none_or(|times| *times == 0)).collect();
     if !missing.is_empty() {
         println!("FAILED these faults never struck: {}", missing.join(" "));
-        return ExitCode::FAILURE;
     }
-    ExitCode::SUCCESS
+    let unreached = sum.marks.missing();
+    if !unreached.is_empty() {
+        println!("FAILED these branches were never reached: {}", unreached.join(" "));
+    }
+    match missing.is_empty() && unreached.is_empty() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    }
 }
 
 fn work(next: &AtomicU64, end: u64, sum: &Mutex<Sum>) {
@@ -97,6 +107,7 @@ fn print_sum(sum: &Sum, took: Duration) {
     for (name, times) in &sum.strikes {
         println!("  {name:24} {times}");
     }
+    sum.marks.print();
     let seconds = took.as_secs_f64();
     println!(
         "{} seeds, {} failed, {:.1} s: {:.1} seeds/s, {:.2} simulated hours/min",

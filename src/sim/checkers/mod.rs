@@ -16,6 +16,7 @@ mod stable;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::media::Media;
+use super::rules::Rules;
 use crate::kv::store::Store;
 use crate::node::{Node, Role};
 use crate::proto::entry::Entry;
@@ -58,6 +59,7 @@ struct Watched {
 /// What is known of the whole cluster.
 pub(super) struct Checkers {
     nodes: usize,
+    rules: Rules,
     servers: BTreeMap<ServerId, Watched>,
     /// election-safety
     leaders: BTreeMap<Term, ServerId>,
@@ -81,6 +83,7 @@ impl Checkers {
     pub fn new(nodes: usize) -> Checkers {
         Checkers {
             nodes,
+            rules: Rules::default(),
             servers: BTreeMap::new(),
             leaders: BTreeMap::new(),
             entries: BTreeMap::new(),
@@ -133,6 +136,7 @@ impl Checkers {
             role: Role::Follower,
         };
         self.servers.insert(id, watched);
+        self.rules.started(id, node);
     }
 
     /// A server's disk has finished something.
@@ -152,6 +156,7 @@ impl Checkers {
         self.check_log(id, node);
         self.check_applied(id, node);
         self.check_leader(id, node);
+        self.rules.after_turn(id, node, self.damaged.contains(&id));
         self.check_one_change(id, node);
         self.check_bounded(id, node);
         let role = node.status().role;

@@ -183,6 +183,8 @@ pub(super) fn check_recovered(
 impl Checkers {
     /// A server sends a message: what it promises must be on its stable media by now.
     pub fn sends(&mut self, id: ServerId, packet: &Packet) {
+        let committed = LogIndex(self.committed());
+        self.rules.sends(id, packet, committed, |server| self.damaged.contains(&server));
         let watched = self.servers.get_mut(&id).expect("it has started");
         let state = watched.stable.hard_state;
         match &packet.message {

@@ -1,15 +1,18 @@
 //! Is a history of clients linearizable? The answer, and for a no, which operations contradict.
 //!
 //! Source: Herlihy and Wing, "Linearizability" (1990); keys that no operation joins are checked
-//! apart (its locality theorem; Horn and Kroening's P-compositionality). Called by the simulator
-//! at the end of a seed and by tests. Never trusts an answer that it did not find an order for: a
+//! apart (its locality theorem; Horn and Kroening's P-compositionality), each by Wing and Gong's
+//! search in Lowe's order (`search`). Called by the simulator at the end of a seed and by tests. Never trusts an answer that it did not find an order for: a
 //! search that runs out of its budget is a failure.
 
 mod history;
 mod model;
 mod needs;
+mod node;
+mod problem;
 mod report;
 mod search;
+mod told;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,7 +22,8 @@ pub use report::Contradiction;
 
 use history::Ending;
 use model::{Action, Values};
-use search::{Known, Outcome, Problem, Unknown, search};
+use problem::{Known, Problem, Unknown};
+use search::{Outcome, search};
 
 /// Operations that a search may try for a whole history. A history of thousands of operations
 /// that is linearizable takes some ten or hundred for each.
@@ -199,8 +203,8 @@ fn problem(history: &History, component: &Component, sight: impl Fn(usize) -> Si
         {
             let result = action.result(answer, &mut values);
             let after = latest.insert(operation.client, known.len());
-            let (invoked, answered) = (operation.invoked, *event);
-            known.push(Known { action, result, invoked, answered, after, id });
+            let (invoked, answered, client) = (operation.invoked, *event, operation.client);
+            known.push(Known { action, result, invoked, answered, after, client, id });
         } else if !operation.command.is_read() {
             let invoked = if sight == Sight::Anytime { 0 } else { operation.invoked };
             unknown.push(Unknown { action, invoked });

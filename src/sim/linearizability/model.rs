@@ -14,17 +14,23 @@ pub(super) type ValueId = u32;
 /// No value: the key does not exist.
 pub(super) const ABSENT: ValueId = 0;
 
+/// An integer that nothing still to come tells from another one (see `told`).
+pub(super) const SOME_INTEGER: ValueId = 1;
+
+/// Likewise any other value.
+pub(super) const SOME_TEXT: ValueId = 2;
+
 /// Values and their numbers. Numbers are given in the order of first use, so that they are the
 /// same in each run; the map is only ever looked up.
 pub(super) struct Values {
     numbers: HashMap<Vec<u8>, ValueId>,
-    /// What each number stands for; the first is the place of [`ABSENT`].
+    /// What each number stands for; the first three are the places of the constants above.
     words: Vec<Vec<u8>>,
 }
 
 impl Values {
     pub fn new() -> Values {
-        Values { numbers: HashMap::new(), words: vec![Vec::new()] }
+        Values { numbers: HashMap::new(), words: vec![Vec::new(); 3] }
     }
 
     fn number(&mut self, word: &[u8]) -> ValueId {
@@ -47,6 +53,11 @@ impl Values {
     /// The bytes of a value, or `None` for the absent one.
     pub fn word(&self, value: ValueId) -> Option<&[u8]> {
         (value != ABSENT).then(|| self.words[value as usize].as_slice())
+    }
+
+    /// The integer that a value is, if it is one.
+    pub fn as_integer(&self, value: ValueId) -> Option<i64> {
+        self.word(value).and_then(parse_integer)
     }
 
     fn length(&self, value: ValueId) -> i64 {
@@ -168,6 +179,8 @@ impl Action {
                     Result::Integer(1)
                 }
             },
+            // The sum is known to nobody, and so fits no answer.
+            Action::Add(key, _) if state[*key] == SOME_INTEGER => Result::Value(SOME_INTEGER),
             Action::Add(key, by) => {
                 let current = match values.word(state[*key]) {
                     Some(word) => parse_integer(word),
@@ -220,6 +233,12 @@ impl Action {
             (Action::MGet(keys), Result::Values(seen)) => {
                 keys.len() == seen.len()
                     && keys.iter().zip(seen).all(|(one, seen)| *one != key || *seen == value)
+            }
+            (Action::Exists(_) | Action::Delete(_), Result::Integer(0)) => value == ABSENT,
+            (Action::Exists(keys) | Action::Delete(keys), Result::Integer(number))
+                if usize::try_from(*number) == Ok(keys.len()) =>
+            {
+                value != ABSENT
             }
             // An answer about several keys says little about one; a Put answers always the same.
             (Action::Exists(_) | Action::Delete(_) | Action::Put(_) | Action::MGet(_), _) => true,

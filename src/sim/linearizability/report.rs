@@ -8,7 +8,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use super::history::{Answer, Command, Ending, History, OperationId, Word, show};
-use super::search::{Outcome, Problem, search};
+use super::problem::Problem;
+use super::search::{Outcome, search};
 use super::{Broken, Component, Sight, problem};
 
 /// Tries for all attempts at leaving operations out, and for each. What they don't reach stays in.

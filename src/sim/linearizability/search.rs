@@ -6,8 +6,8 @@
 //!
 //! The search walks the answers in the order in which they came; at each, that operation must
 //! have taken effect. A place in it is a *configuration*: the state, which of the operations
-//! pending at that answer have taken effect already, and which of unknown outcome. Four rules
-//! keep the number of configurations small, and none of them changes the verdict:
+//! pending at that answer have taken effect already, and which of unknown outcome. Ten rules keep
+//! the number of configurations small, and none of them changes the verdict:
 //!
 //! 1. **At once.** A pending operation whose answer fits and says that it changed nothing is put
 //!    in its place at once: in any order that puts it later it can be moved here, and all states
@@ -22,43 +22,25 @@
 //! 6. **Covered.** When a SET or MSET takes effect, so do, just before it, the pending ones on its
 //!    keys that nobody could have told: wherever else an order has them they can be taken out, by
 //!    the proof of rule 4, and here they are overwritten before anyone looks.
+//! 7. **Just in time** (`Loose`): what takes effect before the answered operation, out of turn,
+//!    leads to it: a chain of operations, each sharing a key or a client with the next, ends there.
+//!    What doesn't can change places with all that does, and so come after the answer (Godefroid's
+//!    partial-order reduction). A settled operation (rule 1) moves with what it follows from.
+//! 8. **Told** (`Told`): values that nothing to come tells apart are one, and so are unknown
+//!    commands that differ in such values only. One that nothing to come could see is forgotten.
+//! 9. **Within reach** (`Needs::distance`): a value that the answered operation must meet is there,
+//!    or can be made before it; configurations that need fewer operations for it go first.
+//! 10. **In vain.** An unknown operation without which the next one answers and leaves the same is
+//!    left out: the same order without it is shorter.
 
 use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
 
-use super::model::{Action, Result, ValueId, Values};
-use super::needs::Needs;
-
-/// An answered operation.
-pub(super) struct Known {
-    pub action: Action,
-    pub result: Result,
-    /// The events of its invocation and its answer.
-    pub invoked: usize,
-    pub answered: usize,
-    /// The operation of the same client that must have taken effect before it.
-    pub after: Option<usize>,
-    /// Its number in the history.
-    pub id: usize,
-}
-
-/// A write of unknown outcome.
-#[derive(Clone)]
-pub(super) struct Unknown {
-    pub action: Action,
-    pub invoked: usize,
-}
-
-/// One component: operations in the order of their invocation.
-pub(super) struct Problem {
-    pub values: Values,
-    /// Keys, that is, places in the state.
-    pub keys: usize,
-    pub known: Vec<Known>,
-    pub unknown: Vec<Unknown>,
-    /// Whether rule 5 holds. Without it a search fails only at the answer that nothing explains,
-    /// and so knows the states there.
-    pub gives_up_early: bool,
-}
+use super::model::{Action, Result, ValueId};
+use super::needs::{Needs, Sums, ToCome};
+use super::node::{Loose, Node, Used, chain, is_no_more};
+use super::problem::{Class, Known, Problem, classes, drop_unobserved};
+use super::told::{Groups, Told};
 
 /// What a search came to.
 pub(super) enum Outcome {
@@ -74,52 +56,31 @@ pub(super) enum Outcome {
 /// States that a contradiction lists.
 const STATES: usize = 8;
 
-/// Unknown commands used: class and count, ascending by class, no zero counts.
-type Used = Vec<(u32, u32)>;
-
-#[derive(Clone)]
-struct Node {
-    state: Vec<ValueId>,
-    /// A bit for each slot of a pending operation.
-    done: Vec<u64>,
-    used: Used,
-}
-
-impl Node {
-    fn is_done(&self, slot: usize) -> bool {
-        self.done[slot / 64] & (1 << (slot % 64)) != 0
-    }
-
-    fn set_done(&mut self, slot: usize) {
-        self.done[slot / 64] |= 1 << (slot % 64);
-    }
-
-    fn clear_done(&mut self, slot: usize) {
-        self.done[slot / 64] &= !(1 << (slot % 64));
-    }
-}
-
-/// Unknown operations with one command.
-struct Class {
-    action: Action,
-    /// The events of their invocations, ascending.
-    invoked: Vec<usize>,
-}
-
 /// An answer, in the order of time.
 struct Level {
     operation: usize,
     /// Operations invoked and not answered before it, itself among them, by their answers.
     pending: Vec<usize>,
-    /// Configurations met here: for each state and pending set, the sets of unknown commands.
-    met: HashMap<(Vec<ValueId>, Vec<u64>), Vec<Used>>,
+    /// The unknown commands as they differ here, once that was asked.
+    groups: Option<Rc<Groups>>,
+    /// Configurations met here: for each state and pending set, the sets of unknown commands and
+    /// what was loose.
+    met: HashMap<(Vec<ValueId>, Vec<u64>), Vec<(Used, Vec<Loose>)>>,
 }
 
 /// A level on the path of the search, with the configurations not yet tried: the ones that need
 /// the fewest operations out of turn first. The number breaks ties in the order of making.
 struct Frame {
     level: usize,
-    waiting: BTreeMap<(u32, u64), (Node, bool)>,
+    waiting: BTreeMap<(u32, u64), Waiting>,
+}
+
+struct Waiting {
+    node: Node,
+    /// What its operations out of turn cost.
+    cost: u32,
+    /// Whether the answered operation was tried already.
+    is_tried: bool,
 }
 
 struct Search<'a> {
@@ -128,6 +89,7 @@ struct Search<'a> {
     levels: Vec<Level>,
     slots: Vec<usize>,
     needs: Needs,
+    told: Told,
     /// Known SETs and MSETs that rule 4 would drop if they were unknown.
     untold: Vec<bool>,
     steps: &'a mut u64,
@@ -141,11 +103,30 @@ pub(super) fn search(problem: &mut Problem, steps: &mut u64) -> Outcome {
     let untold = drop_unobserved(problem);
     let (levels, slots, words) = levels(&problem.known);
     let classes = classes(&problem.unknown);
-    let needs = Needs::new(problem);
-    let first = Node { state: vec![0; problem.keys], done: vec![0; words], used: Used::new() };
+    let sums = Sums::new(&classes);
+    let needs = Needs::new(problem, &classes, &sums);
+    let told = Told::new(problem, &classes, &sums);
+    let first = Node {
+        state: vec![0; problem.keys],
+        done: vec![0; words],
+        used: Used::new(),
+        before: None,
+        loose: Vec::new(),
+    };
     let (made, furthest, states) = (0, 0, Vec::new());
-    let mut search =
-        Search { problem, classes, levels, slots, needs, untold, steps, made, furthest, states };
+    let mut search = Search {
+        problem,
+        classes,
+        levels,
+        slots,
+        needs,
+        told,
+        untold,
+        steps,
+        made,
+        furthest,
+        states,
+    };
     search.run(first)
 }
 
@@ -161,19 +142,19 @@ impl Search<'_> {
             if *self.steps == 0 {
                 return Outcome::OutOfBudget;
             }
-            let Some((key, (node, tried))) = frame.waiting.pop_first() else {
+            let Some((key, Waiting { node, cost, is_tried })) = frame.waiting.pop_first() else {
                 path.pop();
                 continue;
             };
             let level = frame.level;
-            if tried {
-                self.branch(frame, key.0, &node);
+            if is_tried {
+                self.branch(frame, cost, &node);
                 continue;
             }
             let after = self.attempt(level, &node);
             self.note(level, &node);
             // The other ways on from here are made only if this one fails.
-            frame.waiting.insert(key, (node, true));
+            frame.waiting.insert(key, Waiting { node, cost, is_tried: true });
             if let Some(after) = after {
                 match self.enter(level + 1, after) {
                     Entered::End => return Outcome::Explained,
@@ -198,10 +179,33 @@ impl Search<'_> {
         if !self.is_free(level, operation, node) {
             return None;
         }
-        self.effect(level, operation, node).map(|(mut next, _)| {
+        let (mut next, _) = self.effect(level, operation, node)?;
+        self.ties_up(operation, &mut next).then(|| {
             next.clear_done(self.slots[operation]);
             next
         })
+    }
+
+    /// What was settled moves with the loose operations that it follows from.
+    fn attach(&self, operation: usize, node: &mut Node) {
+        let known = &self.problem.known[operation];
+        let keys = known.action.keys();
+        for loose in &mut node.loose {
+            if loose.leads_to(&keys, &[known.client]) {
+                loose.keys.extend(&keys);
+                loose.clients.push(known.client);
+                loose.tidy();
+            }
+        }
+    }
+
+    /// Rule 7: whether the answered operation follows from everything that is loose.
+    fn ties_up(&self, operation: usize, node: &mut Node) -> bool {
+        let known = &self.problem.known[operation];
+        let keys = known.action.keys();
+        let all = node.loose.iter().all(|loose| loose.leads_to(&keys, &[known.client]));
+        node.loose.clear();
+        all
     }
 
     /// `node` after the operation, and whether the state is another one.
@@ -212,11 +216,61 @@ impl Search<'_> {
         if known.action.run(&mut state, &mut self.problem.values) != known.result {
             return None;
         }
+        self.simplify(level, &mut state);
         let changed = state != node.state;
-        let mut next = Node { state, done: node.done.clone(), used: node.used.clone() };
+        let (action, result) = (known.action.clone(), known.result.clone());
+        if self.is_vain(level, node, &action, Some(&result), &state) {
+            return None;
+        }
+        let mut next = Node { state, before: None, ..node.clone() };
         next.set_done(self.slots[operation]);
         self.cover(level, operation, node, &mut next);
         (!changed || !self.is_dead(level, node, &next)).then_some((next, changed))
+    }
+
+    /// Rule 8.
+    fn simplify(&self, level: usize, state: &mut [ValueId]) {
+        let now = self.problem.known[self.levels[level].operation].answered;
+        for (key, value) in state.iter_mut().enumerate() {
+            *value = self.told.simplify(key, *value, now, &self.problem.values);
+        }
+    }
+
+    /// What was used of unknown commands, as far as it still matters at `level`.
+    fn regroup(&mut self, level: usize, node: &mut Node) {
+        if self.classes.is_empty() {
+            return;
+        }
+        let groups = self.groups(level);
+        for (class, count) in std::mem::take(&mut node.used) {
+            if let Some((first, _)) = groups.of(class) {
+                node.use_some(first, count);
+            }
+        }
+    }
+
+    fn groups(&mut self, level: usize) -> Rc<Groups> {
+        let level = &mut self.levels[level];
+        let now = self.problem.known[level.operation].answered;
+        let make = || Rc::new(self.told.groups(&self.classes, now, &self.problem.values));
+        Rc::clone(level.groups.get_or_insert_with(make))
+    }
+
+    /// Rule 10: whether `action` comes to the same without the unknown operation just before it.
+    fn is_vain(
+        &mut self,
+        level: usize,
+        node: &Node,
+        action: &Action,
+        result: Option<&Result>,
+        after: &[ValueId],
+    ) -> bool {
+        let Some(mut state) = node.before.clone() else {
+            return false;
+        };
+        let without = action.run(&mut state, &mut self.problem.values);
+        self.simplify(level, &mut state);
+        state == after && result.is_none_or(|result| *result == without)
     }
 
     /// Rule 6.
@@ -246,8 +300,14 @@ impl Search<'_> {
             known.invoked >= now || !next.is_done(self.slots[operation])
         };
         let is_past = |operation: usize| self.problem.known[operation].answered < now;
+        let groups = self.levels[level].groups.as_ref();
+        let is_left = |class: u32| {
+            let group = groups.and_then(|groups| groups.of(class));
+            group.is_none_or(|(first, group)| next.used_of(first) < group.invoked.len())
+        };
+        let to_come = ToCome { is_past, is_open, is_left };
         let mut left = (0..node.state.len()).filter(|key| node.state[*key] != next.state[*key]);
-        left.any(|key| self.needs.are_missed(key, node.state[key], is_past, is_open))
+        left.any(|key| self.needs.are_missed(key, (node.state[key], next.state[key]), &to_come))
     }
 
     /// Whether a pending operation may be next: not done, and its client's earlier one is.
@@ -271,6 +331,8 @@ impl Search<'_> {
                     && let Some((next, _)) = self.effect(level, operation, node)
                 {
                     *node = next;
+                    node.before = None;
+                    self.attach(operation, node);
                     settled = true;
                 }
             }
@@ -284,6 +346,8 @@ impl Search<'_> {
     /// Goes to `level`, and on past every answer whose operation has taken effect already.
     fn enter(&mut self, mut level: usize, mut node: Node) -> Entered {
         while level < self.levels.len() {
+            self.simplify(level, &mut node.state);
+            self.regroup(level, &mut node);
             self.settle(level, &mut node);
             let slot = self.slots[self.levels[level].operation];
             if !node.is_done(slot) {
@@ -305,17 +369,59 @@ impl Search<'_> {
     fn is_new(&mut self, level: usize, node: &Node) -> bool {
         let key = (node.state.clone(), node.done.clone());
         let met = self.levels[level].met.entry(key).or_default();
-        if met.iter().any(|used| is_no_more(used, &node.used)) {
+        // Where nothing is loose everything may follow.
+        let suffices = |(used, loose): &(Used, Vec<Loose>)| {
+            (loose.is_empty() || *loose == node.loose) && is_no_more(used, &node.used)
+        };
+        if met.iter().any(suffices) {
             return false;
         }
-        met.retain(|used| !is_no_more(&node.used, used));
-        met.push(node.used.clone());
+        met.retain(|(used, loose)| {
+            !((node.loose.is_empty() || *loose == node.loose) && is_no_more(&node.used, used))
+        });
+        met.push((node.used.clone(), node.loose.clone()));
         true
     }
 
     fn push(&mut self, frame: &mut Frame, cost: u32, node: Node) {
-        self.made += 1;
-        frame.waiting.insert((cost, self.made), (node, false));
+        if let Some(distance) = self.distance(frame.level, &node) {
+            self.made += 1;
+            frame
+                .waiting
+                .insert((cost + distance, self.made), Waiting { node, cost, is_tried: false });
+        }
+    }
+
+    /// Rule 9: how many operations must at least come before the answered one; nothing if no
+    /// number is enough.
+    fn distance(&self, level: usize, node: &Node) -> Option<u32> {
+        let Level { operation, groups, .. } = &self.levels[level];
+        if node.is_done(self.slots[*operation]) || !self.problem.gives_up_early {
+            return Some(0);
+        }
+        let now = self.problem.known[*operation].answered;
+        let is_open = |one: usize| {
+            let known = &self.problem.known[one];
+            known.invoked < now && known.answered >= now && !node.is_done(self.slots[one])
+        };
+        let produced_in = |producer: usize| {
+            let mut count = 0;
+            let mut next = Some(producer).filter(|one| is_open(*one));
+            next?;
+            while let Some(one) = next {
+                let known = &self.problem.known[one];
+                count += u32::from(!known.action.changes_nothing(&known.result));
+                next = known.after.filter(|one| is_open(*one));
+            }
+            Some(count)
+        };
+        let is_left = |class: u32| {
+            let group = groups.as_ref().and_then(|groups| groups.of(class));
+            group.is_none_or(|(first, group)| {
+                group.invoked.get(node.used_of(first)).is_some_and(|invoked| *invoked < now)
+            })
+        };
+        self.needs.distance(*operation, &node.state, produced_in, is_left)
     }
 
     /// All configurations that one more operation leads to, other than the answered one.
@@ -325,39 +431,54 @@ impl Search<'_> {
             let operation = self.levels[level].pending[place];
             if operation != self.levels[level].operation
                 && self.is_free(level, operation, node)
-                && let Some((next, _)) = self.effect(level, operation, node)
+                && let Some((mut next, _)) = self.effect(level, operation, node)
             {
+                let covered = |other: &usize| {
+                    let slot = self.slots[*other];
+                    next.is_done(slot) && !node.is_done(slot)
+                };
+                let took_effect = self.levels[level].pending.iter().copied().filter(covered);
+                let clients = took_effect.map(|one| self.problem.known[one].client).collect();
+                chain(&mut next.loose, self.problem.known[operation].action.keys(), clients);
                 self.offer(frame, cost + 1, next);
             }
         }
         let now = self.problem.known[self.levels[level].operation].answered;
-        for class in 0..self.classes.len() {
-            let place = node.used.binary_search_by_key(&(class as u32), |used| used.0);
-            let used = place.map_or(0, |place| node.used[place].1);
-            let invoked = self.classes[class].invoked.get(used as usize);
-            if invoked.is_none_or(|invoked| *invoked >= now) {
+        let groups = self.groups(level);
+        for (class, group) in groups.iter() {
+            let used = node.used_of(class);
+            if group.invoked.get(used).is_none_or(|invoked| *invoked >= now) {
                 continue;
             }
             *self.steps = self.steps.saturating_sub(1);
             let mut next = node.clone();
-            self.classes[class].action.run(&mut next.state, &mut self.problem.values);
-            if next.state == node.state {
-                continue; // Rule 3: not to do it is as good.
-            }
-            if self.is_dead(level, node, &next) {
+            group.action.run(&mut next.state, &mut self.problem.values);
+            self.simplify(level, &mut next.state);
+            // Rule 3: not to do it is as good.
+            if next.state == node.state
+                || self.is_vain(level, node, &group.action, None, &next.state)
+            {
                 continue;
             }
-            match place {
-                Ok(place) => next.used[place].1 += 1,
-                Err(place) => next.used.insert(place, (class as u32, 1)),
+            next.before = Some(node.state.clone());
+            next.use_some(class, 1);
+            if !self.is_dead(level, node, &next) {
+                chain(&mut next.loose, group.action.keys(), Vec::new());
+                self.offer(frame, cost + 2, next);
             }
-            self.offer(frame, cost + 2, next);
         }
     }
 
     fn offer(&mut self, frame: &mut Frame, cost: u32, mut node: Node) {
         let level = frame.level;
-        self.settle(level, &mut node);
+        let operation = self.levels[level].operation;
+        // One that the latest one has covered follows from it: they share a client then.
+        if !node.is_done(self.slots[operation]) {
+            self.settle(level, &mut node);
+        }
+        if node.is_done(self.slots[operation]) && !self.ties_up(operation, &mut node) {
+            return;
+        }
         if self.is_new(level, &node) {
             self.push(frame, cost, node);
         }
@@ -385,16 +506,6 @@ enum Entered {
     Known,
 }
 
-/// Whether `one` holds no more of any class than `other`.
-fn is_no_more(one: &Used, other: &Used) -> bool {
-    let mut rest = other.iter();
-    one.iter().all(|(class, count)| {
-        rest.by_ref()
-            .find(|used| used.0 >= *class)
-            .is_some_and(|used| used.0 == *class && *count <= used.1)
-    })
-}
-
 /// The answers in order with what is pending at each, a slot for each operation that no other
 /// one pending at the same time has, and the words that all slots take.
 fn levels(known: &[Known]) -> (Vec<Level>, Vec<usize>, usize) {
@@ -417,79 +528,15 @@ fn levels(known: &[Known]) -> (Vec<Level>, Vec<usize>, usize) {
             pending.insert(place, next);
             next += 1;
         }
-        levels.push(Level { operation, pending: pending.clone(), met: HashMap::new() });
+        levels.push(Level {
+            operation,
+            pending: pending.clone(),
+            groups: None,
+            met: HashMap::new(),
+        });
         let first = pending.remove(0);
         assert_eq!(first, operation, "pending operations stand in the order of their answers");
         free.push(slots[operation]);
     }
     (levels, slots, highest.div_ceil(64))
-}
-
-/// Rule 2.
-fn classes(unknown: &[Unknown]) -> Vec<Class> {
-    let mut classes: BTreeMap<&Action, Vec<usize>> = BTreeMap::new();
-    for one in unknown {
-        classes.entry(&one.action).or_default().push(one.invoked);
-    }
-    let class = |(action, mut invoked): (&Action, Vec<usize>)| {
-        invoked.sort_unstable();
-        Class { action: action.clone(), invoked }
-    };
-    classes.into_iter().map(class).collect()
-}
-
-/// Rule 4: drops unknown SETs, MSETs and DELs that no order needs.
-///
-/// A write `u` is dropped if for each of its keys `k` and the value `v` it leaves there, (a) every
-/// answered operation on `k` is a SET or MSET, or could not have got its answer while `k` held
-/// `v`, and (b) every unknown operation on `k` is a SET, MSET or DEL. Proof: take an order with `u`
-/// in it. Between `u` and the next operation that writes `k`, `k` holds `v`, so by (a) no answered
-/// operation that looks at `k` stands there, and by (b) no unknown one that does is anywhere. So
-/// the value of `k` there makes no difference, and the order without `u` explains the same
-/// answers. What is dropped later is dropped from an order that is shorter already.
-///
-/// Answers which of the known SETs and MSETs fulfil the same.
-fn drop_unobserved(problem: &mut Problem) -> Vec<bool> {
-    let mut blind = vec![true; problem.keys];
-    for one in &problem.unknown {
-        if written(&one.action).is_none() {
-            one.action.keys().into_iter().for_each(|key| blind[key] = false);
-        }
-    }
-    let mut observers: Vec<Vec<usize>> = vec![Vec::new(); problem.keys];
-    for (operation, known) in problem.known.iter().enumerate() {
-        if !matches!((&known.action, &known.result), (Action::Put(_), Result::Ok)) {
-            known.action.keys().into_iter().for_each(|key| observers[key].push(operation));
-        }
-    }
-    let mut told: BTreeMap<(usize, ValueId), bool> = BTreeMap::new();
-    let (known, values) = (&problem.known, &mut problem.values);
-    let mut is_told = |action: &Action| {
-        let mut writes = written(action).into_iter().flatten();
-        writes.any(|(key, value)| {
-            !blind[key]
-                || *told.entry((key, value)).or_insert_with(|| {
-                    observers[key].iter().any(|operation| {
-                        let known = &known[*operation];
-                        known.action.fits(&known.result, key, value, values)
-                    })
-                })
-        })
-    };
-    problem.unknown.retain(|one| written(&one.action).is_none() || is_told(&one.action));
-    let is_put =
-        |known: &Known| matches!((&known.action, &known.result), (Action::Put(_), Result::Ok));
-    known.iter().map(|known| is_put(known) && !is_told(&known.action)).collect()
-}
-
-/// What a blind write leaves in which keys; `None` for an operation that depends on the state.
-fn written(action: &Action) -> Option<Vec<(usize, ValueId)>> {
-    match action {
-        Action::Put(pairs) => {
-            let last: BTreeMap<usize, ValueId> = pairs.iter().copied().collect();
-            Some(last.into_iter().collect())
-        }
-        Action::Delete(keys) => Some(keys.iter().map(|key| (*key, super::model::ABSENT)).collect()),
-        _ => None,
-    }
 }

@@ -1,0 +1,198 @@
+//! Snapshot files on a real filesystem, with both engines: written and read while the log goes on,
+//! there after a reopening, and a disk that is too small for them.
+
+mod storage_support;
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use bytes::Bytes;
+use raftkv::limits;
+use raftkv::proto::snapshot::{SnapshotHeader, SnapshotRecord};
+use raftkv::proto::snapshot_encoder::SnapshotEncoder;
+use raftkv::storage::{SnapshotEvent, Storage, StorageError};
+use raftkv::types::{ClusterId, ClusterTime, LogIndex, Revision, SnapshotId, SnapshotKind, Term};
+use storage_support::*;
+
+fn id(index: u64) -> SnapshotId {
+    SnapshotId { index: LogIndex(index), term: Term(1) }
+}
+
+fn name(index: u64) -> String {
+    format!("snap/{index:016}-1.snap")
+}
+
+/// A snapshot file of about so many bytes.
+fn snapshot(id: SnapshotId, length: usize) -> (SnapshotHeader, Bytes) {
+    let header = SnapshotHeader {
+        cluster: ClusterId::from_name("test"),
+        id,
+        membership_index: LogIndex(1),
+        membership: Bytes::from_static(b"members"),
+        clock: ClusterTime(7),
+        revision: Revision(u64::MAX),
+        digest: 9,
+        command_set: 1,
+        gateways: Vec::new(),
+    };
+    let mut bytes = Vec::new();
+    let mut encoder = SnapshotEncoder::new(&header, &mut bytes);
+    let value = vec![id.index.0 as u8; 1000];
+    for number in 0..length / 1000 {
+        let key = format!("key{number:08}");
+        let (key, revision) = (key.as_bytes(), Revision(number as u64 + 1));
+        encoder.record(SnapshotRecord { key, value: &value, revision, deadline: None }, &mut bytes);
+    }
+    encoder.finish(&mut bytes);
+    (header, Bytes::from(bytes))
+}
+
+/// Writes a snapshot in slices, each handed over once the one before it was written, and log
+/// entries in between; true once it is durable, false if the disk was full.
+fn make(storage: &mut Storage, seq: &mut u64, id: SnapshotId, bytes: &Bytes) -> bool {
+    const SLICE: usize = 300_000;
+    let mut handed = 0;
+    let mut through = 0;
+    loop {
+        if through == handed as u64 && handed < bytes.len() {
+            let slice = bytes.slice(handed..bytes.len().min(handed + SLICE));
+            storage.write_snapshot(SnapshotKind::Own, id, handed as u64, slice.clone()).unwrap();
+            handed += slice.len();
+            if handed == bytes.len() {
+                storage.finish_snapshot(SnapshotKind::Own, id, handed as u64).unwrap();
+            }
+            *seq += 1;
+            persist(storage, *seq, &entries(vec![entry(*seq, 1, &[2; 500])])).unwrap();
+        } else {
+            wait_readable(storage);
+            storage.complete().unwrap();
+        }
+        while let Some(event) = storage.next_snapshot_event() {
+            match event {
+                SnapshotEvent::Written { through: written, .. } => through = written,
+                SnapshotEvent::Durable { id: durable, .. } => {
+                    assert_eq!((durable, through), (id, bytes.len() as u64));
+                    return true;
+                }
+                SnapshotEvent::Full { .. } => return false,
+            }
+        }
+    }
+}
+
+#[test]
+fn snapshots_and_the_log_behind_them_are_there_after_a_reopening() {
+    for sync in BOTH {
+        let dir = tempfile::tempdir().unwrap();
+        let options = options(dir.path(), sync, 64 * 1024);
+        let (mut storage, _) = open(&options);
+        let mut seq = 0;
+        while seq < 200 {
+            seq += 1;
+            persist(&mut storage, seq, &entries(vec![entry(seq, 1, &[1; 3000])])).unwrap();
+        }
+        // 1. Three snapshots, longer than what is synced at once; the newest two stay.
+        for index in [100, 150, 200] {
+            let (_, bytes) = snapshot(id(index), 2 * limits::SNAPSHOT_SYNC_BYTES as usize);
+            assert!(make(&mut storage, &mut seq, id(index), &bytes));
+            storage.compact(LogIndex(index)).unwrap();
+        }
+        storage.close().unwrap();
+        // 2. They can be read, and the log begins behind the older one.
+        let (header, bytes) = snapshot(id(200), 2 * limits::SNAPSHOT_SYNC_BYTES as usize);
+        for _ in 0..2 {
+            let (mut storage, recovered) = open(&options);
+            assert_eq!(recovered.snapshot, Some((header.clone(), bytes.len() as u64)));
+            assert_eq!(recovered.entries.first().map(|entry| entry.index), Some(LogIndex(201)));
+            assert_eq!(recovered.entries.len() as u64, seq - 200);
+            let mut read = vec![0; 1 << 20];
+            for (at, expected) in bytes.chunks(1 << 20).enumerate() {
+                let length = storage.read_snapshot(id(200), (at as u64) << 20, &mut read).unwrap();
+                assert_eq!(&read[..length.unwrap()], expected);
+            }
+            assert!(storage.read_snapshot(id(100), 0, &mut read).unwrap().is_none());
+            let first = dir.path().join("log/0000000000000001.wal");
+            assert!(!first.exists());
+            // A crash.
+            drop(storage);
+        }
+        let mut held: Vec<_> = fs::read_dir(dir.path().join("snap")).unwrap().collect();
+        held.sort_by_key(|file| file.as_ref().unwrap().file_name());
+        let held: Vec<_> = held.into_iter().map(|file| file.unwrap().path()).collect();
+        assert_eq!(held, [150, 200].map(|index| dir.path().join(name(index))));
+    }
+}
+
+#[test]
+fn open_refuses_or_replaces_what_is_no_regular_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = options(dir.path(), BOTH[1], 64 * 1024);
+    let (mut storage, _) = open(&options);
+    let mut seq = 0;
+    for index in [10, 20] {
+        while seq < index {
+            seq += 1;
+            persist(&mut storage, seq, &entries(vec![entry(seq, 1, b"x")])).unwrap();
+        }
+        assert!(make(&mut storage, &mut seq, id(index), &snapshot(id(index), 2000).1));
+    }
+    drop(storage);
+    let path = |index: u64| dir.path().join(name(index));
+    // 1. In place of the newest: the one before it and the log have all of it.
+    let newest = dir.path().join("aside");
+    fs::rename(path(20), &newest).unwrap();
+    symlink(&newest, path(20)).unwrap();
+    let (storage, recovered) = open(&options);
+    assert_eq!(recovered.snapshot.map(|(header, _)| header.id), Some(id(10)));
+    assert_eq!(recovered.entries.last().map(|entry| entry.index), Some(LogIndex(seq)));
+    assert!(path(20).with_extension("snap.damaged").is_symlink());
+    drop(storage);
+    // 2. In place of the only one it is refused by name.
+    fs::remove_file(path(10)).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(path(10)).status();
+    assert!(made.unwrap().success());
+    match Storage::open(&options).err() {
+        Some(StorageError::Corrupt { file, what, .. }) => {
+            assert_eq!(file, path(10));
+            assert!(what.contains("regular"), "{what}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_full_filesystem_gives_up_the_snapshot_and_keeps_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let size = ["-t", "tmpfs", "-o", "size=3m", "tmpfs"];
+    let mounted = std::process::Command::new("mount").args(size).arg(dir.path()).output();
+    if !mounted.is_ok_and(|output| output.status.success()) {
+        println!("skipped: mounting a small filesystem needs root");
+        return;
+    }
+    struct Mounted<'a>(&'a Path);
+    impl Drop for Mounted<'_> {
+        fn drop(&mut self) {
+            let _ = std::process::Command::new("umount").arg("-l").arg(self.0).status();
+        }
+    }
+    let mount = Mounted(dir.path());
+    for sync in BOTH {
+        let data = mount.0.join(format!("{sync:?}"));
+        let options = options(&data, sync, 64 * 1024);
+        let (mut storage, _) = open(&options);
+        // 1. One is too large: it is given up in the middle of a slice, and leaves nothing.
+        let mut seq = 1;
+        persist(&mut storage, seq, &entries(vec![entry(seq, 1, b"x")])).unwrap();
+        assert!(!make(&mut storage, &mut seq, id(1), &snapshot(id(1), 6_000_000).1));
+        // 2. Log and snapshots go on.
+        assert!(make(&mut storage, &mut seq, id(2), &snapshot(id(2), 700_000).1));
+        drop(storage);
+        let (_, recovered) = open(&options);
+        assert_eq!(recovered.snapshot.map(|(header, _)| header.id), Some(id(2)));
+        assert_eq!(recovered.entries.len() as u64, seq - 2);
+        let held = fs::read_dir(data.join("snap")).unwrap().count();
+        assert_eq!(held, 1);
+        fs::remove_dir_all(&data).unwrap();
+    }
+}
