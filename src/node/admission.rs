@@ -7,9 +7,10 @@ use super::Peer;
 use super::node::Node;
 use crate::config::NodeConfig;
 use crate::limits;
-use crate::proto::message::Message;
+use crate::proto::message::{Envelope, Message};
 use crate::raft::membership::Member;
-use crate::types::{LogIndex, ServerId};
+use crate::testing::{Mutation, is_on};
+use crate::types::{Incarnation, LogIndex, ServerId};
 
 impl Node {
     /// The servers that this node wants connections with.
@@ -107,6 +108,32 @@ impl Node {
             self.recovering_reason = None;
             self.notice("was admitted again on its new data directory".to_owned());
         }
+    }
+
+    /// Mail for someone else: another cluster, another server, another data directory.
+    pub(super) fn is_for_us(&self, envelope: Envelope, message: &Message) -> bool {
+        let identity = &self.identity;
+        let is_sound = envelope.cluster == identity.cluster
+            && envelope.to == identity.server
+            && envelope.from != identity.server;
+        let is_of_these_directories = envelope.to_incarnation == identity.incarnation
+            && self.incarnation_of_sender(envelope.from, message)
+                == Some(envelope.from_incarnation);
+        is_sound && (is_of_these_directories || is_on(Mutation::LostDiskTakesPart))
+    }
+
+    /// The data directory that a message of `peer` has to come from. A guest may lead us to the
+    /// membership that we lack; it gives no vote, and nothing else that we would count.
+    fn incarnation_of_sender(&self, peer: ServerId, message: &Message) -> Option<Incarnation> {
+        let leads = matches!(message, Message::AppendEntries(_) | Message::InstallSnapshot(_));
+        let guest = self.raft.link(peer).filter(|_| leads && self.is_guest(peer));
+        guest.or_else(|| self.raft.incarnation_of(peer))
+    }
+
+    /// The data directory that what is sent to `peer` is meant for.
+    pub(super) fn incarnation_of_receiver(&self, peer: ServerId) -> Option<Incarnation> {
+        let guest = self.raft.link(peer).filter(|_| self.is_guest(peer));
+        guest.or_else(|| self.raft.incarnation_of(peer))
     }
 
     /// Whether this node's own log says that it is a member on this data directory.

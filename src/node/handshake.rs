@@ -25,13 +25,17 @@ impl Node {
     pub fn hello_to(&self, peer: ServerId) -> Hello {
         let member = self.raft.membership().member(peer);
         let identity = &self.identity;
+        let admitted = member.map(|member| member.incarnation);
+        let guest = self.known_peers.get(&peer).filter(|_| self.is_guest(peer));
+        let guest = guest.map(|identity| identity.incarnation);
+        let receiver_incarnation = guest.or(admitted).unwrap_or(Incarnation::ZERO);
         Hello {
             role: Role::Peer,
             cluster: self.config.cluster.name.clone(),
             sender: identity.server,
             receiver: peer,
             sender_incarnation: identity.incarnation,
-            receiver_incarnation: member.map_or(Incarnation::ZERO, |member| member.incarnation),
+            receiver_incarnation,
             boot: identity.boot,
             nonce: identity.nonce,
             membership_index: self.raft.committed_membership_index(),
@@ -46,6 +50,7 @@ impl Node {
         let member = membership.member(peer).filter(|member| member.is_met());
         if let Some(known) = member.map(|member| member.incarnation)
             && known != incarnation
+            && !self.is_called_back(hello)
             && !is_on(Mutation::LostDiskTakesPart)
         {
             self.requested.note_stray(peer, Refusal::LostDisk);
@@ -132,8 +137,14 @@ impl Node {
         Ok(())
     }
 
-    /// Whether the hello is from a member that this node can't know yet: it was away while members
-    /// came and went, and the sender, which knows a later membership, knows it on its directory.
+    /// Whether `peer` was let in because it knows a later membership than this node does.
+    pub(super) fn is_guest(&self, peer: ServerId) -> bool {
+        self.guests.get(&peer) == Some(&self.raft.membership_index())
+    }
+
+    /// Whether the hello is from a member that this node can't know yet, or not on its directory:
+    /// it was away while members came and went, and the sender, which knows a later membership,
+    /// knows it on its own. A server that lost its disk knows no membership at all.
     fn is_called_back(&self, hello: &Hello) -> bool {
         hello.receiver_incarnation == self.identity.incarnation
             && hello.membership_index > self.raft.membership_index()
@@ -152,9 +163,7 @@ impl Node {
     /// waits to be let in or lost its disk, and takes part in nothing before that.
     pub fn knows(&self, peer: ServerId) -> bool {
         let is_blank = self.raft.membership().is_empty();
-        let index = self.raft.membership_index();
-        let is_guest = self.guests.get(&peer) == Some(&index);
-        is_guest
+        self.is_guest(peer)
             || (is_blank && peer != self.identity.server)
             || self.peers().iter().any(|known| known.id == peer)
     }

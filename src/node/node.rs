@@ -24,7 +24,7 @@ use crate::proto::batch::{Batch, Standing};
 use crate::proto::entry::{EntryKind, Recovered};
 use crate::proto::message::{Envelope, GrowthRefusal, Message, Packet};
 use crate::raft::{Action, Founder, Raft, RoleName, Setup};
-use crate::testing::{Mark, Mutation, is_on, reached};
+use crate::testing::{Mark, reached};
 use crate::types::{
     ClientId, ClusterTime, Identity, Incarnation, Instant, LogIndex, Room, ServerId, Term,
 };
@@ -297,7 +297,7 @@ impl Node {
 
     fn receive(&mut self, now: Instant, packet: Packet, effects: &mut Vec<Effect>) {
         let Packet { envelope, message } = packet;
-        if !self.is_for_us(envelope) {
+        if !self.is_for_us(envelope, &message) {
             self.counters.misdirected += 1;
             reached(Mark::MailForOther);
             return;
@@ -317,17 +317,6 @@ impl Node {
             }
             message => self.raft.receive(now, from, message),
         }
-    }
-
-    /// Mail for someone else: another cluster, another server, another data directory.
-    fn is_for_us(&self, envelope: Envelope) -> bool {
-        let identity = &self.identity;
-        let is_sound = envelope.cluster == identity.cluster
-            && envelope.to == identity.server
-            && envelope.from != identity.server;
-        let is_of_these_directories = envelope.to_incarnation == identity.incarnation
-            && self.raft.incarnation_of(envelope.from) == Some(envelope.from_incarnation);
-        is_sound && (is_of_these_directories || is_on(Mutation::LostDiskTakesPart))
     }
 
     /// A gateway's batch, to be appended if this node leads; if it doesn't, the gateway sends it
@@ -536,7 +525,7 @@ impl Node {
     pub(super) fn send(&self, to: ServerId, message: Message, effects: &mut Vec<Effect>) {
         assert_ne!(to, self.identity.server, "the node never sends to itself");
         // A peer whose data directory nobody knows yet has never said hello: nothing reaches it.
-        let Some(to_incarnation) = self.raft.incarnation_of(to) else {
+        let Some(to_incarnation) = self.incarnation_of_receiver(to) else {
             return;
         };
         let envelope = Envelope {

@@ -213,6 +213,34 @@ impl Raft {
         });
     }
 
+    /// The index of the entry of the membership in force; 0 until the cluster was founded.
+    pub fn membership_index(&self) -> LogIndex {
+        self.memberships.last().map_or(LogIndex::ZERO, |(index, _)| *index)
+    }
+
+    /// The index of the newest membership entry that is known to be committed; 0 if there is none.
+    pub fn committed_membership_index(&self) -> LogIndex {
+        let mut newest = self.memberships.iter().rev().map(|(index, _)| *index);
+        newest.find(|index| *index <= self.commit_index).unwrap_or_default()
+    }
+
+    /// The data directory of `peer`: by the membership, else by its connection's hello.
+    pub fn incarnation_of(&self, peer: ServerId) -> Option<Incarnation> {
+        let member = self.membership().member(peer).filter(|member| member.is_met());
+        let member = member.map(|member| member.incarnation);
+        member.or_else(|| self.links.get(&peer).copied())
+    }
+
+    /// The data directory that `peer` runs on, by its hello, while a connection stands.
+    pub fn link(&self, peer: ServerId) -> Option<Incarnation> {
+        self.links.get(&peer).copied()
+    }
+
+    /// The cluster knows this server on its data directory: it takes part again.
+    pub fn take_part_again(&mut self) {
+        self.recovering = false;
+    }
+
     /// Members that have left and are still being told so; empty where this server doesn't lead.
     pub fn farewells(&self) -> Vec<ServerId> {
         match &self.role {

@@ -271,17 +271,6 @@ impl Raft {
         self.memberships.last().map_or(&NOBODY, |(_, membership)| membership)
     }
 
-    /// The index of its entry; 0 until the cluster was founded.
-    pub fn membership_index(&self) -> LogIndex {
-        self.memberships.last().map_or(LogIndex::ZERO, |(index, _)| *index)
-    }
-
-    /// The index of the newest membership entry that is known to be committed; 0 if there is none.
-    pub fn committed_membership_index(&self) -> LogIndex {
-        let mut newest = self.memberships.iter().rev().map(|(index, _)| *index);
-        newest.find(|index| *index <= self.commit_index).unwrap_or_default()
-    }
-
     /// Who leads, as far as this server knows.
     pub fn leader(&self) -> Option<ServerId> {
         self.leader
@@ -392,18 +381,6 @@ impl Raft {
             self.withheld.clear();
             self.outbox.clear();
         }
-    }
-
-    /// The cluster knows this server on its data directory: it takes part again.
-    pub fn take_part_again(&mut self) {
-        self.recovering = false;
-    }
-
-    /// The data directory of `peer`: by the membership, else by its connection's hello.
-    pub fn incarnation_of(&self, peer: ServerId) -> Option<Incarnation> {
-        let member = self.membership().member(peer).filter(|member| member.is_met());
-        let member = member.map(|member| member.incarnation);
-        member.or_else(|| self.links.get(&peer).copied())
     }
 
     /// When [`tick`](Raft::tick) has something to do.
