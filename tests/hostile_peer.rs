@@ -5,12 +5,9 @@
 //! What would break Raft itself if a member said it (votes and acknowledgements that it did not
 //! give) is not among them: members are trusted to follow the protocol, not to count.
 
-mod memory;
-
 use std::time::Duration;
 
 use bytes::Bytes;
-use memory::Cluster;
 use raftkv::limits;
 use raftkv::node::Input;
 use raftkv::proto::args::{Args, push_arg};
@@ -21,7 +18,8 @@ use raftkv::proto::message::{
     InstallOutcome, InstallSnapshot, InstallSnapshotResponse, Message, Packet, ReadId, RequestVote,
     Vote,
 };
-use raftkv::proto::reply::Reply;
+use raftkv::proto::reply_decoder::Value;
+use raftkv::sim::Cluster;
 use raftkv::types::{
     BatchSeq, Boot, ClusterId, ClusterTime, LogIndex, ReadRound, Room, ServerId, SnapshotId, Term,
 };
@@ -30,6 +28,14 @@ use raftkv::types::{
 const ABSURD: [u64; 4] = [0, 1, u64::MAX - 1, u64::MAX];
 
 const SECOND: Duration = Duration::from_secs(1);
+
+fn bulk(text: &str) -> Value {
+    Value::Bulk(text.as_bytes().to_vec())
+}
+
+fn ok() -> Value {
+    Value::Simple("OK".to_owned())
+}
 
 fn founded(seed: u64) -> (Cluster, ServerId) {
     let mut cluster = Cluster::new(3, seed);
@@ -78,7 +84,7 @@ fn appending(term: Term, prev: u64) -> AppendEntries {
 fn messages_of_absurd_numbers_change_nothing_and_stop_nobody() {
     let (mut cluster, leader) = founded(1);
     let follower = follower(&cluster, leader);
-    assert_eq!(cluster.call(leader, "INCR n"), Reply::Integer(1));
+    assert_eq!(cluster.call(leader, "INCR n"), Value::Integer(1));
     let term = term_of(&cluster, leader);
     for a in ABSURD {
         for b in ABSURD {
@@ -151,7 +157,7 @@ fn messages_of_absurd_numbers_change_nothing_and_stop_nobody() {
         }
     }
     cluster.run_for(SECOND);
-    assert_eq!(cluster.call(follower, "INCR n"), Reply::Integer(2));
+    assert_eq!(cluster.call(follower, "INCR n"), Value::Integer(2));
     cluster.converge(2 * SECOND);
 }
 
@@ -187,7 +193,7 @@ fn the_last_of_all_terms_is_the_end_of_elections_and_not_of_processes() {
     }
     cluster.run_for(SECOND);
     // 3. The end: nobody leads, and every node lives and says so.
-    let Reply::Error(text) = cluster.call(leader, "SET x 1") else { panic!("somebody leads") };
+    let Value::Error(text) = cluster.call(leader, "SET x 1") else { panic!("somebody leads") };
     assert!(text.starts_with("CLUSTERDOWN"), "{text}");
 }
 
@@ -240,15 +246,15 @@ fn second_leader_of_a_term_is_refused_by_leader_and_follower() {
         let node = cluster.node(to).expect("alive");
         assert_eq!((node.status(), node.raft().refused_messages()), (before, 1), "{to}");
     }
-    assert_eq!(cluster.call(liar, "INCR n"), Reply::Integer(1));
+    assert_eq!(cluster.call(liar, "INCR n"), Value::Integer(1));
     cluster.converge(2 * SECOND);
 }
 
 #[test]
 fn cluster_time_at_its_end_expires_keys_and_breaks_nothing() {
     let (mut cluster, leader) = founded(3);
-    assert_eq!(cluster.call(leader, "SET plain 1"), Reply::OK);
-    assert_eq!(cluster.call(leader, "SET mortal 1 EX 1000"), Reply::OK);
+    assert_eq!(cluster.call(leader, "SET plain 1"), ok());
+    assert_eq!(cluster.call(leader, "SET mortal 1 EX 1000"), ok());
     cluster.converge(SECOND);
     // 1. The followers hear that it is the end of time, and one of them leads from there on.
     for to in cluster.ids().into_iter().filter(|id| *id != leader) {
@@ -261,7 +267,7 @@ fn cluster_time_at_its_end_expires_keys_and_breaks_nothing() {
     cluster.run_until(2 * SECOND, "another leads", |c| c.leader().is_some());
     let leader = cluster.leader().expect("just seen");
     // 2. Everything that tells a time still answers.
-    assert_eq!(cluster.call(leader, "GET plain"), Reply::bulk(b"1"));
+    assert_eq!(cluster.call(leader, "GET plain"), bulk("1"));
     for line in [
         "PTTL mortal",
         "TTL plain",
@@ -279,7 +285,7 @@ fn cluster_time_at_its_end_expires_keys_and_breaks_nothing() {
         cluster.call(leader, line);
     }
     cluster.run_for(SECOND);
-    assert_eq!(cluster.call(leader, "INCR n"), Reply::Integer(1));
+    assert_eq!(cluster.call(leader, "INCR n"), Value::Integer(1));
 }
 
 #[test]
@@ -288,20 +294,20 @@ fn deadlines_at_the_end_of_time_make_no_node_spin() {
     // 2^58 ms are a multiple of 2^64 ns: where nanoseconds wrap round, such a wait is none at all.
     for wait_ms in [i64::MAX / 2, 1 << 58, (1 << 58) + 50, (1 << 62) + 1] {
         let line = format!("SET k 1 PX {wait_ms}");
-        assert_eq!(cluster.call(leader, &line), Reply::OK);
+        assert_eq!(cluster.call(leader, &line), ok());
         cluster.run_for(Duration::from_millis(200));
         let index = cluster.node(leader).expect("alive").status().last_log_index;
         cluster.run_for(SECOND);
         let later = cluster.node(leader).expect("alive").status().last_log_index;
         assert_eq!(later, index, "nothing was due");
     }
-    assert_eq!(cluster.call(leader, "GET k"), Reply::bulk(b"1"));
+    assert_eq!(cluster.call(leader, "GET k"), bulk("1"));
 }
 
 #[test]
 fn expired_keys_wait_without_spinning_while_nothing_can_be_appended() {
     let (mut cluster, leader) = founded(5);
-    assert_eq!(cluster.call(leader, "SET k 1 PX 500"), Reply::OK);
+    assert_eq!(cluster.call(leader, "SET k 1 PX 500"), ok());
     for id in cluster.ids() {
         cluster.give(id, Input::LogRoom { room: Room::Exhausted });
     }
@@ -348,7 +354,7 @@ fn forwarded_batch_over_the_limit_is_refused_and_wedges_nothing() {
     forge(&mut cluster, follower, leader, Message::Forward { batch: largest });
     cluster.run_for(Duration::from_millis(10));
     assert_eq!(cluster.node(leader).expect("alive").status().last_log_index, before.next());
-    assert_eq!(cluster.call(leader, "STRLEN k").clone(), cluster.call(follower, "STRLEN k"));
+    assert_eq!(cluster.call(leader, "STRLEN k"), cluster.call(follower, "STRLEN k"));
 }
 
 #[test]

@@ -10,6 +10,8 @@ mod anomalies;
 mod brute_force;
 #[path = "linearizability/large.rs"]
 mod large;
+#[path = "linearizability/pipelines.rs"]
+mod pipelines;
 #[path = "linearizability/plot.rs"]
 mod plot;
 #[path = "linearizability/random.rs"]

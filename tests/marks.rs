@@ -16,8 +16,9 @@ fn scripts() -> Vec<(String, Script)> {
     let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/sim");
     let entries = std::fs::read_dir(directory).expect("the scripts are there");
     let mut scripts: Vec<(String, Script)> = entries
-        .map(|entry| {
-            let path = entry.expect("a readable directory").path();
+        .map(|entry| entry.expect("a readable directory").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "script"))
+        .map(|path| {
             let text = std::fs::read_to_string(&path).expect("a readable script");
             let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
             (name, Script::parse(&text).expect("a sound script"))

@@ -1,20 +1,23 @@
 //! A cluster of real nodes in memory, with a virtual clock: elections, replication, exactly-once,
 //! reads and recovery, also in bad weather. The seeds are drawn anew by `SIM_SEEDS=from..to`.
 
-mod memory;
-
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use memory::{Cluster, Weather};
 use raftkv::node::Role;
-use raftkv::proto::reply::Reply;
-use raftkv::types::{ClientId, ServerId};
+use raftkv::proto::reply_decoder::Value;
+use raftkv::sim::script::Settings;
+use raftkv::sim::{Cluster, Connection};
+use raftkv::types::ServerId;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-fn bulk(text: &str) -> Reply {
-    Reply::bulk(text.as_bytes())
+fn bulk(text: &str) -> Value {
+    Value::Bulk(text.as_bytes().to_vec())
+}
+
+fn ok() -> Value {
+    Value::Simple("OK".to_owned())
 }
 
 fn founded(count: u64, seed: u64) -> (Cluster, ServerId) {
@@ -30,7 +33,7 @@ fn every_node_serves_writes_and_reads() {
     let (mut cluster, _) = founded(3, 1);
     for id in cluster.ids() {
         let key = format!("key{id}");
-        assert_eq!(cluster.call(id, &format!("SET {key} 1")), Reply::OK);
+        assert_eq!(cluster.call(id, &format!("SET {key} 1")), ok());
         for other in cluster.ids() {
             assert_eq!(cluster.call(other, &format!("GET {key}")), bulk("1"), "{other}");
         }
@@ -40,7 +43,7 @@ fn every_node_serves_writes_and_reads() {
 #[test]
 fn a_single_node_serves_at_once() {
     let (mut cluster, leader) = founded(1, 2);
-    assert_eq!(cluster.call(leader, "INCR n"), Reply::Integer(1));
+    assert_eq!(cluster.call(leader, "INCR n"), Value::Integer(1));
     assert_eq!(cluster.call(leader, "GET n"), bulk("1"));
 }
 
@@ -50,18 +53,18 @@ fn a_pipeline_that_mixes_reads_and_writes_keeps_its_order_on_every_node() {
     for id in cluster.ids() {
         let client = cluster.connect(id);
         let lines = ["SET x 1", "GET x", "INCR x", "GET x", "PING", "DEL x", "GET x"];
-        cluster.send(id, client, &lines);
+        cluster.send(client, &lines);
         cluster.run_for(Duration::from_millis(200));
         let expected = [
-            Reply::OK,
+            ok(),
             bulk("1"),
-            Reply::Integer(2),
+            Value::Integer(2),
             bulk("2"),
-            Reply::Simple("PONG"),
-            Reply::Integer(1),
-            Reply::Nil,
+            Value::Simple("PONG".to_owned()),
+            Value::Integer(1),
+            Value::Nil,
         ];
-        assert_eq!(cluster.replies(id, client), expected, "on {id}");
+        assert_eq!(cluster.replies(client), expected, "on {id}");
     }
 }
 
@@ -72,20 +75,20 @@ fn killing_the_leader_costs_clients_of_the_others_nothing_but_a_moment() {
         let follower = cluster.ids().into_iter().find(|id| *id != leader).expect("three nodes");
         let client = cluster.connect(follower);
         // 1. Fifty writes are on their way.
-        cluster.send(follower, client, &["INCR n"; 50]);
-        cluster.run_for(Duration::from_micros(cluster.now.0 % 300));
+        cluster.send(client, &["INCR n"; 50]);
+        cluster.run_for(Duration::from_micros(cluster.now().0 % 300));
         // 2. The leader dies.
-        let killed_at = cluster.now;
+        let killed_at = cluster.now();
         cluster.kill(leader);
-        cluster.send(follower, client, &["INCR n"]);
+        cluster.send(client, &["INCR n"]);
         let mut replies = Vec::new();
         while replies.len() < 51 {
             cluster.step();
-            replies.extend(cluster.replies(follower, client));
-            assert!(cluster.now.since(killed_at) < Duration::from_secs(1), "seed {seed}");
+            replies.extend(cluster.replies(client));
+            assert!(cluster.now().since(killed_at) < Duration::from_secs(1), "seed {seed}");
         }
         // 3. Each was done once, in order.
-        let expected: Vec<Reply> = (1..=51).map(Reply::Integer).collect();
+        let expected: Vec<Value> = (1..=51).map(Value::Integer).collect();
         assert_eq!(replies, expected, "seed {seed}");
     }
 }
@@ -96,10 +99,10 @@ fn failing_over_takes_some_ten_milliseconds() {
     for seed in 0..100 {
         let (mut cluster, leader) = founded(3, seed);
         let survivor = cluster.ids().into_iter().find(|id| *id != leader).expect("three nodes");
-        let killed_at = cluster.now;
+        let killed_at = cluster.now();
         cluster.kill(leader);
-        assert_eq!(cluster.call(survivor, "INCR n"), Reply::Integer(1));
-        waits.push(cluster.now.since(killed_at));
+        assert_eq!(cluster.call(survivor, "INCR n"), Value::Integer(1));
+        waits.push(cluster.now().since(killed_at));
     }
     waits.sort();
     // Virtual time: the figure depends on the seeds alone.
@@ -111,7 +114,7 @@ fn failing_over_takes_some_ten_milliseconds() {
 fn a_silent_partition_of_the_leader_ends_with_another_one_and_no_stale_read() {
     for seed in 0..20 {
         let (mut cluster, old_leader) = founded(3, seed);
-        assert_eq!(cluster.call(old_leader, "SET x old"), Reply::OK);
+        assert_eq!(cluster.call(old_leader, "SET x old"), ok());
         let others: Vec<ServerId> =
             cluster.ids().into_iter().filter(|id| *id != old_leader).collect();
         for other in &others {
@@ -119,18 +122,18 @@ fn a_silent_partition_of_the_leader_ends_with_another_one_and_no_stale_read() {
         }
         // 1. A read arrives at the cut-off leader, which does not know yet.
         let reader = cluster.connect(old_leader);
-        cluster.send(old_leader, reader, &["GET x"]);
+        cluster.send(reader, &["GET x"]);
         // 2. The others go on without it.
         cluster.run_until(Duration::from_secs(5), "another leader", |c| {
             c.leader().is_some_and(|leader| leader != old_leader)
         });
-        assert_eq!(cluster.call(others[0], "SET x new"), Reply::OK);
-        assert_eq!(cluster.replies(old_leader, reader), [], "seed {seed}: no majority, no read");
+        assert_eq!(cluster.call(others[0], "SET x new"), ok());
+        assert_eq!(cluster.replies(reader), [], "seed {seed}: no majority, no read");
         // 3. Healed, the read sees what was acknowledged meanwhile, or was given up.
         cluster.heal();
         cluster.run_for(Duration::from_secs(6));
-        let replies = cluster.replies(old_leader, reader);
-        let is_right = matches!(&replies[..], [Reply::Error(e)] if e.starts_with("CLUSTERDOWN"))
+        let replies = cluster.replies(reader);
+        let is_right = matches!(&replies[..], [Value::Error(e)] if e.starts_with("CLUSTERDOWN"))
             || replies == [bulk("new")];
         assert!(is_right, "seed {seed}: {replies:?}");
     }
@@ -139,7 +142,7 @@ fn a_silent_partition_of_the_leader_ends_with_another_one_and_no_stale_read() {
 #[test]
 fn a_wiped_server_votes_for_nobody_and_says_why() {
     let (mut cluster, leader) = founded(3, 7);
-    assert_eq!(cluster.call(leader, "SET x 1"), Reply::OK);
+    assert_eq!(cluster.call(leader, "SET x 1"), ok());
     let others: Vec<ServerId> = cluster.ids().into_iter().filter(|id| *id != leader).collect();
     // 1. One disk is lost: its server is told so, and stays out.
     cluster.kill(others[0]);
@@ -162,7 +165,7 @@ fn a_wiped_server_votes_for_nobody_and_says_why() {
 #[test]
 fn wiped_servers_never_found_a_second_cluster() {
     let (mut cluster, leader) = founded(3, 8);
-    assert_eq!(cluster.call(leader, "SET x 1"), Reply::OK);
+    assert_eq!(cluster.call(leader, "SET x 1"), ok());
     for id in cluster.ids() {
         cluster.kill(id);
     }
@@ -182,9 +185,9 @@ fn wiped_servers_never_found_a_second_cluster() {
 #[test]
 fn keys_expire_by_the_cluster_clock_also_without_traffic() {
     let (mut cluster, leader) = founded(3, 9);
-    assert_eq!(cluster.call(leader, "SET x 1 PX 500"), Reply::OK);
+    assert_eq!(cluster.call(leader, "SET x 1 PX 500"), ok());
     cluster.run_for(Duration::from_millis(400));
-    let Reply::Integer(left_ms) = cluster.call(leader, "PTTL x") else { panic!("no integer") };
+    let Value::Integer(left_ms) = cluster.call(leader, "PTTL x") else { panic!("no integer") };
     assert!((50..=110).contains(&left_ms), "{left_ms}");
     cluster.run_for(Duration::from_millis(200));
     for id in cluster.ids() {
@@ -205,20 +208,20 @@ fn a_majority_gone_is_clusterdown_or_indoubt_and_never_anything_else() {
         cluster.kill(*other);
     }
     let client = cluster.connect(leader);
-    cluster.send(leader, client, &["SET x 1"]);
+    cluster.send(client, &["SET x 1"]);
     cluster.run_for(Duration::from_secs(6));
     let reader = cluster.connect(leader);
-    cluster.send(leader, reader, &["GET x"]);
+    cluster.send(reader, &["GET x"]);
     let late = cluster.connect(leader);
-    cluster.send(leader, late, &["SET x 2"]);
+    cluster.send(late, &["SET x 2"]);
     cluster.run_for(Duration::from_secs(6));
-    let code = |replies: Vec<Reply>| match &replies[..] {
-        [Reply::Error(text)] => text.split(' ').next().unwrap_or_default().to_owned(),
+    let code = |replies: Vec<Value>| match &replies[..] {
+        [Value::Error(text)] => text.split(' ').next().unwrap_or_default().to_owned(),
         other => format!("{other:?}"),
     };
-    assert_eq!(code(cluster.replies(leader, client)), "INDOUBT", "it was numbered and appended");
-    assert_eq!(code(cluster.replies(leader, reader)), "CLUSTERDOWN");
-    assert_eq!(code(cluster.replies(leader, late)), "CLUSTERDOWN", "nobody led all the while");
+    assert_eq!(code(cluster.replies(client)), "INDOUBT", "it was numbered and appended");
+    assert_eq!(code(cluster.replies(reader)), "CLUSTERDOWN");
+    assert_eq!(code(cluster.replies(late)), "CLUSTERDOWN", "nobody led all the while");
 }
 
 #[test]
@@ -226,25 +229,38 @@ fn a_clean_stop_hands_leadership_over() {
     let (mut cluster, leader) = founded(3, 11);
     let other = cluster.ids().into_iter().find(|id| *id != leader).expect("three nodes");
     let client = cluster.connect(other);
-    cluster.send(other, client, &["INCR n"; 20]);
-    let stopped_at = cluster.now;
+    cluster.send(client, &["INCR n"; 20]);
+    let stopped_at = cluster.now();
     cluster.stop(leader);
-    cluster.run_until(Duration::from_secs(1), "the leader may exit", |c| {
-        c.node(leader).is_some_and(|node| node.may_exit())
-    });
-    assert!(cluster.now.since(stopped_at) < Duration::from_millis(20), "no election timeout");
+    cluster
+        .run_until(Duration::from_secs(1), "the leader has exited", |c| c.node(leader).is_none());
+    assert!(cluster.now().since(stopped_at) < Duration::from_millis(20), "no election timeout");
     cluster.kill(leader);
     cluster.run_for(Duration::from_millis(300));
-    let expected: Vec<Reply> = (1..=20).map(Reply::Integer).collect();
-    assert_eq!(cluster.replies(other, client), expected);
+    let expected: Vec<Value> = (1..=20).map(Value::Integer).collect();
+    assert_eq!(cluster.replies(client), expected);
+}
+
+/// Packets get lost, doubled and overtaken; the disk is slow.
+fn bad_weather(count: u64) -> Settings {
+    Settings {
+        nodes: count,
+        frame_loss_pm: 30,
+        copy_pm: 30,
+        copy_delay_ms: 25,
+        delay_min_us: 0,
+        delay_max_us: 25_000,
+        disk_min_us: 0,
+        disk_max_us: 30_000,
+        ..Cluster::calm()
+    }
 }
 
 /// One seed of bad weather: kills, cuts, heals and pauses of the network under load; then
 /// everything is mended, and every counter must be what its client was told.
 fn storm(count: u64, seed: u64) -> u64 {
-    let mut cluster = Cluster::new(count, seed);
-    cluster.weather = Weather::storm();
-    let mut clients: BTreeMap<ServerId, ClientId> = BTreeMap::new();
+    let mut cluster = Cluster::with(seed, bad_weather(count));
+    let mut clients: BTreeMap<ServerId, Connection> = BTreeMap::new();
     // What each server's client has been told of its own counter, and how often it doesn't know.
     let mut told: BTreeMap<ServerId, i64> = BTreeMap::new();
     let mut in_doubt: BTreeMap<ServerId, i64> = BTreeMap::new();
@@ -270,11 +286,8 @@ fn storm(count: u64, seed: u64) -> u64 {
             5 | 6 => cluster.heal(),
             _ if cluster.node(id).is_some() => {
                 let client = *clients.entry(id).or_insert_with(|| cluster.connect(id));
-                cluster.send(
-                    id,
-                    client,
-                    &[&format!("INCR counter{id}"), &format!("GET counter{id}")],
-                );
+                let lines = [&format!("INCR counter{id}")[..], &format!("GET counter{id}")];
+                cluster.send(client, &lines);
                 *told.entry(ServerId(id.0 + 100)).or_default() += 1;
             }
             _ => {}
@@ -283,7 +296,7 @@ fn storm(count: u64, seed: u64) -> u64 {
             collect(&mut cluster, id, &mut clients, &mut told, &mut in_doubt);
         }
     }
-    cluster.weather = Weather::calm();
+    cluster.calm_down();
     cluster.heal();
     for id in ids.clone() {
         if cluster.node(id).is_none() {
@@ -299,7 +312,7 @@ fn storm(count: u64, seed: u64) -> u64 {
         let least = told.get(&id).copied().unwrap_or(0);
         let most = least + in_doubt.get(&id).copied().unwrap_or(0);
         let value = match cluster.call(id, &format!("GET counter{id}")) {
-            Reply::Bulk(bytes) => String::from_utf8_lossy(&bytes).parse().expect("a number"),
+            Value::Bulk(bytes) => String::from_utf8_lossy(&bytes).parse().expect("a number"),
             _ => 0,
         };
         assert!(
@@ -307,7 +320,7 @@ fn storm(count: u64, seed: u64) -> u64 {
             "exactly-once: {least} <= {value} <= {most}, seed {seed}"
         );
     }
-    cluster.trace_hash
+    cluster.trace_hash()
 }
 
 /// Commands sent and not yet answered on the connection that is lost.
@@ -318,16 +331,16 @@ fn outstanding(told: &mut BTreeMap<ServerId, i64>, id: ServerId) -> i64 {
 fn collect(
     cluster: &mut Cluster,
     id: ServerId,
-    clients: &mut BTreeMap<ServerId, ClientId>,
+    clients: &mut BTreeMap<ServerId, Connection>,
     told: &mut BTreeMap<ServerId, i64>,
     in_doubt: &mut BTreeMap<ServerId, i64>,
 ) {
     let Some(client) = clients.get(&id) else {
         return;
     };
-    for reply in cluster.replies(id, *client) {
+    for reply in cluster.replies(*client) {
         match reply {
-            Reply::Integer(value) => {
+            Value::Integer(value) => {
                 let doubt = in_doubt.get(&id).copied().unwrap_or(0);
                 let before = told.get(&id).copied().unwrap_or(0);
                 let expected = before + 1..=before + 1 + doubt;
@@ -336,7 +349,7 @@ fn collect(
                 told.insert(id, value);
                 *told.entry(ServerId(id.0 + 100)).or_default() -= 1;
             }
-            Reply::Bulk(bytes) => {
+            Value::Bulk(bytes) => {
                 let value: i64 = String::from_utf8_lossy(&bytes).parse().expect("a number");
                 let least = told.get(&id).copied().unwrap_or(0);
                 let most = least + in_doubt.get(&id).copied().unwrap_or(0);
@@ -345,12 +358,12 @@ fn collect(
                     "linearizable: read {value} after {least}"
                 );
             }
-            Reply::Error(text) if text.starts_with("INDOUBT") => {
+            Value::Error(text) if text.starts_with("INDOUBT") => {
                 *in_doubt.entry(id).or_default() += 1;
                 *told.entry(ServerId(id.0 + 100)).or_default() -= 1;
             }
-            Reply::Error(text) if text.starts_with("CLUSTERDOWN") => {}
-            Reply::Nil => {}
+            Value::Error(text) if text.starts_with("CLUSTERDOWN") => {}
+            Value::Nil => {}
             other => panic!("a reply that nobody asked for: {other:?}"),
         }
     }

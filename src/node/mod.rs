@@ -5,7 +5,7 @@
 //! wait), `apply` (they take effect), `clients` (they are answered), `connection` and `info` (what
 //! a node answers by itself), `admin` and `plan` (who is to be a member), `snapshots` with `verify`
 //! (what replaces the log), `handshake` and `admission` (who may connect). Drivers stand around it,
-//! the poll loop and the tests' cluster in memory, and none of them decides anything.
+//! the poll loop and the simulator, and neither of them decides anything.
 
 mod admin;
 mod admission;

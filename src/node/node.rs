@@ -299,7 +299,6 @@ impl Node {
         let Packet { envelope, message } = packet;
         if !self.is_for_us(envelope, &message) {
             self.counters.misdirected += 1;
-            reached(Mark::MailForOther);
             return;
         }
         let from = envelope.from;

@@ -201,6 +201,9 @@ impl Node {
             ReadMode::Stale => true,
         };
         if is_at_once {
+            if read_mode == ReadMode::Lease {
+                reached(Mark::LeaseRead);
+            }
             let context = ReadContext { store: self.machine.store(), now: self.estimate(now) };
             let reply = evaluate(command, &context, args);
             self.clients.answer(origin, reply, effects);

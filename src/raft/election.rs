@@ -111,6 +111,9 @@ impl Raft {
             return self.receive_pre_vote_request(now, from, request);
         }
         let protects_lease = !request.transfer && self.lease_may_hold(now);
+        if protects_lease {
+            reached(Mark::VoteAwaitsLease);
+        }
         if request.term > self.current_term && !protects_lease {
             self.become_follower(now, request.term, None);
         }

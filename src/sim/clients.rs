@@ -114,11 +114,16 @@ pub(super) struct Client {
     pub manner: Manner,
     /// It reads by the leader's lease.
     uses_lease: bool,
+    /// What it waits for begins with who it is, which no server has to have applied anything for.
+    pub introduces_itself: bool,
     /// It has not said who it is on this connection.
     is_new: bool,
     /// What was given up and is sent once more, elsewhere.
     repeat: Vec<Words>,
     repeat_pc: u64,
+    /// Where a test steers by hand: what it was told and has not been asked for. Nothing that it does
+    /// is judged.
+    pub told: Option<Vec<Value>>,
     /// How often it has flooded a server, if it is deaf.
     pub floods: u32,
     /// Which server it talks to, and over what.
@@ -148,9 +153,11 @@ impl Client {
             number,
             manner,
             uses_lease: is_of_the_load && settings.lease > 0 && random.random_bool(0.7),
+            introduces_itself: false,
             is_new: false,
             repeat: Vec::new(),
             repeat_pc: settings.repeat_pc,
+            told: None,
             floods: 0,
             server: ServerId(1 + number as u64 % settings.nodes),
             stream: None,
@@ -208,6 +215,7 @@ impl Client {
             introduction.extend((self.manner == Manner::Resp3).then_some("HELLO 3"));
             introduction.extend(self.uses_lease.then_some("CLIENT READMODE lease"));
         }
+        self.introduces_itself = !introduction.is_empty();
         for line in introduction {
             let words = line.split(' ').map(|word| word.as_bytes().to_vec()).collect();
             self.say(now, words, recorder, &mut out);
@@ -220,6 +228,16 @@ impl Client {
             self.say(now, words, recorder, &mut out);
         }
         self.pipelines += 1;
+        out.into()
+    }
+
+    /// These lines of words, as bytes; for a client that a test steers.
+    pub fn lines(&self, lines: &[&str]) -> Bytes {
+        let mut out = Vec::new();
+        for line in lines {
+            let words: Words = line.split(' ').map(|word| word.as_bytes().to_vec()).collect();
+            as_array(&words, &mut out);
+        }
         out.into()
     }
 
@@ -272,6 +290,12 @@ impl Client {
     pub fn receive(&mut self, now: Instant, bytes: &[u8], recorder: &mut Recorder) -> bool {
         let mut rest = bytes;
         let was_waiting = self.is_waiting();
+        if let Some(told) = &mut self.told {
+            while let Some(value) = self.decoder.decode(&mut rest).expect("servers speak RESP") {
+                told.push(value);
+            }
+            return false;
+        }
         while let Some(value) = self.decoder.decode(&mut rest).expect("servers speak RESP") {
             let operation = self.outstanding.pop_front();
             let operation = operation.expect("exactly-once: a reply that nobody asked for");

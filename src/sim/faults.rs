@@ -12,13 +12,17 @@ use rand::RngExt;
 use super::media::Damage;
 use super::network::Host;
 use super::process::Mail;
-use super::script::Kind;
+use super::script::{Fault, Kind};
 use super::world::{Event, World};
 use crate::types::{Boot, Instant, ServerId};
 
 impl World {
     pub(super) fn strike_fault(&mut self, place: usize) {
-        let fault = self.script.faults[place];
+        self.strike_now(self.script.faults[place]);
+    }
+
+    /// Lets a fault strike.
+    pub(super) fn strike_now(&mut self, fault: Fault) {
         let Some(id) = self.target(fault.a) else {
             return;
         };
@@ -168,6 +172,12 @@ impl World {
         if !self.may_damage(id) {
             return false;
         }
+        self.replace_disk(id);
+        true
+    }
+
+    /// The server dies, and comes back on an empty disk.
+    pub(super) fn replace_disk(&mut self, id: ServerId) {
         self.kill(id);
         self.checkers.damaged.insert(id);
         let server = self.servers.get_mut(&id).expect("a server of this world");
@@ -176,7 +186,6 @@ impl World {
         server.is_copy = false;
         server.saved = None;
         server.met.clear();
-        true
     }
 
     fn save(&mut self, id: ServerId) -> bool {

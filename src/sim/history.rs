@@ -71,6 +71,7 @@ pub(super) struct Recorder {
     /// How much earlier a key may expire than its writer's clock says; nothing: not checked.
     pub expiry_slack: Option<Duration>,
     kept: Option<Vec<Value>>,
+    pub invoked: u64,
     pub answered: u64,
     pub refused: u64,
     pub in_doubt: u64,
@@ -85,6 +86,7 @@ impl Recorder {
             expiring: BTreeMap::new(),
             expiry_slack,
             kept: None,
+            invoked: 0,
             answered: 0,
             refused: 0,
             in_doubt: 0,
@@ -114,6 +116,7 @@ impl Recorder {
             let command = Command::from_words(&borrowed).expect("clients say what is modelled");
             self.history.invoke(ClientId(connection), us(now), command)
         });
+        self.invoked += 1;
         Operation { words, connection, invoked: now, recorded }
     }
 
@@ -243,7 +246,7 @@ impl Recorder {
     /// Linearizable: every history is. A search that runs out of steps has not shown it.
     pub fn check_linearizable(&self) {
         if let Err(failure) = linearizability::check(&self.history, STEPS) {
-            panic!("linearizable: {failure}");
+            panic!("{failure}");
         }
     }
 

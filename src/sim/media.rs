@@ -379,6 +379,20 @@ impl Media {
         format!("Cut of {} at {length}", path.display())
     }
 
+    /// Flips a bit in the middle of the newest snapshot; false if there is none.
+    pub fn damage_snapshot(&mut self) -> bool {
+        let is_snapshot = |path: &Path| path.extension().is_some_and(|suffix| suffix == "snap");
+        let mut names = self.stable_names.iter().rev();
+        let Some((_, inode)) = names.find(|(path, _)| is_snapshot(path)) else {
+            return false;
+        };
+        let file = &mut self.inodes[*inode];
+        let middle = file.stable.len() / 2;
+        file.stable[middle] ^= 1;
+        file.cache[middle] ^= 1;
+        true
+    }
+
     fn sector(&self, inode: usize, at: usize) -> &[u8] {
         &self.inodes[inode].stable[at..at + SECTOR]
     }

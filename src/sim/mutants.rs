@@ -3,6 +3,7 @@
 //! Called by `rkv-sim --mutants` and `tests/mutants.rs`. A search that ran out of its budget has
 //! shown nothing, so it is no catch. Exists only with the feature `testing`.
 
+pub use super::run::INVARIANTS;
 use super::run::{Failure, run_seed};
 use crate::testing::mutation::{self, Mutation};
 
@@ -32,32 +33,12 @@ pub fn hunt(mutation: Mutation, seeds: impl IntoIterator<Item = u64>) -> Option<
 /// How a search without a verdict says so.
 const UNDECIDED: &str = "undecided";
 
-/// The invariants that a failure's text begins with: those of the design, in its order.
-pub const INVARIANTS: &[&str] = &[
-    "election-safety",
-    "log-matching",
-    "leader-completeness",
-    "state-machine-safety",
-    "durable-before-ack",
-    "linearizable",
-    "exactly-once",
-    "hard-state",
-    "monotone",
-    "bounded",
-    "fail-stop",
-    "convergence",
-    "one-change",
-];
-
 /// The invariant that a failure names, or where the assertion stands that has no such name.
 pub fn invariant(failure: &Failure) -> String {
-    let what = failure.what.strip_prefix("assertion `left == right` failed: ");
-    let what = what.unwrap_or(&failure.what);
-    let named = INVARIANTS.iter().find(|name| {
-        let rest = what.strip_prefix(**name);
-        rest.is_some_and(|rest| rest.starts_with(':'))
-    });
-    named.map_or_else(|| format!("({})", failure.at), |name| (*name).to_owned())
+    match INVARIANTS.contains(&&*failure.invariant) {
+        true => failure.invariant.clone(),
+        false => format!("({})", failure.at),
+    }
 }
 
 #[cfg(test)]
@@ -74,8 +55,10 @@ mod tests {
 
     #[test]
     fn invariant_names_the_design_or_the_place() {
-        let failure = |what: &str| Failure { what: what.to_owned(), at: "a.rs:1:2".to_owned() };
+        let failure = |what: &str| Failure::new(what, "a.rs:1:2".to_owned());
         assert_eq!(invariant(&failure("hard-state: n1 votes twice")), "hard-state");
+        let equal = "assertion `left == right` failed: log-matching: n1 at 3";
+        assert_eq!(invariant(&failure(equal)), "log-matching");
         assert_eq!(invariant(&failure("the log has no gaps")), "(a.rs:1:2)");
     }
 }

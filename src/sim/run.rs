@@ -81,13 +81,51 @@ pub struct Outcome {
     pub committed: u64,
 }
 
+/// The invariants of design page 5, in its order, by the names that assertions begin with.
+pub const INVARIANTS: &[&str] = &[
+    "election-safety",
+    "log-matching",
+    "leader-completeness",
+    "state-machine-safety",
+    "durable-before-ack",
+    "linearizable",
+    "exactly-once",
+    "hard-state",
+    "monotone",
+    "bounded",
+    "fail-stop",
+    "convergence",
+    "reproducible",
+    "one-change",
+];
+
 /// What a bad run has shown.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Failure {
+    /// What does not hold: one of [`INVARIANTS`]; `undecided` for a history that the checker could
+    /// not decide; the place in the source for any other assertion, the node's own among them.
+    pub invariant: String,
     /// The assertion, its invariant's name first.
     pub what: String,
     /// Where it stands in the source.
     pub at: String,
+}
+
+impl Failure {
+    /// What a panic with the words `what` at `at` shows.
+    pub(super) fn new(what: &str, at: String) -> Failure {
+        let said = what
+            .strip_prefix("assertion `left == right` failed: ")
+            .or_else(|| what.strip_prefix("assertion `left != right` failed: "))
+            .unwrap_or(what);
+        let (name, rest) = said.split_once(": ").unwrap_or((said, ""));
+        let invariant = match name {
+            "linearizable" if rest.starts_with("undecided") => "undecided",
+            name if INVARIANTS.contains(&name) => name,
+            _ => at.as_str(),
+        };
+        Failure { invariant: invariant.to_owned(), what: what.to_owned(), at }
+    }
 }
 
 thread_local! {
@@ -107,7 +145,7 @@ pub fn run_seed(seed: u64) -> Result<Outcome, Failure> {
         let (first, second) = (outcome.trace_hash, again.trace_hash);
         if first != second {
             let what = format!("reproducible: trace {first:016x}, then {second:016x}");
-            return Err(Failure { what, at: format!("seed {seed}") });
+            return Err(Failure::new(&what, format!("seed {seed}")));
         }
     }
     Ok(outcome)
@@ -142,7 +180,7 @@ fn attempt(script: &Script, tells: bool) -> (Result<Outcome, Failure>, Story) {
         (Err(payload), _) => {
             let text = payload.downcast_ref::<String>().map(String::as_str);
             let text = text.or_else(|| payload.downcast_ref::<&str>().copied());
-            Err(Failure { what: text.unwrap_or("a panic without words").to_owned(), at })
+            Err(Failure::new(text.unwrap_or("a panic without words"), at))
         }
     };
     // What a failed assertion has left behind may not be fit to be taken apart.

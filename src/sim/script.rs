@@ -81,6 +81,8 @@ settings! {
     skew_ppm = 0,
     /// Commands that a client sends at once at most.
     pipeline = 4,
+    /// Commands that the clients send in all (0: as many as they like).
+    commands = 0,
     /// Clients that only read, of those beyond the first. Whoever writes soon waits on a server that
     /// lost its majority; whoever reads there is the one to be told something old.
     readers = 0,

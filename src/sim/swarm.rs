@@ -11,10 +11,19 @@ use super::script::{Fault, Kind, Script, Settings};
 /// What is drawn here is not what the world draws from the same seed.
 const SALT: u64 = 0x5eed_5eed_5eed_5eed;
 
+/// See [`SALT`].
+const SNAPSHOT_SALT: u64 = 0x5a5a_5eed_5a5a_5eed;
+
+/// KiB of log that make a snapshot due; 0 stands for more than a run has.
+const SNAPSHOT_KIB: [u64; 6] = [0, 0, 1, 4, 16, 64];
+
 /// The script of a seed.
 pub fn script(seed: u64) -> Script {
     let mut random = Xoshiro256PlusPlus::seed_from_u64(seed ^ SALT);
-    let settings = settings(&mut random);
+    let mut settings = settings(&mut random);
+    // A generator of its own: where no snapshot is due, a seed is what it was before there were any.
+    let mut apart = Xoshiro256PlusPlus::seed_from_u64(seed ^ SNAPSHOT_SALT);
+    settings.snapshot_kib = SNAPSHOT_KIB[apart.random_range(0..SNAPSHOT_KIB.len())];
     let faults = Plan { random, settings: &settings, faults: Vec::new() }.all();
     Script { seed, settings, faults }
 }
@@ -54,7 +63,6 @@ fn settings(random: &mut Xoshiro256PlusPlus) -> Settings {
     settings.expiry = pick(&[0, 1]);
     settings.move_pc = pick(&[0, 0, 2, 10]);
     settings.readers = pick(&[0, 0, 1, 3]);
-    settings.snapshot_kib = pick(&[0, 1, 4, 16, 64]);
     let minutes = pick(&[10, 20, 60]);
     if random.random_range(0..LONG_IN) == 0 {
         lengthen(&mut settings, minutes);

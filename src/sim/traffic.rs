@@ -24,7 +24,9 @@ impl World {
     /// A client's next step: a connection where it has none, else a pipeline.
     pub(super) fn client_acts(&mut self, number: usize) {
         let client = &self.clients[number];
-        if self.is_healing || client.is_waiting() {
+        let bound = self.script.settings.commands;
+        let has_said_all = bound > 0 && self.recorder.invoked >= bound;
+        if self.is_healing || has_said_all || client.is_waiting() || client.told.is_some() {
             return;
         }
         if self.sleeps_until > self.now {
@@ -79,7 +81,8 @@ impl World {
 
     fn client_sends(&mut self, number: usize, mut bytes: bytes::Bytes) {
         let client = &mut self.clients[number];
-        client.floor = LogIndex(self.checkers.committed());
+        let committed = LogIndex(self.checkers.committed());
+        client.floor = if client.introduces_itself { LogIndex::ZERO } else { committed };
         let (stream, pipeline) = (client.stream.expect("it was just connected"), client.pipelines);
         let timeout = Duration::from_millis(self.script.settings.client_timeout_ms);
         // Pieces arrive in turns of their own: a command then meets what came before it on its
@@ -146,6 +149,18 @@ impl World {
         let server = ServerId(client.random.random_range(1..=nodes));
         client.server = server;
         self.connect_client_to(number, server)
+    }
+
+    /// Sends these lines over the client's connection to its server; for one that a test steers.
+    pub(super) fn client_sends_lines(&mut self, number: usize, lines: &[&str]) -> bool {
+        let server = self.clients[number].server;
+        if self.clients[number].stream.is_none() && !self.connect_client_to(number, server) {
+            return false;
+        }
+        let bytes = self.clients[number].lines(lines);
+        let stream = self.clients[number].stream.expect("it was just connected");
+        self.network.send(self.now, stream, 0, bytes);
+        true
     }
 
     fn connect_client_to(&mut self, number: usize, server: ServerId) -> bool {

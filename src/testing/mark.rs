@@ -89,6 +89,10 @@ marks! {
         "A leader forgets the followers' questions with its leadership.",
     EarlyRead = "early-read":
         "A leader keeps a read waiting until its term's first entry is committed.",
+    LeaseRead = "lease-read":
+        "A read is answered at once, by the leader's lease.",
+    VoteAwaitsLease = "vote-awaits-lease":
+        "A vote is refused because some leader's lease may hold.",
     ReadAskedAgain = "read-asked-again":
         "A read index that didn't come is asked again.",
     ReadAnswerLate = "read-answer-late":
@@ -129,8 +133,6 @@ marks! {
     ExpiryEntry = "expiry-entry":
         "A leader appends an empty entry because a key's time has come.",
     // Who may connect.
-    MailForOther = "mail-for-other":
-        "A message is dropped because it is for another data directory.",
     OldCopyTold = "old-copy-told":
         "A server is told that it runs on an old copy.",
     LostDiskTold = "lost-disk-told":

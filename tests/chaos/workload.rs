@@ -113,6 +113,7 @@ pub fn exchange(client: &mut Client, address: &str, asked: &[Asked]) -> Vec<Oper
 fn outcome(now: Instant, reply: Reply) -> Outcome {
     match &reply {
         Reply::Error(text) if text.starts_with("CLUSTERDOWN ") => Outcome::NotDone(now),
+        Reply::Error(text) if text.starts_with("LOADING ") => Outcome::NotDone(now),
         Reply::Error(text) if text.starts_with("INDOUBT ") => Outcome::InDoubt,
         _ => Outcome::Answered(now, reply),
     }

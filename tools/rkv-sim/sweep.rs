@@ -15,6 +15,9 @@ use crate::marks::Marks;
 /// Failing seeds that are printed; the sweep ends there.
 const FAILURES: usize = 10;
 
+/// How long a night is, for what the summary says of one.
+const NIGHT_HOURS: f64 = 10.0;
+
 /// What all threads have found so far.
 #[derive(Default)]
 struct Sum {
@@ -109,13 +112,17 @@ fn print_sum(sum: &Sum, took: Duration) {
     }
     sum.marks.print();
     let seconds = took.as_secs_f64();
+    let (rate, speed) = (sum.runs as f64 / seconds, sum.simulated.as_secs_f64() / seconds);
     println!(
-        "{} seeds, {} failed, {:.1} s: {:.1} seeds/s, {:.2} simulated hours/min",
+        "{} seeds, {} failed, {seconds:.1} s: {rate:.1} seeds/s, {:.2} simulated hours/min",
         sum.runs,
         sum.failures.len(),
-        seconds,
-        sum.runs as f64 / seconds,
-        sum.simulated.as_secs_f64() / 3600.0 / (seconds / 60.0)
+        speed / 60.0
+    );
+    println!(
+        "a night of {NIGHT_HOURS} hours: {:.1} million seeds, {:.2} simulated years",
+        rate * NIGHT_HOURS * 3600.0 / 1e6,
+        speed * NIGHT_HOURS / (24.0 * 365.25)
     );
     println!(
         "{} entries committed; {} commands answered, {} refused, {} in doubt",

@@ -19,7 +19,7 @@ use raftkv::proto::reply::Reply;
 use raftkv::proto::resp::{Decoded, RequestDecoder};
 use raftkv::types::{
     BatchSeq, Boot, ClientId, ClusterId, Identity, Incarnation, Instant, LogIndex, Nonce, ServerId,
-    Term, WalSeq, WallClock,
+    SnapshotId, SnapshotKind, Term, WalSeq, WallClock,
 };
 
 use super::commands;
@@ -65,6 +65,8 @@ pub struct Server {
     /// Whom it promised its vote, in all its lives.
     votes: BTreeMap<Term, ServerId>,
     effects: Vec<Effect>,
+    /// Snapshots that found no room, not yet reported.
+    without_space: Vec<(SnapshotKind, SnapshotId)>,
     /// What it sent since that was last taken.
     pub outbox: Vec<Packet>,
     /// A digest of all that it did.
@@ -100,6 +102,7 @@ impl Server {
             before,
             votes: BTreeMap::new(),
             effects: Vec::new(),
+            without_space: Vec::new(),
             outbox: Vec::new(),
             trace: 0,
             replies: 0,
@@ -112,6 +115,7 @@ impl Server {
         self.disk.crash(finished_writes);
         self.node = start(self.id, &self.config, &mut self.disk, now);
         self.links.clear();
+        self.without_space.clear();
         self.clients.iter_mut().for_each(|client| *client = None);
         self.last_seq = WalSeq::ZERO;
         self.is_stopping = false;
@@ -133,6 +137,9 @@ impl Server {
 
     pub fn end_turn(&mut self, now: Instant) {
         self.left = (0, 0);
+        for (kind, id) in std::mem::take(&mut self.without_space) {
+            self.handle(now, Input::SnapshotFull { kind, id });
+        }
         self.handle(now, Input::EndOfTurn);
         let (votes, reads) = self.left;
         assert!(votes <= limits::WITHHELD_MESSAGES, "bounded: withheld messages");
@@ -297,6 +304,12 @@ impl Server {
                     let client = self.client(client).expect("it is there");
                     assert!(!client.is_closing, "a client is closed once");
                     client.is_closing = true;
+                }
+                // The disks of this world have no room for snapshots: none becomes durable.
+                Effect::WriteSnapshot { kind, id, .. } => self.without_space.push((kind, id)),
+                Effect::FinishSnapshot { .. } | Effect::AbandonSnapshot { .. } => {}
+                Effect::ReadSnapshot { .. } | Effect::CompactLog { .. } => {
+                    panic!("durable: a snapshot that isn't is used")
                 }
             }
         }

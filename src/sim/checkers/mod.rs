@@ -77,6 +77,8 @@ pub(super) struct Checkers {
     votes: BTreeMap<(ServerId, Term), ServerId>,
     /// Servers whose disk was damaged, replaced or put back: they may have forgotten.
     pub damaged: BTreeSet<ServerId>,
+    /// Servers that a test gave inputs which no driver would.
+    pub lied_to: BTreeSet<ServerId>,
 }
 
 impl Checkers {
@@ -93,6 +95,7 @@ impl Checkers {
             once: Once::new(),
             votes: BTreeMap::new(),
             damaged: BTreeSet::new(),
+            lied_to: BTreeSet::new(),
         }
     }
 

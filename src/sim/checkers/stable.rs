@@ -23,6 +23,8 @@ use crate::types::{LogIndex, ServerId, SnapshotId, Term};
 pub(super) struct StableLog {
     /// The segment that is being read; those before it may be gone.
     segment: Option<u64>,
+    /// The segment's file, once its name was found: looking for it costs more than reading on.
+    inode: Option<usize>,
     position: usize,
     pending: Vec<Body>,
     log: Marks,
@@ -35,6 +37,7 @@ impl StableLog {
     pub fn new() -> StableLog {
         StableLog {
             segment: None,
+            inode: None,
             position: FIRST_RECORD as usize,
             pending: Vec::new(),
             log: Marks::default(),
@@ -49,9 +52,13 @@ impl StableLog {
             let number = self.segment.or_else(|| first_segment(media));
             let Some(number) = number else { return };
             self.segment = Some(number);
-            let path = segment::path(Path::new(LOG), number);
-            let Some(inode) = media.stable_names.get(&path) else { return };
-            let bytes = &media.inodes[*inode].stable;
+            let find = || {
+                let path = segment::path(Path::new(LOG), number);
+                media.stable_names.get(&path).copied()
+            };
+            self.inode = self.inode.or_else(find);
+            let Some(inode) = self.inode else { return };
+            let bytes = &media.inodes[inode].stable;
             let Some(salt) = bytes.get(48..56) else { return };
             let salt = u64::from_le_bytes(salt.try_into().expect("eight bytes"));
             let key = SegmentKey { number, salt };
@@ -102,6 +109,7 @@ impl StableLog {
             }
             Body::Continues => {
                 self.segment = self.segment.map(|number| number + 1);
+                self.inode = None;
                 self.position = FIRST_RECORD as usize;
                 1
             }

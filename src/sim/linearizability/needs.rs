@@ -8,11 +8,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use super::model::{ABSENT, Action, Result, ValueId, Values};
 use super::problem::{Class, Known, Problem};
 
-/// Sums of unknown additions that are looked at for one key; with more, any value may be one.
-const SUMS: usize = 4096;
-
-/// Sums that are followed for one value; with more it may come from anywhere.
-const FOLLOWED: usize = 64;
+/// Sums of unknown additions that are followed for one key; with more, a value may come from
+/// anywhere.
+const SUMS: usize = 64;
 
 /// One value of one key that an answered operation must meet. It is made by an operation that puts
 /// it there, or by unknown additions from a value that is.
@@ -207,7 +205,7 @@ impl Sums {
         let (Some(sums), Some(integer)) = (self.of(key), values.as_integer(value)) else {
             return Some(from);
         };
-        let sums = sums.as_ref().filter(|sums| sums.len() <= FOLLOWED)?;
+        let sums = sums.as_ref()?;
         from.extend(sums.iter().filter_map(|sum| Some(values.integer(integer.checked_sub(*sum)?))));
         // No value counts as zero.
         from.extend(sums.contains(&integer).then_some(ABSENT));

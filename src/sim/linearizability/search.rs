@@ -31,7 +31,7 @@
 //! 9. **Within reach** (`Needs::distance`): a value that the answered operation must meet is there,
 //!    or can be made before it; configurations that need fewer operations for it go first.
 //! 10. **In vain.** An unknown operation without which the next one answers and leaves the same is
-//!    left out: the same order without it is shorter.
+//!     left out: the same order without it is shorter.
 
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
@@ -56,6 +56,10 @@ pub(super) enum Outcome {
 /// States that a contradiction lists.
 const STATES: usize = 8;
 
+/// Configurations met at one answer: for each state and pending set, the sets of unknown commands
+/// and what was loose. Only ever looked up.
+type Met = HashMap<(Vec<ValueId>, Vec<u64>), Vec<(Used, Vec<Loose>)>>;
+
 /// An answer, in the order of time.
 struct Level {
     operation: usize,
@@ -63,9 +67,7 @@ struct Level {
     pending: Vec<usize>,
     /// The unknown commands as they differ here, once that was asked.
     groups: Option<Rc<Groups>>,
-    /// Configurations met here: for each state and pending set, the sets of unknown commands and
-    /// what was loose.
-    met: HashMap<(Vec<ValueId>, Vec<u64>), Vec<(Used, Vec<Loose>)>>,
+    met: Met,
 }
 
 /// A level on the path of the search, with the configurations not yet tried: the ones that need
@@ -238,7 +240,7 @@ impl Search<'_> {
 
     /// What was used of unknown commands, as far as it still matters at `level`.
     fn regroup(&mut self, level: usize, node: &mut Node) {
-        if self.classes.is_empty() {
+        if node.used.is_empty() {
             return;
         }
         let groups = self.groups(level);
@@ -301,6 +303,7 @@ impl Search<'_> {
         };
         let is_past = |operation: usize| self.problem.known[operation].answered < now;
         let groups = self.levels[level].groups.as_ref();
+        // Groups are made where something was used.
         let is_left = |class: u32| {
             let group = groups.and_then(|groups| groups.of(class));
             group.is_none_or(|(first, group)| next.used_of(first) < group.invoked.len())
@@ -415,11 +418,11 @@ impl Search<'_> {
             }
             Some(count)
         };
-        let is_left = |class: u32| {
-            let group = groups.as_ref().and_then(|groups| groups.of(class));
-            group.is_none_or(|(first, group)| {
-                group.invoked.get(node.used_of(first)).is_some_and(|invoked| *invoked < now)
-            })
+        let is_invoked = |invoked: Option<&usize>| invoked.is_some_and(|invoked| *invoked < now);
+        let is_left = |class: u32| match groups.as_ref().map(|groups| groups.of(class)) {
+            None => is_invoked(self.classes[class as usize].invoked.first()),
+            Some(None) => true,
+            Some(Some((first, group))) => is_invoked(group.invoked.get(node.used_of(first))),
         };
         self.needs.distance(*operation, &node.state, produced_in, is_left)
     }
@@ -528,12 +531,7 @@ fn levels(known: &[Known]) -> (Vec<Level>, Vec<usize>, usize) {
             pending.insert(place, next);
             next += 1;
         }
-        levels.push(Level {
-            operation,
-            pending: pending.clone(),
-            groups: None,
-            met: HashMap::new(),
-        });
+        levels.push(Level { operation, pending: pending.clone(), groups: None, met: Met::new() });
         let first = pending.remove(0);
         assert_eq!(first, operation, "pending operations stand in the order of their answers");
         free.push(slots[operation]);

@@ -4,20 +4,23 @@
 //! peers, clients, completions, tick, requests, end of turn; then effects in list order. Called by
 //! the world. Decides nothing, and knows only its own server's clock.
 
+mod peers;
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
 use super::files;
-use super::link::{Conversation, Gate, PeerLink, Said, Stage};
+use super::link::{Conversation, Gate, PeerLink};
 use super::network::StreamId;
 use crate::limits;
 use crate::node::{ClientInfo, Effect, Facts, Input, Node, Requests};
-use crate::proto::hello::{Hello, Refusal};
 use crate::proto::message::Packet;
 use crate::proto::reply::Reply;
 use crate::storage::{Storage, StorageError};
 use crate::types::{Boot, ClientId, Instant, Room, ServerId, WallClock};
+
+use peers::Dial;
 
 /// What has come for a process since its last turn.
 #[derive(Debug)]
@@ -35,6 +38,8 @@ pub(super) enum Mail {
     Unstuck(StreamId),
     /// A frame that went astray and comes late, or twice.
     Copy(Bytes),
+    /// What a test puts before the node itself.
+    Forged(Input),
     /// The disk has finished something.
     Disk,
     /// SIGTERM.
@@ -56,15 +61,6 @@ pub(super) struct CarriedOut {
     pub outputs: Vec<Output>,
     /// The log write was begun; not if the process died before that.
     pub has_submitted: bool,
-}
-
-struct Dial {
-    stream: Option<StreamId>,
-    is_under_way: bool,
-    /// When an attempt that nobody answers is given up.
-    deadline: Instant,
-    retry_at: Instant,
-    failures: u32,
 }
 
 /// A running server.
@@ -205,6 +201,7 @@ impl Process {
                     self.handle(now, Input::Receive { packet });
                 }
             }
+            Mail::Forged(input) => self.handle(now, input),
             Mail::Disk => self.disk_ready = true,
             Mail::Stop => {
                 self.stop = Some(now.after(limits::STOP_TIMEOUT));
@@ -227,132 +224,6 @@ impl Process {
         self.clients.insert(stream, Conversation::new(client));
         self.by_client.insert(client, stream);
         self.handle(now, Input::ClientArrived { client, info });
-    }
-
-    fn connected(&mut self, now: Instant, peer: ServerId, stream: StreamId) {
-        let Some(dial) = self.dials.get_mut(&peer).filter(|dial| dial.is_under_way) else {
-            // The answer came after the attempt was given up.
-            self.outputs.push(Output::Close(stream));
-            return;
-        };
-        dial.is_under_way = false;
-        dial.stream = Some(stream);
-        let mut link = PeerLink::new(Some(peer), now);
-        link.say_hello(&self.node.hello_to(peer));
-        self.peers.insert(stream, link);
-    }
-
-    fn dial_failed(&mut self, now: Instant, peer: ServerId) {
-        if let Some(dial) = self.dials.get_mut(&peer) {
-            let pause = limits::DIAL_RETRY_MIN * (1 << dial.failures.min(8));
-            let pause = pause.min(limits::DIAL_RETRY_MAX);
-            dial.is_under_way = false;
-            dial.stream = None;
-            dial.failures = dial.failures.saturating_add(1);
-            dial.retry_at = now.after(pause + pause * (now.0 % 256) as u32 / 1024);
-        }
-    }
-
-    fn read_peer(
-        &mut self,
-        now: Instant,
-        stream: StreamId,
-        bytes: &[u8],
-    ) -> Result<(), StorageError> {
-        let mut said = Vec::new();
-        let link = self.peers.get_mut(&stream).expect("the caller has seen it");
-        let verdict = link.receive(bytes, &mut said);
-        for one in said {
-            match one {
-                Said::Hello(hello) => self.greet(now, stream, &hello)?,
-                Said::Refused(refused) => {
-                    if self.peers.contains_key(&stream) {
-                        if refused.code == Refusal::OldCopy {
-                            self.storage.note_old_copy()?;
-                        }
-                        let peer = self.peers.get(&stream).and_then(|link| link.peer);
-                        self.node.hello_refused(now, peer, &refused);
-                        self.end_peer(now, stream);
-                    }
-                }
-                Said::Packet(packet) => {
-                    let link = self.peers.get(&stream).filter(|l| l.stage == Stage::Established);
-                    if let Some(link) = link {
-                        assert_eq!(link.peer, Some(packet.envelope.from), "a server is itself");
-                        self.handle(now, Input::Receive { packet });
-                    }
-                }
-            }
-        }
-        if let Err(nonsense) = verdict {
-            assert!(self.network_lies, "servers send sound frames: {nonsense:?}");
-            self.strikes.push(("nonsense-from-peer", 1));
-            self.end_peer(now, stream);
-        }
-        Ok(())
-    }
-
-    fn greet(&mut self, now: Instant, stream: StreamId, hello: &Hello) -> Result<(), StorageError> {
-        let Some(link) = self.peers.get_mut(&stream) else {
-            return Ok(());
-        };
-        let is_expected = link.dialled || self.node.may_be_dialled_by(hello.sender);
-        let verdict = match is_expected {
-            true => self.node.judge_hello(now, hello),
-            false => Err(self.node.refuse_direction(hello.sender)),
-        };
-        let verdict = match verdict {
-            Ok(verdict) => verdict,
-            Err(refused) => {
-                link.say_refused(&refused);
-                let out = std::mem::take(&mut link.out);
-                self.outputs.push(Output::Send(stream, out.into()));
-                self.end_peer(now, stream);
-                return Ok(());
-            }
-        };
-        if let Some(identity) = verdict.record {
-            self.storage.record_peer(identity)?;
-        }
-        self.met.push((verdict.peer, hello.boot));
-        if let Some(older) = self.established.get(&verdict.peer).copied() {
-            // As in loop/peers.rs: where both have dialled, the smaller id's connection is kept.
-            let by_smaller = |link: &PeerLink| link.dialled == (self.own < verdict.peer);
-            let gives_way = self.peers.get(&older).is_some_and(by_smaller)
-                && self.peers.get(&stream).is_some_and(|link| !by_smaller(link));
-            self.end_peer(now, if gives_way { stream } else { older });
-            if gives_way {
-                return Ok(());
-            }
-        }
-        let answer = self.node.hello_to(verdict.peer);
-        let link = self.peers.get_mut(&stream).expect("just seen, and not the older one");
-        if link.peer.is_none() {
-            link.say_hello(&answer);
-        }
-        link.establish(verdict.peer);
-        self.established.insert(verdict.peer, stream);
-        if let Some(dial) = self.dials.get_mut(&verdict.peer) {
-            dial.failures = 0;
-        }
-        self.handle(now, Input::PeerUp { peer: verdict.peer, incarnation: verdict.incarnation });
-        Ok(())
-    }
-
-    /// Ends a connection with a peer, and tells the node if it was established.
-    fn end_peer(&mut self, now: Instant, stream: StreamId) {
-        let Some(link) = self.peers.remove(&stream) else {
-            return;
-        };
-        self.outputs.push(Output::Close(stream));
-        let Some(peer) = link.peer else { return };
-        if self.dials.get(&peer).is_some_and(|dial| dial.stream == Some(stream)) {
-            self.dial_failed(now, peer);
-        }
-        if link.stage == Stage::Established {
-            self.established.remove(&peer);
-            self.handle(now, Input::PeerDown { peer });
-        }
     }
 
     fn closed(&mut self, now: Instant, stream: StreamId) {
@@ -433,46 +304,6 @@ impl Process {
         }
         let facts = Facts { storage_engine: self.storage.engine().0, ..Facts::default() };
         self.handle(now, Input::Observed { facts });
-    }
-
-    fn update_dials(&mut self) {
-        let known = self.node.peers();
-        self.dials.retain(|id, _| known.iter().any(|peer| peer.id == *id && peer.dial));
-        for peer in self.node.peers() {
-            if peer.dial {
-                assert_ne!(peer.id, self.own, "a server never dials itself");
-                self.dials.entry(peer.id).or_insert(Dial {
-                    stream: None,
-                    is_under_way: false,
-                    deadline: Instant::ZERO,
-                    retry_at: Instant::ZERO,
-                    failures: 0,
-                });
-            }
-        }
-    }
-
-    /// Dials whoever is missing, and gives up what takes too long.
-    fn keep_up(&mut self, now: Instant) {
-        let overdue: Vec<StreamId> =
-            self.peers.iter().filter(|(_, l)| l.deadline <= now).map(|(id, _)| *id).collect();
-        for stream in overdue {
-            self.end_peer(now, stream);
-        }
-        let late = |dial: &Dial| dial.is_under_way && dial.deadline <= now;
-        let late: Vec<ServerId> =
-            self.dials.iter().filter(|(_, d)| late(d)).map(|(id, _)| *id).collect();
-        for peer in late {
-            self.dial_failed(now, peer);
-        }
-        let established = &self.established;
-        for (peer, dial) in self.dials.iter_mut().filter(|(id, _)| !established.contains_key(id)) {
-            if dial.stream.is_none() && !dial.is_under_way && dial.retry_at <= now {
-                dial.is_under_way = true;
-                dial.deadline = now.after(limits::DIAL_TIMEOUT);
-                self.outputs.push(Output::Dial(*peer));
-            }
-        }
     }
 
     /// Steps 6 and 7: the effects, one disk write, and everything that is to be sent. `frame_lost`

@@ -1,0 +1,191 @@
+//! A process and its peers: whom it dials, whose hello it takes, and how a connection ends.
+//!
+//! The same order as `loop/peers.rs`, with the world in place of sockets. Called by the process in
+//! its turn. Judges no hello: the node does.
+
+use super::super::link::{PeerLink, Said, Stage};
+use super::super::network::StreamId;
+use super::{Output, Process};
+use crate::limits;
+use crate::node::Input;
+use crate::proto::hello::{Hello, Refusal};
+use crate::storage::StorageError;
+use crate::types::{Instant, ServerId};
+
+/// A connection that this server makes, and makes again.
+pub(super) struct Dial {
+    pub(super) stream: Option<StreamId>,
+    pub(super) is_under_way: bool,
+    /// When an attempt that nobody answers is given up.
+    pub(super) deadline: Instant,
+    pub(super) retry_at: Instant,
+    pub(super) failures: u32,
+}
+
+impl Process {
+    pub(super) fn connected(&mut self, now: Instant, peer: ServerId, stream: StreamId) {
+        let Some(dial) = self.dials.get_mut(&peer).filter(|dial| dial.is_under_way) else {
+            // The answer came after the attempt was given up.
+            self.outputs.push(Output::Close(stream));
+            return;
+        };
+        dial.is_under_way = false;
+        dial.stream = Some(stream);
+        let mut link = PeerLink::new(Some(peer), now);
+        link.say_hello(&self.node.hello_to(peer));
+        self.peers.insert(stream, link);
+    }
+
+    pub(super) fn dial_failed(&mut self, now: Instant, peer: ServerId) {
+        if let Some(dial) = self.dials.get_mut(&peer) {
+            let pause = limits::DIAL_RETRY_MIN * (1 << dial.failures.min(8));
+            let pause = pause.min(limits::DIAL_RETRY_MAX);
+            dial.is_under_way = false;
+            dial.stream = None;
+            dial.failures = dial.failures.saturating_add(1);
+            dial.retry_at = now.after(pause + pause * (now.0 % 256) as u32 / 1024);
+        }
+    }
+
+    pub(super) fn read_peer(
+        &mut self,
+        now: Instant,
+        stream: StreamId,
+        bytes: &[u8],
+    ) -> Result<(), StorageError> {
+        let mut said = Vec::new();
+        let link = self.peers.get_mut(&stream).expect("the caller has seen it");
+        let verdict = link.receive(bytes, &mut said);
+        for one in said {
+            match one {
+                Said::Hello(hello) => self.greet(now, stream, &hello)?,
+                Said::Refused(refused) => {
+                    if self.peers.contains_key(&stream) {
+                        if refused.code == Refusal::OldCopy {
+                            self.storage.note_old_copy()?;
+                        }
+                        let peer = self.peers.get(&stream).and_then(|link| link.peer);
+                        self.node.hello_refused(now, peer, &refused);
+                        self.end_peer(now, stream);
+                    }
+                }
+                Said::Packet(packet) => {
+                    let link = self.peers.get(&stream).filter(|l| l.stage == Stage::Established);
+                    if let Some(link) = link {
+                        assert_eq!(link.peer, Some(packet.envelope.from), "a server is itself");
+                        self.handle(now, Input::Receive { packet });
+                    }
+                }
+            }
+        }
+        if let Err(nonsense) = verdict {
+            assert!(self.network_lies, "servers send sound frames: {nonsense:?}");
+            self.strikes.push(("nonsense-from-peer", 1));
+            self.end_peer(now, stream);
+        }
+        Ok(())
+    }
+
+    fn greet(&mut self, now: Instant, stream: StreamId, hello: &Hello) -> Result<(), StorageError> {
+        let Some(link) = self.peers.get_mut(&stream) else {
+            return Ok(());
+        };
+        let is_expected = link.dialled || self.node.may_be_dialled_by(hello.sender);
+        let verdict = match is_expected {
+            true => self.node.judge_hello(now, hello),
+            false => Err(self.node.refuse_direction(hello.sender)),
+        };
+        let verdict = match verdict {
+            Ok(verdict) => verdict,
+            Err(refused) => {
+                link.say_refused(&refused);
+                let out = std::mem::take(&mut link.out);
+                self.outputs.push(Output::Send(stream, out.into()));
+                self.end_peer(now, stream);
+                return Ok(());
+            }
+        };
+        if let Some(identity) = verdict.record {
+            self.storage.record_peer(identity)?;
+        }
+        self.met.push((verdict.peer, hello.boot));
+        if let Some(older) = self.established.get(&verdict.peer).copied() {
+            // Where both have dialled, the smaller id's connection is kept.
+            let by_smaller = |link: &PeerLink| link.dialled == (self.own < verdict.peer);
+            let gives_way = self.peers.get(&older).is_some_and(by_smaller)
+                && self.peers.get(&stream).is_some_and(|link| !by_smaller(link));
+            self.end_peer(now, if gives_way { stream } else { older });
+            if gives_way {
+                return Ok(());
+            }
+        }
+        let answer = self.node.hello_to(verdict.peer);
+        let link = self.peers.get_mut(&stream).expect("just seen, and not the older one");
+        if link.peer.is_none() {
+            link.say_hello(&answer);
+        }
+        link.establish(verdict.peer);
+        self.established.insert(verdict.peer, stream);
+        if let Some(dial) = self.dials.get_mut(&verdict.peer) {
+            dial.failures = 0;
+        }
+        self.handle(now, Input::PeerUp { peer: verdict.peer, incarnation: verdict.incarnation });
+        Ok(())
+    }
+
+    /// Ends a connection with a peer, and tells the node if it was established.
+    pub(super) fn end_peer(&mut self, now: Instant, stream: StreamId) {
+        let Some(link) = self.peers.remove(&stream) else {
+            return;
+        };
+        self.outputs.push(Output::Close(stream));
+        let Some(peer) = link.peer else { return };
+        if self.dials.get(&peer).is_some_and(|dial| dial.stream == Some(stream)) {
+            self.dial_failed(now, peer);
+        }
+        if link.stage == Stage::Established {
+            self.established.remove(&peer);
+            self.handle(now, Input::PeerDown { peer });
+        }
+    }
+
+    pub(super) fn update_dials(&mut self) {
+        let known = self.node.peers();
+        self.dials.retain(|id, _| known.iter().any(|peer| peer.id == *id && peer.dial));
+        for peer in known {
+            if peer.dial {
+                self.dials.entry(peer.id).or_insert(Dial {
+                    stream: None,
+                    is_under_way: false,
+                    deadline: Instant::ZERO,
+                    retry_at: Instant::ZERO,
+                    failures: 0,
+                });
+            }
+        }
+    }
+
+    /// Dials whoever is missing, and gives up what takes too long.
+    pub(super) fn keep_up(&mut self, now: Instant) {
+        let overdue: Vec<StreamId> =
+            self.peers.iter().filter(|(_, l)| l.deadline <= now).map(|(id, _)| *id).collect();
+        for stream in overdue {
+            self.end_peer(now, stream);
+        }
+        let late = |dial: &Dial| dial.is_under_way && dial.deadline <= now;
+        let late: Vec<ServerId> =
+            self.dials.iter().filter(|(_, d)| late(d)).map(|(id, _)| *id).collect();
+        for peer in late {
+            self.dial_failed(now, peer);
+        }
+        // Whom we dial may have dialled us.
+        let established = &self.established;
+        for (peer, dial) in self.dials.iter_mut().filter(|(id, _)| !established.contains_key(id)) {
+            if dial.stream.is_none() && !dial.is_under_way && dial.retry_at <= now {
+                dial.is_under_way = true;
+                dial.deadline = now.after(limits::DIAL_TIMEOUT);
+                self.outputs.push(Output::Dial(*peer));
+            }
+        }
+    }
+}
