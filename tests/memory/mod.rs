@@ -640,11 +640,13 @@ impl Cluster {
                             let server = self.servers.get(&id);
                             server.is_some_and(|server| server.disk.has_durable(entry))
                         };
-                        // Which of the two decided depends on when it was committed.
-                        let then = node.raft().membership_at(index).map(|(_, then)| then);
-                        let now = node.raft().membership();
+                        // Which one decided depends on when it was committed: the one in force
+                        // at its index, or one behind it.
+                        let last = node.raft().log().last_index().0;
+                        let memberships = (index.0..=last)
+                            .filter_map(|at| node.raft().membership_at(LogIndex(at)));
                         assert!(
-                            now.is_quorum(holds) || then.is_some_and(|then| then.is_quorum(holds)),
+                            memberships.into_iter().any(|(_, one)| one.is_quorum(holds)),
                             "durable-before-ack: {index} is applied and not on a majority's disks"
                         );
                         assert_eq!(self.applied.len() as u64, index.0 - 1, "somebody showed each");
