@@ -228,6 +228,31 @@ fn a_change_goes_on_after_the_leader_is_killed_midway() {
 }
 
 #[test]
+fn a_node_that_was_away_while_everyone_else_changed_finds_back() {
+    let mut cluster = Cluster::start();
+    cluster.wait_until_even();
+    // 1. Node 3 knows nodes 1 and 2 alone, and those leave.
+    cluster.kill(2);
+    for _ in 0..2 {
+        let position = cluster.prepare_another();
+        cluster.restart(position);
+        add(&cluster, 0, position);
+        let voters: Vec<u64> = (1..=cluster.nodes.len() as u64).collect();
+        wait_for_voters(&cluster, &voters);
+    }
+    for id in ["1", "2"] {
+        ask(&cluster, 4, &["RAFT", "REMOVE", id]);
+    }
+    wait_for_voters(&cluster, &[3, 4, 5]);
+    cluster.kill(0);
+    cluster.kill(1);
+    // 2. It is back, and whoever leads has a greater id: it is dialled.
+    cluster.restart(2);
+    eventually("it is healthy", PATIENCE, || cluster.is_healthy(2).then_some(()));
+    assert_eq!(cluster.client(2).must(&["SET", "a", "1"]), Reply::ok());
+}
+
+#[test]
 fn a_node_moves_to_other_addresses() {
     let mut cluster = Cluster::start();
     cluster.wait_until_even();

@@ -409,6 +409,48 @@ fn a_removed_server_that_comes_back_is_added_anew() {
     assert_eq!(cluster.call(gone, "INCR n"), Reply::Integer(2));
 }
 
+#[test]
+fn a_member_that_was_away_while_everyone_else_changed_finds_back() {
+    // It knows only members that are gone, and none that are there: it is called back.
+    let (mut cluster, _) = founded(3, 8);
+    cluster.kill(server(3));
+    for id in [4, 5] {
+        cluster.join(server(id));
+        assert_eq!(cluster.call(server(1), &format!("RAFT ADD {}", words(id))), Reply::OK);
+        wait_for_voters(&mut cluster, &(1..=id).collect::<Vec<u64>>());
+    }
+    for id in [1, 2] {
+        assert_eq!(cluster.call(server(4), &format!("RAFT REMOVE {id}")), Reply::OK);
+    }
+    wait_for_voters(&mut cluster, &[3, 4, 5]);
+    for id in [1, 2] {
+        cluster.kill(server(id));
+    }
+    cluster.start(server(3));
+    cluster.converge(5 * SECOND);
+    assert_eq!(cluster.call(server(3), "INCR n"), Reply::Integer(1));
+}
+
+#[test]
+fn a_member_that_was_away_takes_a_readmitted_one_for_its_leader() {
+    let (mut cluster, _) = founded(5, 9);
+    // 1. While server 5 is away, server 4 loses its disk, is readmitted, and leads.
+    cluster.kill(server(5));
+    cluster.kill(server(4));
+    cluster.wipe(server(4));
+    cluster.start(server(4));
+    cluster.run_for(2 * SECOND);
+    assert_eq!(cluster.call(server(1), "RAFT ADD 4"), Reply::OK);
+    wait_for_voters(&mut cluster, &[1, 2, 3, 4, 5]);
+    cluster.run_for(SECOND);
+    assert_eq!(cluster.call(server(1), "RAFT TRANSFER 4"), Reply::OK);
+    // 2. Server 5 comes back, and knows server 4 on its old directory.
+    cluster.start(server(5));
+    cluster.converge(5 * SECOND);
+    assert_eq!(cluster.leader(), Some(server(4)));
+    assert_eq!(cluster.call(server(5), "INCR n"), Reply::Integer(1));
+}
+
 fn seeds(default: std::ops::Range<u64>) -> std::ops::Range<u64> {
     let Ok(text) = std::env::var("SIM_SEEDS") else { return default };
     let (from, to) = text.split_once("..").expect("SIM_SEEDS=from..to");

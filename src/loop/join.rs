@@ -8,9 +8,9 @@ use std::net::SocketAddr;
 use mio::net::TcpStream;
 use mio::{Registry, Token};
 
-use super::super::peer::PeerConnection;
-use super::super::sockets;
 use super::{Peers, look_up};
+use crate::event_loop::peer::PeerConnection;
+use crate::event_loop::sockets;
 use crate::limits;
 use crate::types::Instant;
 
