@@ -545,7 +545,8 @@ fn storm(seed: u64) {
         cluster.step();
     }
     cluster.run_for(2 * SECOND);
-    let leader = cluster.leader().expect("one leads");
+    cluster.run_until(10 * SECOND, "one leads", |c| c.leader().is_some());
+    let leader = cluster.leader().expect("just seen");
     assert!(!matches!(cluster.call(leader, "INCR n"), Reply::Error(_)), "seed {seed}");
     let last = cluster.node(leader).unwrap().status().last_applied;
     let members: Vec<ServerId> = {
