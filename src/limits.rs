@@ -202,6 +202,30 @@ pub const OBSERVE_INTERVAL: Duration = Duration::from_secs(1);
 /// Peers of one cluster, learners included.
 pub const MEMBERS: usize = 31;
 
+/// An address (`host:port`) in bytes: its length is one byte of a membership entry.
+pub const ADDRESS_BYTES: usize = 255;
+
+/// The words of one request about the membership, and the text of its answer, in bytes. A longer
+/// request is an error reply.
+pub const ADMIN_BYTES: usize = 8 * 1024;
+
+/// Requests about the membership that wait at one node for the leader, and at the leader for their
+/// turn. At the bound further ones are an error reply.
+pub const ADMIN_REQUESTS: usize = 64;
+
+/// Answered requests that a leader remembers, so that a copy of one that comes late gets the same
+/// answer. What was forgotten may be carried out again: asking for what is so changes nothing.
+pub const ADMIN_ANSWERS: usize = 256;
+
+/// Lines for the log that wait for the driver. At the bound further ones are dropped.
+pub const NOTICES: usize = 16;
+
+/// The pause before a peer that doesn't know this server as a member is dialled again.
+pub const DIAL_RETRY_STRANGER: Duration = Duration::from_secs(2);
+
+/// The pause between two attempts of a new server to be let in.
+pub const JOIN_RETRY: Duration = Duration::from_secs(1);
+
 /// How long a new connection may take to say its hello.
 pub const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 

@@ -107,13 +107,17 @@ fn parse_reads_every_key() {
 
 #[test]
 fn parse_command_line_beats_the_file() {
-    let overrides = Overrides { id: Some(ServerId(3)), data_dir: Some("/elsewhere".into()) };
+    let overrides = Overrides {
+        id: Some(ServerId(3)),
+        data_dir: Some("/elsewhere".into()),
+        ..Overrides::default()
+    };
     let config = Config::parse(THREE, &overrides).unwrap();
     assert_eq!(config.id, ServerId(3));
     assert_eq!(config.own().client, "10.0.0.3:7101");
     assert_eq!(config.data_dir.to_str(), Some("/elsewhere"));
 
-    let overrides = Overrides { id: Some(ServerId(9)), data_dir: None };
+    let overrides = Overrides { id: Some(ServerId(9)), data_dir: None, ..Overrides::default() };
     let mistake = Config::parse(THREE, &overrides).unwrap_err();
     assert_eq!(
         mistake.to_string(),

@@ -8,7 +8,7 @@ use raftkv::proto::frame::{
     ClientTag, FLAG_MORE, FrameKind, PREFACE, encode_client_reply, encode_frame,
 };
 use raftkv::proto::hello::{Hello, HelloRefused, Refusal, Role};
-use raftkv::types::{Boot, Incarnation, Nonce, RequestSeq, ServerId, SessionId};
+use raftkv::types::{Boot, Incarnation, LogIndex, Nonce, RequestSeq, ServerId, SessionId};
 
 #[path = "../fuzz/checks/frame_decoder.rs"]
 mod checks;
@@ -51,6 +51,7 @@ fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         receiver_incarnation: Incarnation::ZERO,
         boot: Boot(3),
         nonce: Nonce(u64::MAX),
+        membership_index: LogIndex(7),
     };
     let hello = |out: &mut Vec<u8>| {
         encode_frame(FrameKind::Hello, 0, out, |out| Hello::client().encode(out));

@@ -77,6 +77,8 @@ fn membership() -> Bytes {
         admitted: LogIndex(1),
         voter: true,
         outgoing_voter: false,
+        promote: false,
+        replaces: None,
         peer: format!("10.0.0.{id}:7201"),
         client: format!("10.0.0.{id}:7101"),
         http: String::new(),

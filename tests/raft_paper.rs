@@ -14,6 +14,10 @@ mod detector;
 mod election;
 #[path = "raft_paper/lease.rs"]
 mod lease;
+#[path = "raft_paper/membership.rs"]
+mod membership;
+#[path = "raft_paper/membership_joint.rs"]
+mod membership_joint;
 #[path = "raft_paper/prevote.rs"]
 mod prevote;
 #[path = "raft_paper/reads.rs"]

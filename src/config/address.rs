@@ -1,11 +1,16 @@
 //! `host:port`, as node.toml writes addresses.
 //!
-//! Called by `check`. Looks at the text only: whether a name resolves is found out when it is
-//! bound or connected to, because it may come to resolve later.
+//! Called by `check`, and for RAFT ADD and its like. Looks at the text only: whether a name
+//! resolves is found out when it is bound or connected to, because it may come to resolve later.
+
+use crate::limits;
 
 /// What is wrong with an address, or nothing.
-pub(super) fn problem(address: &str) -> Option<String> {
+pub fn problem(address: &str) -> Option<String> {
     const RIGHT: &str = "expected host:port, such as \"10.0.0.1:7101\"";
+    if address.len() > limits::ADDRESS_BYTES {
+        return Some(format!("it is longer than {} bytes; {RIGHT}", limits::ADDRESS_BYTES));
+    }
     let Some((host, port)) = address.rsplit_once(':') else {
         return Some(format!("{address:?} has no port; {RIGHT}"));
     };

@@ -13,7 +13,7 @@ use toml::Spanned;
 use super::file::{File, NodeTable, Number, RaftTable, StorageTable};
 use super::{
     ClientConfig, ClusterConfig, Config, LimitsConfig, ListenConfig, LogConfig, Mistake,
-    NodeConfig, Overrides, RaftConfig, StorageConfig, SyncMode, address,
+    NodeConfig, Overrides, RaftConfig, Readmit, StorageConfig, SyncMode, address,
 };
 use crate::limits;
 use crate::types::ServerId;
@@ -38,7 +38,8 @@ pub(super) fn config(text: &str, file: File, overrides: &Overrides) -> Result<Co
     Ok(Config {
         id,
         data_dir: checker.data_dir(file.data_dir.as_ref(), overrides)?,
-        cluster: ClusterConfig { name, nodes },
+        join: join_addresses(&nodes, id, overrides)?,
+        cluster: ClusterConfig { name, nodes, readmit: checker.readmit(&file)? },
         listen,
         raft: checker.raft(&file.raft)?,
         client: checker.client(&file)?,
@@ -51,6 +52,25 @@ pub(super) fn config(text: &str, file: File, overrides: &Overrides) -> Result<Co
 /// A mistake that has no line: a key that is missing, or an option of the command line.
 fn missing(key: &str, problem: &str) -> Mistake {
     Mistake::at("", None, key, problem)
+}
+
+/// What `--join` gives: other servers' peer addresses.
+fn join_addresses(
+    nodes: &[NodeConfig],
+    id: ServerId,
+    overrides: &Overrides,
+) -> Result<Vec<String>, Mistake> {
+    let own = nodes.iter().find(|node| node.id == id).map(|node| &node.peer);
+    for address in &overrides.join {
+        if let Some(problem) = address::problem(address) {
+            return Err(missing("--join", &problem));
+        }
+        if own.is_some_and(|own| own.eq_ignore_ascii_case(address)) {
+            let problem = format!("{address} is this node itself, expected members of a cluster");
+            return Err(missing("--join", &problem));
+        }
+    }
+    Ok(overrides.join.clone())
 }
 
 impl Checker<'_> {
@@ -99,6 +119,20 @@ impl Checker<'_> {
             limits::CLUSTER_NAME_BYTES
         );
         Err(self.mistake(value.span(), "cluster.name", &problem))
+    }
+
+    fn readmit(self, file: &File) -> Result<Readmit, Mistake> {
+        let Some(value) = &file.cluster.readmit else {
+            return Ok(Readmit::default());
+        };
+        match value.get_ref().as_str() {
+            "auto" => Ok(Readmit::Auto),
+            "manual" => Ok(Readmit::Manual),
+            other => {
+                let problem = format!("is {other:?}, expected \"auto\" or \"manual\"");
+                Err(self.mistake(value.span(), "cluster.readmit", &problem))
+            }
+        }
     }
 
     /// The list of nodes by id; nothing that names a node twice or an address twice passes.

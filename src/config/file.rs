@@ -31,6 +31,7 @@ pub(super) struct File {
 #[serde(deny_unknown_fields, default, expecting = "a table")]
 pub(super) struct ClusterTable {
     pub name: Option<Spanned<String>>,
+    pub readmit: Option<Spanned<String>>,
     pub node: Vec<Spanned<NodeTable>>,
 }
 

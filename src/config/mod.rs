@@ -12,10 +12,11 @@ mod values;
 
 use std::path::PathBuf;
 
+pub use address::problem as address_problem;
 pub use mistake::Mistake;
 pub use values::{
     ClientConfig, ClusterConfig, Config, LimitsConfig, ListenConfig, LogConfig, NodeConfig,
-    RaftConfig, StorageConfig, SyncMode,
+    RaftConfig, Readmit, StorageConfig, SyncMode,
 };
 
 use crate::types::ServerId;
@@ -27,6 +28,8 @@ pub struct Overrides {
     pub id: Option<ServerId>,
     /// `--data-dir`
     pub data_dir: Option<PathBuf>,
+    /// `--join`
+    pub join: Vec<String>,
 }
 
 impl Config {

@@ -18,6 +18,9 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The members that a new cluster starts with.
     pub cluster: ClusterConfig,
+    /// Peer addresses of a cluster to be let into, which the command line gives; such a node founds
+    /// nothing, and of the list above only its own line counts.
+    pub join: Vec<String>,
     /// Where to bind, if elsewhere than the addresses above.
     pub listen: ListenConfig,
     /// Timing of consensus.
@@ -39,6 +42,19 @@ pub struct ClusterConfig {
     pub name: String,
     /// `[[cluster.node]]`, ordered by id.
     pub nodes: Vec<NodeConfig>,
+    /// What becomes of a member that lost its disk.
+    pub readmit: Readmit,
+}
+
+/// How a member that comes back on another data directory is let in again, as a learner that is
+/// promoted once it has caught up.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Readmit {
+    /// By RAFT ADD.
+    #[default]
+    Manual,
+    /// By whoever leads, as soon as it says hello.
+    Auto,
 }
 
 /// `[[cluster.node]]`: addresses are `host:port`.

@@ -43,12 +43,18 @@ pub struct NodeArguments {
     /// Where the node's files are; beats the file's `data_dir`
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+
+    /// Join the cluster whose members have these peer addresses, instead of founding one; of
+    /// FILE's nodes only this one counts. It waits until it is added: RAFT ADD, to any member
+    #[arg(long, value_name = "HOST:PORT,...", value_delimiter = ',')]
+    pub join: Vec<String>,
 }
 
 impl NodeArguments {
     /// What beats the file.
     pub fn overrides(&self) -> Overrides {
-        Overrides { id: self.id.map(ServerId), data_dir: self.data_dir.clone() }
+        let (id, data_dir) = (self.id.map(ServerId), self.data_dir.clone());
+        Overrides { id, data_dir, join: self.join.clone() }
     }
 }
 

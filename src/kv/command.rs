@@ -169,6 +169,9 @@ pub enum ConnectionCommand {
     RaftNodes,
     /// `RAFT HEALTH`
     RaftHealth,
+    /// `RAFT ADD`, `REMOVE`, `PROMOTE`, `REPLACE`, `MOVE`, `TRANSFER`: see [`super::admin`]. The
+    /// leader carries them out, so the answer takes a while.
+    RaftAdmin,
     /// `RAFT SNAPSHOT`
     RaftSnapshot,
 }

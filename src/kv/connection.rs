@@ -4,6 +4,7 @@
 //! 4-surface §3). The rows carry no code: none of these ever travels through the log. Nothing here
 //! knows a connection; `node/` carries them out.
 
+use super::admin;
 use super::command::{Command, ConnectionCommand, Flags, Group, Handler, ROW};
 use super::error::CommandError;
 use crate::limits;
@@ -333,6 +334,12 @@ const RAFT_SUBCOMMANDS: &[Command] = &[
         handler: plain(ConnectionCommand::RaftSnapshot),
         ..RAFT
     },
+    admin::ADD,
+    admin::REMOVE,
+    admin::PROMOTE,
+    admin::REPLACE,
+    admin::MOVE,
+    admin::TRANSFER,
 ];
 
 /// The row of a command's subcommand, in whatever case it is written.

@@ -71,6 +71,12 @@ pub enum CommandError {
     InvalidArgumentCount,
     /// COMMAND GETKEYS of a command without keys.
     NoKeys,
+    /// A server's id that is none.
+    ServerId(String),
+    /// A server's address that is none: what is wrong with it.
+    Address(String),
+    /// A request about the membership that is longer than [`limits::ADMIN_BYTES`].
+    RequestTooLong,
 }
 
 impl CommandError {
@@ -139,6 +145,13 @@ impl CommandError {
                 "ERR Invalid number of arguments specified for command".into()
             }
             CommandError::NoKeys => "ERR The command has no key arguments".into(),
+            CommandError::ServerId(word) => {
+                format!("ERR {word} is no server's id: expected a number, 1 or above").into()
+            }
+            CommandError::Address(problem) => format!("ERR {problem}").into(),
+            CommandError::RequestTooLong => {
+                format!("ERR the request is longer than {} bytes", limits::ADMIN_BYTES).into()
+            }
         }
     }
 

@@ -6,6 +6,7 @@
 //! snapshots of it all, and [`loader`] reads them. Called by `node/`. Knows nothing of Raft: it is
 //! given what the log says.
 
+pub mod admin;
 pub mod capture;
 pub mod command;
 pub mod compare;

@@ -28,7 +28,12 @@ impl Bench {
         let config = Config {
             id: ServerId(1),
             data_dir: "unused".into(),
-            cluster: config::ClusterConfig { name: "main".to_owned(), nodes: Vec::new() },
+            cluster: config::ClusterConfig {
+                name: "main".to_owned(),
+                nodes: Vec::new(),
+                readmit: config::Readmit::Manual,
+            },
+            join: Vec::new(),
             listen: config::ListenConfig::default(),
             raft: config::RaftConfig::default(),
             client: config::ClientConfig { idle_timeout, ..Default::default() },

@@ -38,7 +38,7 @@ use crate::limits;
 use crate::node::{Effect, Input, Node, Requests, Role};
 use crate::proto::hello;
 use crate::storage::{Storage, StorageError};
-use crate::types::{Instant, Room, ServerId, Term};
+use crate::types::{Instant, LogIndex, Room, ServerId, Term};
 
 pub use self::clock::Clock;
 pub use self::listener::Listeners;
@@ -129,6 +129,8 @@ pub struct Server {
     /// The room that the node knows of.
     room: Room,
     observe_at: Instant,
+    /// The state of the node for which the peers were taken over.
+    peers_stamp: (LogIndex, bool, usize),
     /// A signal asked for the end, and by this instant it comes in any case.
     stop: Option<Instant>,
     /// What was last logged about who leads.
@@ -151,7 +153,8 @@ impl Leadership {
 
     /// Whether this is worth a line after `other`: campaigns that come to nothing are not.
     fn differs(self, other: Leadership) -> bool {
-        let settled = |role| matches!(role, Role::Leader | Role::Recovering);
+        let settled =
+            |role| matches!(role, Role::Leader | Role::Recovering | Role::Removed | Role::Learner);
         self.leader != other.leader
             || (self.role != other.role && (settled(self.role) || settled(other.role)))
     }
@@ -201,6 +204,7 @@ impl Server {
             storage_ready: true,
             room: Room::Ample,
             observe_at: now,
+            peers_stamp: (LogIndex::ZERO, false, 0),
             stop: None,
         };
         server.log_start();
@@ -243,6 +247,12 @@ impl Server {
         let term = current.term;
         match (current.role, current.leader) {
             (Role::Leader, _) => log::info!("leads in term {term}"),
+            (Role::Removed, _) => {
+                log::warn!("was removed from the cluster: takes part in nothing, and stays quiet");
+            }
+            (Role::Learner, Some(leader)) => {
+                log::info!("learns from server {leader} in term {term}, without a vote");
+            }
             (Role::Recovering, _) => log::warn!("takes part in nothing: its disk is not known"),
             (_, Some(leader)) => log::info!("follows server {leader} in term {term}"),
             (_, None) => log::info!("knows no leader in term {term}"),

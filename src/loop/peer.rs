@@ -90,6 +90,8 @@ pub(super) enum Fault {
     Replaced,
     /// One of both sides did not accept the other's hello; it was said why.
     NotAccepted,
+    /// One of both is no member for the other, or the other is to dial.
+    Stranger,
 }
 
 impl Fault {
@@ -102,9 +104,12 @@ impl Fault {
             | Fault::Misplaced(_)
             | Fault::WrongSender(_)
             | Fault::NotAccepted => true,
-            Fault::Io(_) | Fault::Closed | Fault::TimedOut | Fault::Overflow | Fault::Replaced => {
-                false
-            }
+            Fault::Io(_)
+            | Fault::Closed
+            | Fault::TimedOut
+            | Fault::Overflow
+            | Fault::Replaced
+            | Fault::Stranger => false,
         }
     }
 }
@@ -123,6 +128,7 @@ impl fmt::Display for Fault {
             Fault::Overflow => write!(f, "the peer does not read what it is sent"),
             Fault::Replaced => write!(f, "the peer connected anew"),
             Fault::NotAccepted => write!(f, "the hello was not accepted"),
+            Fault::Stranger => write!(f, "one of both sides does not want it"),
         }
     }
 }
@@ -130,7 +136,20 @@ impl fmt::Display for Fault {
 impl PeerConnection {
     /// A connection that was dialled (`peer` is known) or accepted.
     pub(super) fn new(stream: TcpStream, peer: Option<ServerId>, now: Instant) -> PeerConnection {
-        let dialled = peer.is_some();
+        PeerConnection::begin(stream, peer, peer.is_some(), now)
+    }
+
+    /// A connection that was dialled to ask whoever answers to be let in.
+    pub(super) fn to_anyone(stream: TcpStream, now: Instant) -> PeerConnection {
+        PeerConnection::begin(stream, None, true, now)
+    }
+
+    fn begin(
+        stream: TcpStream,
+        peer: Option<ServerId>,
+        dialled: bool,
+        now: Instant,
+    ) -> PeerConnection {
         let (stage, timeout) = match dialled {
             true => (Stage::Dialling, limits::DIAL_TIMEOUT),
             false => (Stage::Greeting, limits::HELLO_TIMEOUT),

@@ -1,4 +1,4 @@
-//! The connections with the other servers: one for each pair, dialled by the smaller id.
+//! The connections with the other servers: one for each pair, dialled as a rule by the smaller id.
 //!
 //! Design page 1, §4: a closed connection is a failure detector, so every end of an established one
 //! is told to the caller at once. Called by the turn. Never looks names up once the loop runs, but
@@ -12,6 +12,10 @@ use mio::net::TcpStream;
 use mio::{Registry, Token};
 use slab::Slab;
 
+#[path = "join.rs"]
+mod join;
+
+use self::join::Ask;
 use super::output::Spares;
 use super::peer::{Fault, News, PeerConnection, Stage};
 use super::sockets;
@@ -32,6 +36,8 @@ pub(super) struct Peers {
     established: BTreeMap<ServerId, usize>,
     /// Those whom this node dials.
     dials: BTreeMap<ServerId, Dial>,
+    /// Where this server asks to be let in.
+    asks: Vec<Ask>,
     /// Slots to be read, the longest waiting first.
     ready: VecDeque<usize>,
     /// Slots to be flushed at the turn's end.
@@ -69,6 +75,7 @@ impl Peers {
             first_token,
             established: BTreeMap::new(),
             dials: BTreeMap::new(),
+            asks: Vec::new(),
             ready: VecDeque::new(),
             dirty: Vec::new(),
             lost: Vec::new(),
@@ -81,8 +88,7 @@ impl Peers {
     /// Takes over whom the node wants connections with. A peer that is new or has moved is looked
     /// up by name, which may block: that happens at the start and when the membership changes.
     pub(super) fn update(&mut self, peers: &[Peer]) {
-        let own = self.own;
-        let dialled = |peer: &&Peer| own < peer.id;
+        let dialled = |peer: &&Peer| peer.dial;
         self.dials.retain(|id, _| peers.iter().filter(dialled).any(|peer| peer.id == *id));
         for peer in peers.iter().filter(dialled) {
             let known = self.dials.get(&peer.id);
@@ -118,10 +124,13 @@ impl Peers {
             let peer = self.close(slot, Fault::TimedOut, now);
             assert_eq!(peer, None, "an established connection has no deadline");
         }
+        self.keep_asking(registry, now);
+        // Whom we dial may have dialled us.
         let due: Vec<(ServerId, SocketAddr)> = self
             .dials
             .iter()
             .filter(|(_, dial)| dial.slot.is_none() && dial.retry_at <= now)
+            .filter(|(id, _)| !self.established.contains_key(id))
             .filter_map(|(id, dial)| Some((*id, dial.address?)))
             .collect();
         for (id, address) in due {
@@ -153,13 +162,17 @@ impl Peers {
             return;
         };
         let pause = limits::DIAL_RETRY_MIN * (1 << dial.failures.min(8));
-        let pause = pause.min(limits::DIAL_RETRY_MAX);
+        let pause = match fault {
+            Fault::Stranger => limits::DIAL_RETRY_STRANGER,
+            _ => pause.min(limits::DIAL_RETRY_MAX),
+        };
         // The clock's last digits are chance enough to keep two servers from calling in step.
         let jitter = pause * (now.0 % 256) as u32 / 1024;
         dial.slot = None;
         dial.failures = dial.failures.saturating_add(1);
         dial.retry_at = now.after(pause + jitter);
-        if !dial.complained {
+        let is_there = matches!(fault, Fault::Stranger | Fault::Replaced);
+        if !dial.complained && !is_there {
             dial.complained = true;
             log::info!("peer {id} at {} cannot be reached: {fault}; trying on", dial.name);
         }
@@ -167,10 +180,13 @@ impl Peers {
 
     /// When [`keep_up`](Peers::keep_up) wants to be called.
     pub(super) fn deadline(&self) -> Instant {
-        let dials = self.dials.values().filter(|dial| dial.slot.is_none());
-        let dials = dials.filter(|dial| dial.address.is_some()).map(|dial| dial.retry_at);
+        let dials = self.dials.iter().filter(|(_, dial)| dial.slot.is_none());
+        let dials = dials.filter(|(id, _)| !self.established.contains_key(id));
+        let dials = dials.filter(|(_, dial)| dial.address.is_some());
+        let dials = dials.map(|(_, dial)| dial.retry_at);
         let connections = self.slots.iter().map(|(_, connection)| connection.deadline);
-        dials.chain(connections).min().unwrap_or(Instant::NEVER)
+        let asks = self.asking_deadline();
+        dials.chain(connections).min().unwrap_or(Instant::NEVER).min(asks)
     }
 
     /// Takes an accepted connection in; who it is, its hello will say.
@@ -203,8 +219,8 @@ impl Peers {
             connection.on_readable(event.is_read_closed() || event.is_error());
         }
         if connection.stage == Stage::Dialling {
-            let peer = connection.peer.expect("a dialled peer is known");
-            let hello = hello(peer);
+            // Who asks to be let in does not know whom it reaches.
+            let hello = hello(connection.peer.unwrap_or(ServerId::ZERO));
             if let Err(fault) = connection.finish_dialling(&hello, now, &mut self.spares) {
                 let peer = self.close(slot, fault, now);
                 assert_eq!(peer, None, "it was not established yet");
@@ -252,6 +268,12 @@ impl Peers {
         self.slots.get(slot)?.peer
     }
 
+    /// Whether we know whom the connection in a slot is with, or have dialled it in the dark.
+    pub(super) fn is_dialled_or_known(&self, slot: usize) -> bool {
+        let connection = self.slots.get(slot);
+        connection.is_some_and(|connection| connection.dialled || connection.peer.is_some())
+    }
+
     /// Whom the connection in a slot is established with.
     pub(super) fn established_peer(&self, slot: usize) -> Option<ServerId> {
         let connection = self.slots.get(slot)?;
@@ -259,14 +281,37 @@ impl Peers {
     }
 
     /// Whether a hello of `sender` fits the way the connection came about: we reached whom we
-    /// dialled, and whoever dialled us has the smaller id.
-    pub(super) fn may_greet(&self, slot: usize, sender: ServerId) -> bool {
+    /// dialled, and whoever dialled us may do so.
+    pub(super) fn may_greet(&self, slot: usize, sender: ServerId, may_dial: bool) -> bool {
         let Some(connection) = self.slots.get(slot) else {
             return false;
         };
         match connection.peer {
             Some(dialled) => dialled == sender,
-            None => sender < self.own,
+            None if connection.dialled => sender != self.own,
+            None => may_dial,
+        }
+    }
+
+    /// Whether the connection in a slot is to give way to one that stands with the same peer: where
+    /// both have dialled, the smaller id's connection is kept, so that both keep the same one.
+    pub(super) fn gives_way(&self, slot: usize, peer: ServerId) -> bool {
+        let by_smaller = |slot: usize| {
+            let dialled = self.slots.get(slot).map(|connection| connection.dialled);
+            dialled.map(|dialled| dialled == (self.own < peer))
+        };
+        let older = self.established.get(&peer).filter(|older| **older != slot);
+        older.is_some_and(|older| by_smaller(*older) == Some(true))
+            && by_smaller(slot) == Some(false)
+    }
+
+    /// Ends established connections with whoever isn't known any more.
+    pub(super) fn forget(&mut self, is_known: impl Fn(ServerId) -> bool, now: Instant) {
+        let established = self.established.iter().filter(|(peer, _)| !is_known(**peer));
+        let slots: Vec<usize> = established.map(|(_, slot)| *slot).collect();
+        for slot in slots {
+            let lost = self.close(slot, Fault::Stranger, now);
+            self.lost.extend(lost);
         }
     }
 
@@ -365,17 +410,19 @@ impl Peers {
     /// Ends a connection. Returns the peer if it was established: its core wants to know at once.
     pub(super) fn close(&mut self, slot: usize, fault: Fault, now: Instant) -> Option<ServerId> {
         let mut connection = self.slots.try_remove(slot)?;
+        self.stop_asking(slot, now);
         connection.discard_output(&mut self.spares);
         self.violations += u64::from(fault.is_violation());
         let was_established = connection.stage == Stage::Established;
         match connection.peer {
             Some(peer) if was_established => {
                 self.established.remove(&peer);
-                if !matches!(fault, Fault::NotAccepted) {
+                let is_unwelcoming = matches!(fault, Fault::NotAccepted | Fault::Stranger);
+                if !is_unwelcoming {
                     self.unwelcoming.remove(&peer);
                 }
                 log::log!(self.news_level(peer), "peer {peer} is disconnected: {fault}");
-                if matches!(fault, Fault::NotAccepted) {
+                if is_unwelcoming {
                     self.unwelcoming.insert(peer);
                 }
             }

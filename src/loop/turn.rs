@@ -38,6 +38,9 @@ impl Server {
         self.hand_over_requests();
         self.carry_out()?;
         self.before_sleep()?;
+        for notice in self.node.take_notices() {
+            log::warn!("{notice}");
+        }
         self.log_leadership();
         self.snapshot_lines.log(&self.node.status());
         Ok(self.verdict())
@@ -157,14 +160,19 @@ impl Server {
             match item {
                 News::Hello(hello) => self.greet_peer(slot, &hello)?,
                 News::Refused(refused) => {
-                    if let Some(peer) = self.peers.peer(slot) {
-                        log::debug!("peer {peer} does not accept our hello: {}", refused.text);
+                    if self.peers.is_dialled_or_known(slot) {
+                        let peer = self.peers.peer(slot);
+                        log::debug!("our hello is not accepted: {}", refused.text);
                         if refused.code == Refusal::OldCopy {
                             self.storage.note_old_copy()?;
                         }
-                        self.node.hello_refused(self.now, &refused);
+                        self.node.hello_refused(self.now, peer, &refused);
                     }
-                    self.end_peer(slot, Fault::NotAccepted);
+                    let fault = match refused.code {
+                        Refusal::Sender | Refusal::Direction => Fault::Stranger,
+                        _ => Fault::NotAccepted,
+                    };
+                    self.end_peer(slot, fault);
                 }
                 News::Packet(packet) => match self.peers.established_peer(slot) {
                     Some(peer) if peer == packet.envelope.from => {
@@ -183,9 +191,9 @@ impl Server {
 
     /// A hello is accepted once the node says so and what it asks to be remembered is durable.
     fn greet_peer(&mut self, slot: usize, hello: &Hello) -> Result<(), LoopError> {
-        if !self.peers.may_greet(slot, hello.sender) {
-            let text = format!("server {} is not expected on this connection", hello.sender);
-            self.refuse_peer(slot, &HelloRefused { code: Refusal::Sender, text });
+        let may_dial = self.node.may_be_dialled_by(hello.sender);
+        if !self.peers.may_greet(slot, hello.sender, may_dial) {
+            self.refuse_peer(slot, &self.node.refuse_direction(hello.sender));
             return Ok(());
         }
         let verdict = match self.node.judge_hello(self.now, hello) {
@@ -199,6 +207,10 @@ impl Server {
             self.storage.record_peer(identity)?;
         }
         let answer = self.node.hello_to(verdict.peer);
+        if self.peers.gives_way(slot, verdict.peer) {
+            self.end_peer(slot, Fault::Replaced);
+            return Ok(());
+        }
         if let Some(peer) = self.peers.establish(slot, verdict.peer, &answer, self.now) {
             self.handle(Input::PeerDown { peer });
         }
@@ -249,6 +261,9 @@ impl Server {
         if self.observe_at <= self.now {
             self.observe();
         }
+        if self.peers_stamp != self.node.peers_stamp() {
+            self.update_peers();
+        }
         self.peers.keep_up(self.poll.registry(), self.now);
         self.clients.sweep(self.now);
         self.note_room();
@@ -260,7 +275,7 @@ impl Server {
 
     fn observe(&mut self) {
         self.observe_at = self.now.after(limits::OBSERVE_INTERVAL);
-        self.peers.update(&self.node.peers());
+        self.update_peers();
         if self.room != Room::Ample {
             // It may answer in this call or with a later completion.
             self.storage.retry_room();
@@ -282,6 +297,15 @@ impl Server {
             peer_rejects: self.peers.violations() + figures.violations,
         };
         self.handle(Input::Observed { facts });
+    }
+
+    /// Whom the node wants connections with.
+    fn update_peers(&mut self) {
+        self.peers_stamp = self.node.peers_stamp();
+        self.peers.update(&self.node.peers());
+        self.peers.ask_at(self.node.asks_to_join());
+        let node = &self.node;
+        self.peers.forget(|peer| node.knows(peer), self.now);
     }
 
     fn note_room(&mut self) {

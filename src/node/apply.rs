@@ -35,7 +35,7 @@ impl Node {
             self.machine.begin(&entry);
             match entry.kind {
                 EntryKind::Empty => {}
-                EntryKind::Membership => self.apply_membership(&entry),
+                EntryKind::Membership => self.apply_membership(&entry, effects),
                 EntryKind::Batch => self.apply_batch(now, &entry, effects),
             }
         }
@@ -46,16 +46,15 @@ impl Node {
         self.machine.last_applied() < self.raft.commit_index()
     }
 
-    fn apply_membership(&mut self, entry: &Entry) {
+    fn apply_membership(&mut self, entry: &Entry, effects: &mut Vec<Effect>) {
         let membership = Membership::decode(&entry.payload)
             .expect("consensus adopted it when it entered the log");
         let gateways = gateways(&membership);
-        for gateway in gateways.clone() {
-            let identity = &self.identity;
-            if (gateway.server, gateway.incarnation) == (identity.server, identity.incarnation) {
-                self.gateway.admitted(gateway);
-            }
-        }
+        let identity = &self.identity;
+        let own = gateways.clone().find(|gateway| {
+            (gateway.server, gateway.incarnation) == (identity.server, identity.incarnation)
+        });
+        self.gateway.rename(own, true, &mut self.clients, effects);
         self.machine.set_members(gateways);
     }
 

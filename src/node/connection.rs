@@ -50,8 +50,9 @@ impl Node {
             C::Info => self.info(now, args),
             C::Role => self.role_reply(),
             C::RaftInfo => Reply::Text(Bytes::from(self.raft_lines(now))),
-            C::RaftNodes => self.raft_nodes(),
+            C::RaftNodes => self.raft_nodes(now),
             C::RaftHealth => self.raft_health(now),
+            C::RaftAdmin => unreachable!("the pipeline hands it to the leader"),
             C::RaftSnapshot => self.raft_snapshot(),
             C::ClientList => self.client_list(now),
             C::Hello

@@ -88,9 +88,28 @@ impl Gateway {
         self.id
     }
 
-    /// The entry that admits this node was applied.
-    pub fn admitted(&mut self, id: GatewayId) {
-        self.id = Some(id);
+    /// A membership was applied, or came in a snapshot: by it this node's gateway has this name, or
+    /// none. What was sent under another name is over, because a name isn't used again: surely not
+    /// done where `has_applied_all` before, in doubt where a snapshot leaves that open.
+    pub fn rename(
+        &mut self,
+        id: Option<GatewayId>,
+        has_applied_all: bool,
+        clients: &mut Clients,
+        effects: &mut Vec<Effect>,
+    ) {
+        if self.id == id {
+            return;
+        }
+        let write = if has_applied_all { left() } else { overtaken_write() };
+        self.id = id;
+        self.next_seq = BatchSeq(1);
+        self.must_resend = false;
+        self.gap_seen = false;
+        self.pending_bytes = 0;
+        for mut pending in std::mem::take(&mut self.pending) {
+            pending.answer_all(&left(), &write, clients, effects);
+        }
     }
 
     /// Whether this batch was sent by this very process.
@@ -368,6 +387,13 @@ pub fn not_done(timeout: Duration) -> Reply {
     let text = format!(
         "CLUSTERDOWN no leader could be reached within {waited_ms} ms; the command was not executed"
     );
+    Reply::Error(text.into())
+}
+
+/// The command was surely not done: this node left the cluster, or was let in anew.
+fn left() -> Reply {
+    let text = "CLUSTERDOWN this node left the cluster or joined it anew meanwhile; the command was \
+                not executed";
     Reply::Error(text.into())
 }
 

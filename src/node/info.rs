@@ -7,6 +7,7 @@ use std::fmt::Write;
 
 use bytes::Bytes;
 
+use super::Role;
 use super::connection::REDIS_VERSION;
 use super::node::Node;
 use super::pipeline::loading;
@@ -155,7 +156,9 @@ impl Node {
     /// `INFO raft` and `RAFT INFO`.
     pub(super) fn raft_lines(&self, now: Instant) -> String {
         let status = self.status();
-        let voters = self.raft.membership().members().iter().filter(|member| member.voter);
+        let membership = self.raft.membership();
+        let voters = membership.members().iter().filter(|member| member.voter);
+        let learners = membership.members().iter().filter(|member| member.is_learner());
         lines(&[
             ("raft_role", status.role.name().to_owned()),
             ("raft_node_id", status.server.to_string()),
@@ -163,6 +166,8 @@ impl Node {
             ("raft_term", status.current_term.to_string()),
             ("raft_leader_id", status.leader.unwrap_or(ServerId::ZERO).to_string()),
             ("raft_voters", voters.count().to_string()),
+            ("raft_learners", learners.count().to_string()),
+            ("raft_joint", if membership.is_joint() { "yes" } else { "no" }.to_owned()),
             ("raft_first_log_index", status.first_log_index.to_string()),
             ("raft_last_log_index", status.last_log_index.to_string()),
             ("raft_durable_index", self.raft.durable_index().to_string()),
@@ -222,26 +227,41 @@ impl Node {
     }
 
     /// `RAFT NODES`: a line for each member.
-    pub(super) fn raft_nodes(&self) -> Reply {
+    pub(super) fn raft_nodes(&self, now: Instant) -> Reply {
         let matches = self.raft.match_indexes();
+        let last_index = self.raft.log().last_index();
+        let is_joint = self.raft.membership().is_joint();
         let line = |member: &Member| {
             let id = member.id;
             let is_self = id == self.identity.server;
-            let role = match (self.raft.leader() == Some(id), member.voter) {
+            let role = match (self.raft.leader() == Some(id), member.is_learner()) {
                 (true, _) => "leader",
-                (false, true) => "follower",
-                (false, false) => "learner",
+                (false, false) => "follower",
+                (false, true) => "learner",
+            };
+            let vote = match (member.voter, member.outgoing_voter) {
+                (true, false) if is_joint => "joining",
+                (false, true) => "leaving",
+                (true, _) => "yes",
+                (false, false) => "no",
             };
             // Only the leader knows how far the others are; anyone knows how far it is itself.
             let own = is_self.then(|| self.raft.durable_index());
             let match_index = own.or_else(|| matches.get(&id).copied());
+            let percent = match_index.map(|index| index.0 * 100 / last_index.0.max(1));
+            let percent = percent.map_or("-".to_owned(), |percent| format!("{percent}%"));
             let match_index = match_index.as_ref().map_or("-".to_owned(), LogIndex::to_string);
+            let contact = self.raft.last_contact(now, id);
+            let contact = contact.map_or("-".to_owned(), |ago| ago.as_millis().to_string());
             let http = if member.http.is_empty() { "-" } else { &member.http };
             format!(
-                "id={id} role={role} peer={} client={} http={http} match={match_index} link={}",
+                "id={id} role={role} peer={} client={} http={http} match={match_index} link={} \
+                 vote={vote} promote={} met={} caught_up={percent} contact_ms={contact}",
                 member.peer,
                 member.client,
                 if is_self || self.raft.has_link(id) { "up" } else { "down" },
+                if member.promote { "yes" } else { "no" },
+                if member.is_met() { "yes" } else { "no" },
             )
         };
         let lines: Vec<String> = self.raft.membership().members().iter().map(line).collect();
@@ -253,6 +273,9 @@ impl Node {
         let refused = |text: String| Reply::Error(text.into());
         if let Some(reason) = self.recovering_reason() {
             return refused(format!("CLUSTERDOWN this node takes part in nothing: {reason}"));
+        }
+        if self.status().role == Role::Removed {
+            return refused("CLUSTERDOWN this node was removed from the cluster".to_owned());
         }
         if let Some(percent) = self.snapshots.loading_percent() {
             return loading(percent);

@@ -3,10 +3,12 @@
 //! `(now, Input)` in, [`Effect`]s out. Read in this order: [`Input`], [`Effect`], [`Node::handle`]
 //! with the end of a turn, `pipeline` (requests come in), `gateway`, `reads` and `held` (they
 //! wait), `apply` (they take effect), `clients` (they are answered), `connection` and `info` (what
-//! a node answers by itself), `snapshots` with `verify` (what replaces the log), `handshake` (who
-//! may connect). Drivers stand around it, the poll loop and the simulator, and neither of them
-//! decides anything.
+//! a node answers by itself), `admin` and `plan` (who is to be a member), `snapshots` with `verify`
+//! (what replaces the log), `handshake` and `admission` (who may connect). Drivers stand around it,
+//! the poll loop and the simulator, and neither of them decides anything.
 
+mod admin;
+mod admission;
 mod apply;
 mod clients;
 mod connection;
@@ -19,6 +21,7 @@ mod input;
 #[expect(clippy::module_inception, reason = "the file holds Node and nothing else")]
 mod node;
 mod pipeline;
+mod plan;
 mod queues;
 mod reads;
 mod requests;

@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::admin::Requested;
 use super::clients::Clients;
 use super::gateway::Gateway;
 use super::reads::Reads;
 use super::snapshots::{Snapshots, log_tail_bytes, snapshot_of};
-use super::{Effect, Facts, Input, Peer, Role, SnapshotReader, Status};
+use super::{Effect, Facts, Input, Role, SnapshotReader, Status};
 use crate::config::Config;
 use crate::kv::command::{self, Command, ReadContext};
 use crate::kv::machine::StateMachine;
@@ -23,7 +24,7 @@ use crate::proto::batch::{Batch, Standing};
 use crate::proto::entry::{EntryKind, Recovered};
 use crate::proto::message::{Envelope, GrowthRefusal, Message, Packet};
 use crate::raft::{Action, Founder, Raft, RoleName, Setup};
-use crate::testing::{Mark, Mutation, is_on, reached};
+use crate::testing::{Mark, reached};
 use crate::types::{
     ClientId, ClusterTime, Identity, Incarnation, Instant, LogIndex, Room, ServerId, Term,
 };
@@ -68,6 +69,8 @@ pub struct Node {
     pub(super) clients: Clients,
     pub(super) gateway: Gateway,
     pub(super) reads: Reads,
+    /// Requests about the membership.
+    pub(super) requested: Requested,
     pub(super) snapshots: Snapshots,
     /// Clients whose parked commands may go on.
     pub(super) unparked: Vec<ClientId>,
@@ -77,6 +80,14 @@ pub struct Node {
     pub(super) started: Instant,
     /// Why this node takes part in nothing.
     pub(super) recovering_reason: Option<String>,
+    /// Whether its directory is an old copy: then no admission helps.
+    pub(super) is_old_copy: bool,
+    /// What others say who don't know this node as a member, until one of them does.
+    pub(super) outcast_reason: Option<String>,
+    /// Whom a later membership than ours names, by the index of ours.
+    pub(super) guests: BTreeMap<ServerId, LogIndex>,
+    /// Lines for the log that the driver has not taken yet.
+    pub(super) notices: Vec<String>,
     room: Room,
     /// The term and leader that what is pending was sent to.
     followed: (Term, Option<ServerId>),
@@ -96,6 +107,8 @@ impl Node {
             client: node.client.clone(),
             http: node.http.clone().unwrap_or_default(),
         };
+        // Who is to join a cluster founds none.
+        let founders = config.cluster.nodes.iter().filter(|_| config.join.is_empty());
         let identity = recovered.identity;
         let snapshot = recovered.snapshot.map(|(header, bytes)| snapshot_of(&header, bytes));
         let newest = snapshot.as_ref().map(|snapshot| (snapshot.id, snapshot.bytes));
@@ -103,7 +116,7 @@ impl Node {
             id: identity.server,
             incarnation: identity.incarnation,
             config: config.raft.clone(),
-            founders: config.cluster.nodes.iter().map(founder).collect(),
+            founders: founders.map(founder).collect(),
             hard_state: recovered.hard_state,
             snapshot,
             log_tail_bytes: log_tail_bytes(config),
@@ -120,6 +133,7 @@ impl Node {
             clients: Clients::default(),
             gateway: Gateway::new(identity.boot),
             reads: Reads::new(identity.boot),
+            requested: Requested::new(identity.boot),
             snapshots: Snapshots::new(newest),
             unparked: Vec::new(),
             parked_bytes: 0,
@@ -127,6 +141,10 @@ impl Node {
             counters: Counters::default(),
             started: now,
             recovering_reason: None,
+            is_old_copy: recovered.is_old_copy,
+            outcast_reason: None,
+            guests: BTreeMap::new(),
+            notices: Vec::new(),
             room: Room::Ample,
             followed: (Term::ZERO, None),
             stop_deadline: None,
@@ -153,7 +171,7 @@ impl Node {
             }
             Input::PeerUp { peer, incarnation } => self.peer_up(now, peer, incarnation),
             Input::PeerDown { peer } => self.raft.peer_down(now, peer),
-            Input::Receive { packet } => self.receive(now, packet),
+            Input::Receive { packet } => self.receive(now, packet, effects),
             Input::ClientArrived { client, info } => self.clients.arrive(now, client, info),
             Input::Requests { batch } => self.take_requests(now, &batch, effects),
             Input::ClientGone { client } => self.parked_bytes -= self.clients.leave(client),
@@ -164,7 +182,7 @@ impl Node {
             Input::SnapshotDurable { kind, id } => self.snapshot_durable(now, kind, id, effects),
             Input::SnapshotFull { kind, id } => self.snapshot_full(now, kind, id),
             Input::SnapshotRead { id, offset, bytes, reader } => {
-                self.snapshot_read(now, id, offset, bytes, reader);
+                self.snapshot_read(now, id, offset, bytes, reader, effects);
             }
             Input::LogRoom { room } => self.room = room,
             Input::Observed { facts } => self.facts = facts,
@@ -185,10 +203,11 @@ impl Node {
         let undecided = self.gateway.deadline(timeout);
         let resend = self.resend_deadline();
         let reads = self.reads.deadline(timeout, resend_after);
+        let requested = self.requested.deadline(timeout, resend_after);
         let stop = self.stop_deadline.filter(|_| !self.is_abandoned).unwrap_or(Instant::NEVER);
         let expiry = self.expiry_deadline(now);
         let own = self.raft.deadline();
-        own.min(undecided).min(resend).min(reads).min(stop).min(expiry)
+        own.min(undecided).min(resend).min(reads).min(requested).min(stop).min(expiry)
     }
 
     /// Whether clients' sockets are to be read: not while the gateway's window is full, or the
@@ -202,8 +221,9 @@ impl Node {
 
     /// Whether a node that was asked to stop has handed over, and owes nobody an answer.
     pub fn may_exit(&self) -> bool {
-        let has_successor = self.raft.membership().members().len() > 1;
-        let is_done = self.gateway.is_idle() && self.reads.is_idle();
+        let own = self.identity.server;
+        let has_successor = self.raft.membership().voters().any(|id| id != own);
+        let is_done = self.gateway.is_idle() && self.reads.is_idle() && self.requested.is_idle();
         let has_handed_over = !(self.raft.is_leader() && has_successor);
         self.is_abandoned || (self.stop_deadline.is_some() && is_done && has_handed_over)
     }
@@ -212,6 +232,8 @@ impl Node {
     pub fn status(&self) -> Status {
         let role = match self.raft.role() {
             _ if self.raft.is_recovering() => Role::Recovering,
+            RoleName::Follower | RoleName::PreCandidate if self.was_removed() => Role::Removed,
+            RoleName::Follower if self.is_learner() => Role::Learner,
             RoleName::Follower => Role::Follower,
             RoleName::PreCandidate => Role::PreCandidate,
             RoleName::Candidate => Role::Candidate,
@@ -234,18 +256,6 @@ impl Node {
         }
     }
 
-    /// The servers that this node wants connections with.
-    pub fn peers(&self) -> Vec<Peer> {
-        let membership = self.raft.membership();
-        let all: Vec<(ServerId, &String)> = if membership.is_empty() {
-            self.config.cluster.nodes.iter().map(|node| (node.id, &node.peer)).collect()
-        } else {
-            membership.members().iter().map(|member| (member.id, &member.peer)).collect()
-        };
-        let others = all.into_iter().filter(|(id, _)| *id != self.identity.server);
-        others.map(|(id, address)| Peer { id, address: address.clone() }).collect()
-    }
-
     /// What consensus knows; for tests and checkers.
     pub fn raft(&self) -> &Raft {
         &self.raft
@@ -262,7 +272,7 @@ impl Node {
         self.raft.cluster_time(now).map_or(clock, |estimate| estimate.max(clock))
     }
 
-    fn resend_after(&self) -> Duration {
+    pub(super) fn resend_after(&self) -> Duration {
         self.config.raft.election_timeout.1 * RESEND_ELECTION_TIMEOUTS
     }
 
@@ -277,37 +287,35 @@ impl Node {
 
     fn peer_up(&mut self, now: Instant, peer: ServerId, incarnation: Incarnation) {
         self.raft.peer_up(now, peer, incarnation);
+        self.requested.forget_stray(peer);
+        self.outcast_reason = None;
         if self.raft.leader() == Some(peer) {
             self.gateway.resend();
             self.reads.start_over();
         }
     }
 
-    fn receive(&mut self, now: Instant, packet: Packet) {
+    fn receive(&mut self, now: Instant, packet: Packet, effects: &mut Vec<Effect>) {
         let Packet { envelope, message } = packet;
-        if !self.is_for_us(envelope) {
+        if !self.is_for_us(envelope, &message) {
             self.counters.misdirected += 1;
             return;
         }
         let from = envelope.from;
+        self.note_admission(&message);
         match message {
             Message::Forward { batch } => self.receive_forward(now, from, batch),
             Message::ReadIndex { id } if self.raft.is_leader() => self.reads.remote_asks(from, id),
             Message::ReadIndex { .. } => {}
             Message::ReadIndexResponse { id, index } => self.reads.answered(id, index),
+            Message::Admin { id, term, words } => {
+                self.receive_admin(now, from, id, term, &words, effects);
+            }
+            Message::AdminResponse { id, answer } => {
+                self.receive_admin_response(id, &answer, effects);
+            }
             message => self.raft.receive(now, from, message),
         }
-    }
-
-    /// Mail for someone else: another cluster, another server, another data directory.
-    fn is_for_us(&self, envelope: Envelope) -> bool {
-        let identity = &self.identity;
-        let is_sound = envelope.cluster == identity.cluster
-            && envelope.to == identity.server
-            && envelope.from != identity.server;
-        let is_of_these_directories = envelope.to_incarnation == identity.incarnation
-            && self.raft.incarnation_of(envelope.from) == Some(envelope.from_incarnation);
-        is_sound && (is_of_these_directories || is_on(Mutation::LostDiskTakesPart))
     }
 
     /// A gateway's batch, to be appended if this node leads; if it doesn't, the gateway sends it
@@ -344,6 +352,7 @@ impl Node {
         self.gateway.time_out(now, timeout, &mut self.clients, effects);
         let unparked = self.reads.time_out(now, timeout, &mut self.clients, effects);
         self.unparked.extend(unparked);
+        self.requested.time_out(now, timeout, &mut self.clients, effects);
         self.reads.ask_overdue_again(now, resend_after);
         if now >= self.resend_deadline() {
             self.gateway.resend();
@@ -366,6 +375,7 @@ impl Node {
         }
         self.send_batches(now, effects);
         self.ask_for_reads(now, effects);
+        self.progress_admin(now, effects);
         self.expire_keys(now);
         self.advance_snapshots(now, effects);
         self.flush_raft(now, effects);
@@ -511,10 +521,10 @@ impl Node {
         self.actions = actions;
     }
 
-    fn send(&self, to: ServerId, message: Message, effects: &mut Vec<Effect>) {
+    pub(super) fn send(&self, to: ServerId, message: Message, effects: &mut Vec<Effect>) {
         assert_ne!(to, self.identity.server, "the node never sends to itself");
         // A peer whose data directory nobody knows yet has never said hello: nothing reaches it.
-        let Some(to_incarnation) = self.raft.incarnation_of(to) else {
+        let Some(to_incarnation) = self.incarnation_of_receiver(to) else {
             return;
         };
         let envelope = Envelope {

@@ -12,7 +12,7 @@ use super::held::evaluate;
 use super::node::Node;
 use super::requests::Request;
 use super::{Effect, Requests};
-use crate::kv::command::{self, Command, Handler, ReadContext};
+use crate::kv::command::{self, Command, ConnectionCommand, Handler, ReadContext};
 use crate::kv::connection::ReadMode;
 use crate::kv::error::CommandError;
 use crate::proto::args::Args;
@@ -173,6 +173,9 @@ impl Node {
             }
             Handler::Read { .. } => {
                 self.take_read(now, origin, command, args, read_mode, effects);
+            }
+            Handler::Connection { command: ConnectionCommand::RaftAdmin, .. } => {
+                self.take_admin(now, origin, args, effects);
             }
             Handler::Connection { command, .. } => {
                 let reply = self.connection_command(now, id, command, args, effects);

@@ -372,10 +372,11 @@ impl Node {
         offset: u64,
         bytes: Option<Bytes>,
         reader: SnapshotReader,
+        effects: &mut Vec<Effect>,
     ) {
         match reader {
             SnapshotReader::Peer(to) => self.raft.snapshot_read(now, to, id, offset, bytes),
-            SnapshotReader::Load => self.load_piece(id, offset, bytes),
+            SnapshotReader::Load => self.load_piece(id, offset, bytes, effects),
         }
     }
 
@@ -396,7 +397,13 @@ impl Node {
         effects.push(Effect::ReadSnapshot { id, offset, length, reader });
     }
 
-    fn load_piece(&mut self, id: SnapshotId, offset: u64, bytes: Option<Bytes>) {
+    fn load_piece(
+        &mut self,
+        id: SnapshotId,
+        offset: u64,
+        bytes: Option<Bytes>,
+        effects: &mut Vec<Effect>,
+    ) {
         let loading = self.snapshots.loading.as_mut();
         // A newer one may have been installed since that was asked for.
         let Some(loading) = loading.filter(|loading| loading.id == id) else {
@@ -409,12 +416,12 @@ impl Node {
             panic!("snapshot {id:?} is damaged, and was whole when it was checked: {error}");
         }
         if loading.loader.bytes() == loading.total {
-            self.finish_loading();
+            self.finish_loading(effects);
         }
     }
 
     /// The state machine is made: everything goes on behind the snapshot.
-    fn finish_loading(&mut self) {
+    fn finish_loading(&mut self, effects: &mut Vec<Effect>) {
         let Loading { id, loader, .. } = self.snapshots.loading.take().expect("it is being loaded");
         let (header, machine) = match loader.finish() {
             Ok(finished) => finished,
@@ -426,9 +433,7 @@ impl Node {
         let own = header.gateways.iter().map(|(gateway, ..)| *gateway).find(|gateway| {
             (gateway.server, gateway.incarnation) == (identity.server, identity.incarnation)
         });
-        if let Some(own) = own {
-            self.gateway.admitted(own);
-        }
+        self.gateway.rename(own, false, &mut self.clients, effects);
     }
 }
 
@@ -453,7 +458,8 @@ pub(super) fn snapshot_of(header: &SnapshotHeader, bytes: u64) -> Snapshot {
 
 /// The gateways of a membership's members.
 pub(super) fn gateways(membership: &Membership) -> impl Iterator<Item = GatewayId> + Clone {
-    membership.members().iter().map(|member| GatewayId {
+    let met = membership.members().iter().filter(|member| member.is_met());
+    met.map(|member| GatewayId {
         server: member.id,
         incarnation: member.incarnation,
         admitted: member.admitted,

@@ -13,6 +13,10 @@ pub enum Role {
     Candidate,
     /// Leads.
     Leader,
+    /// Follows without a vote.
+    Learner,
+    /// Was a member, and is none any more.
+    Removed,
     /// Runs on a disk that the cluster does not know: takes part in nothing.
     Recovering,
 }
@@ -25,6 +29,8 @@ impl Role {
             Role::PreCandidate => "pre_candidate",
             Role::Candidate => "candidate",
             Role::Leader => "leader",
+            Role::Learner => "learner",
+            Role::Removed => "removed",
             Role::Recovering => "recovering",
         }
     }
@@ -68,4 +74,7 @@ pub struct Peer {
     pub id: ServerId,
     /// Its peer address, `host:port`.
     pub address: String,
+    /// Whether this node is to dial it. Of two members that know each other the smaller id dials;
+    /// who does not know the cluster yet is dialled, because it can't know whom to dial.
+    pub dial: bool,
 }

@@ -8,7 +8,7 @@ use std::error::Error;
 use std::fmt;
 
 use crate::limits;
-use crate::types::{Boot, Incarnation, Nonce, ServerId};
+use crate::types::{Boot, Incarnation, LogIndex, Nonce, ServerId};
 
 /// The version of what is exchanged behind the hello.
 pub const PROTOCOL_VERSION: u16 = 1;
@@ -53,6 +53,9 @@ pub struct Hello {
     pub boot: Boot,
     /// A random number of the sender's process; 0 for a client.
     pub nonce: Nonce,
+    /// The index of the newest membership that the sender knows to be committed; 0 if it knows
+    /// none. Who was away for long tells by it whether a stranger is a newer member.
+    pub membership_index: LogIndex,
 }
 
 /// Why a payload is no hello. Always its sender's fault.
@@ -101,6 +104,7 @@ impl Hello {
             receiver_incarnation: Incarnation::ZERO,
             boot: Boot::ZERO,
             nonce: Nonce::ZERO,
+            membership_index: LogIndex::ZERO,
         }
     }
 
@@ -120,6 +124,7 @@ impl Hello {
             self.receiver_incarnation.0,
             self.boot.0,
             self.nonce.0,
+            self.membership_index.0,
         ] {
             out.extend_from_slice(&number.to_le_bytes());
         }
@@ -142,6 +147,7 @@ impl Hello {
         let receiver_incarnation = Incarnation(take_u64(input)?);
         let boot = Boot(take_u64(input)?);
         let nonce = Nonce(take_u64(input)?);
+        let membership_index = LogIndex(take_u64(input)?);
         let cluster = take_text(input, limits::CLUSTER_NAME_BYTES)?;
         Ok(Hello {
             role,
@@ -152,6 +158,7 @@ impl Hello {
             receiver_incarnation,
             boot,
             nonce,
+            membership_index,
         })
     }
 }
@@ -181,6 +188,8 @@ pub enum Refusal {
     /// The sender is an old copy of its data directory: a later process of that one has been met
     /// (a higher boot, or the same with another nonce).
     OldCopy = 9,
+    /// The receiver is the one that dials: of two members the smaller id.
+    Direction = 10,
 }
 
 impl Refusal {
@@ -195,6 +204,7 @@ impl Refusal {
             7 => Refusal::LostDisk,
             8 => Refusal::Role,
             9 => Refusal::OldCopy,
+            10 => Refusal::Direction,
             _ => Refusal::Unknown,
         }
     }
@@ -322,7 +332,7 @@ mod tests {
     proptest! {
         #[test]
         fn decode_gives_what_was_encoded(
-            numbers in any::<[u64; 6]>(), is_peer in any::<bool>(), cluster in "[a-zé]{0,32}",
+            numbers in any::<[u64; 7]>(), is_peer in any::<bool>(), cluster in "[a-zé]{0,32}",
         ) {
             let hello = Hello {
                 role: if is_peer { Role::Peer } else { Role::Client },
@@ -333,6 +343,7 @@ mod tests {
                 receiver_incarnation: Incarnation(numbers[3]),
                 boot: Boot(numbers[4]),
                 nonce: Nonce(numbers[5]),
+                membership_index: LogIndex(numbers[6]),
             };
             prop_assert_eq!(Hello::decode(&encoded(&hello)), Ok(hello));
         }

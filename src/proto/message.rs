@@ -6,6 +6,7 @@
 
 use bytes::Bytes;
 
+use crate::proto::admin::{AdminId, Answer};
 use crate::proto::entry::Entry;
 use crate::types::{
     BatchSeq, Boot, ClusterId, ClusterTime, Incarnation, LogIndex, ReadRound, ServerId, SnapshotId,
@@ -62,6 +63,23 @@ pub enum Message {
     ReadIndex {
         /// Names the question.
         id: ReadId,
+    },
+    /// A node hands an operator's request to the leader.
+    Admin {
+        /// Names the request.
+        id: AdminId,
+        /// The leader's term: whoever leads in another one drops it, so that a late copy changes
+        /// nothing that was decided since.
+        term: Term,
+        /// The command's words: see [`super::admin::unpack_words`].
+        words: Bytes,
+    },
+    /// The leader's answer, once the entry that concludes it is committed.
+    AdminResponse {
+        /// The request.
+        id: AdminId,
+        /// What came of it.
+        answer: Answer,
     },
     /// The leader's answer, once a majority confirmed it.
     ReadIndexResponse {

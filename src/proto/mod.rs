@@ -1,7 +1,7 @@
 //! Bytes <-> values. PURE: no socket, no file, no clock.
 //!
-//! The values: [`entry`] (the log's), [`batch`] (a gateway's), [`message`] (between servers),
-//! [`args`] and [`reply`] (a client's). Their bytes: [`record`] and [`snapshot`] (with
+//! The values: [`entry`] (the log's), [`batch`] (a gateway's), [`message`] and [`admin`] (between
+//! servers), [`args`] and [`reply`] (a client's). Their bytes: [`record`] and [`snapshot`] (with
 //! [`snapshot_encoder`] and [`snapshot_decoder`]) on disk; [`frame`], [`hello`] and
 //! [`peer_message`] between servers; [`resp`], [`inline`] and [`integer`] from a client, and
 //! [`reply_decoder`] at the client's end.
@@ -9,6 +9,7 @@
 //! Every decoder here is incremental and bounded: it never panics on bytes from outside, and never
 //! allocates by a declared length. What a decoder rejects never reaches the core.
 
+pub mod admin;
 pub mod args;
 pub mod batch;
 pub mod entry;

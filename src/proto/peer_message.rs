@@ -8,6 +8,7 @@ use byteorder::{ByteOrder, LittleEndian};
 use bytes::Bytes;
 
 use crate::limits;
+use crate::proto::admin::{self, AdminId, Answer};
 use crate::proto::entry::{Entry, EntryKind};
 use crate::proto::message::{
     AppendEntries, AppendEntriesResponse, AppendOutcome, Envelope, GrowthRefusal, InstallOutcome,
@@ -52,6 +53,8 @@ const FORWARD: u8 = 6;
 const READ_INDEX: u8 = 7;
 const READ_INDEX_RESPONSE: u8 = 8;
 const INSTALL_SNAPSHOT: u8 = 16;
+const ADMIN: u8 = 32;
+const ADMIN_RESPONSE: u8 = 33;
 const INSTALL_SNAPSHOT_RESPONSE: u8 = 17;
 
 /// An entry's index, term, time, kind and payload length.
@@ -99,6 +102,23 @@ pub fn encode(packet: &Packet, out: &mut Vec<u8>) {
             put(out, id.boot.0);
             put(out, id.number);
             put(out, index.0);
+        }
+        Message::Admin { id, term, words } => {
+            out.push(ADMIN);
+            for number in [id.boot.0, id.number, term.0] {
+                put(out, number);
+            }
+            out.extend_from_slice(words);
+        }
+        Message::AdminResponse { id, answer } => {
+            out.push(ADMIN_RESPONSE);
+            put(out, id.boot.0);
+            put(out, id.number);
+            let (code, text) = answer.parts();
+            out.push(code);
+            let length = u32::try_from(text.len()).expect("limits::ADMIN_BYTES bounds it");
+            out.extend_from_slice(&length.to_le_bytes());
+            out.extend_from_slice(text.as_bytes());
         }
         Message::InstallSnapshot(request) => encode_install_snapshot(request, out),
         Message::InstallSnapshotResponse(response) => encode_install_response(response, out),
@@ -216,6 +236,8 @@ pub fn decode(payload: &Bytes) -> Result<Packet, PeerError> {
             let id = reader.read_id()?;
             Message::ReadIndexResponse { id, index: LogIndex(reader.u64()?) }
         }
+        ADMIN => decode_admin(&mut reader)?,
+        ADMIN_RESPONSE => decode_admin_response(&mut reader)?,
         INSTALL_SNAPSHOT => Message::InstallSnapshot(decode_install_snapshot(&mut reader)?),
         INSTALL_SNAPSHOT_RESPONSE => {
             Message::InstallSnapshotResponse(decode_install_response(&mut reader)?)
@@ -305,6 +327,29 @@ fn decode_install_response(reader: &mut Reader) -> Result<InstallSnapshotRespons
         _ => return Err(PeerError::BadField("outcome")),
     };
     Ok(InstallSnapshotResponse { term, snapshot, asked, outcome })
+}
+
+/// The words are the rest, and are looked at here: what makes no sense never reaches a leader.
+fn decode_admin(reader: &mut Reader) -> Result<Message, PeerError> {
+    let id = AdminId { boot: Boot(reader.u64()?), number: reader.u64()? };
+    let term = Term(reader.u64()?);
+    let words = std::mem::take(&mut reader.rest);
+    let fits = words.len() <= limits::ADMIN_BYTES;
+    if !fits || admin::unpack_words(&words).is_none() {
+        return Err(PeerError::BadField("the words of a request"));
+    }
+    Ok(Message::Admin { id, term, words })
+}
+
+fn decode_admin_response(reader: &mut Reader) -> Result<Message, PeerError> {
+    let id = AdminId { boot: Boot(reader.u64()?), number: reader.u64()? };
+    let code = reader.u8()?;
+    let length = reader.u32()? as usize;
+    let text = reader.bytes(length)?;
+    let text = std::str::from_utf8(&text).ok().filter(|text| text.len() <= limits::ADMIN_BYTES);
+    let answer = text.and_then(|text| Answer::from_parts(code, text));
+    let answer = answer.ok_or(PeerError::BadField("the answer to a request"))?;
+    Ok(Message::AdminResponse { id, answer })
 }
 
 /// Takes fields off the front of a payload.
@@ -413,6 +458,15 @@ mod tests {
             Message::ReadIndexResponse {
                 id: ReadId { boot: Boot(1), number: 2 },
                 index: LogIndex(12),
+            },
+            Message::Admin {
+                id: AdminId { boot: Boot(1), number: 2 },
+                term: Term(7),
+                words: Bytes::from_static(b"\x02\0\0\0\x04\0\0\0RAFT\x04\0\0\0INFO"),
+            },
+            Message::AdminResponse {
+                id: AdminId { boot: Boot(1), number: 2 },
+                answer: Answer::Refused("ERR no".to_owned()),
             },
             Message::InstallSnapshot(install(b"a piece")),
             Message::InstallSnapshot(install(b"")),

@@ -46,8 +46,7 @@ impl Raft {
 
     /// The election timer ran out: ask whether a campaign would succeed.
     pub(super) fn election_timed_out(&mut self, now: Instant) {
-        let may_campaign = self.membership().is_voter(self.id) || self.is_founding();
-        if self.recovering || !may_campaign {
+        if self.recovering || !(self.may_campaign() || self.is_founding()) {
             self.leader = None;
             self.reset_election_timer(now);
             return;
@@ -267,6 +266,8 @@ impl Raft {
             admitted: LogIndex::ZERO.next(),
             voter: true,
             outgoing_voter: false,
+            promote: false,
+            replaces: None,
             peer: founder.peer.clone(),
             client: founder.client.clone(),
             http: founder.http.clone(),

@@ -5,13 +5,15 @@
 //! `replication` (the leader's side), `append` (the follower's), [`progress`] (one follower as the
 //! leader sees it), `snapshot` (what they replace, and the follower's side of installing one),
 //! `install` with [`sending`] (the leader's side), `read` (linearizable reads), `transfer` (handing
-//! over), [`clock`].
+//! over), [`change`] and `catch_up` (members come and go), [`clock`].
 //!
 //! Nothing is sent while an input is handled: inputs change the state, and [`Raft::flush`] at the
 //! end of a turn derives from it one write and what each peer has to be told. So a turn with a
 //! hundred inputs costs one write and one message a peer.
 
 mod append;
+mod catch_up;
+pub mod change;
 pub mod clock;
 pub mod durability;
 mod election;

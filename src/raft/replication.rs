@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 
+use super::catch_up::Turnover;
 use super::progress::Progress;
 use super::server::{Raft, Role};
 use super::transfer::Transfer;
@@ -38,6 +39,8 @@ pub(super) struct Leading {
     /// it wait for no lease.
     pub lease_forfeited: bool,
     pub transfer: Option<Transfer>,
+    /// Members that come and go.
+    pub turnover: Turnover,
 }
 
 impl Leading {
@@ -53,6 +56,7 @@ impl Leading {
             lease_until: Instant::ZERO,
             lease_forfeited: false,
             transfer: None,
+            turnover: Turnover::default(),
         }
     }
 }
@@ -73,20 +77,6 @@ impl Raft {
     pub fn accepts_proposals(&self) -> bool {
         matches!(&self.role, Role::Leader(leading) if leading.transfer.is_none())
             && !self.log_is_full
-    }
-
-    /// Begins to follow the progress of every other member.
-    pub(super) fn track_members(&mut self, now: Instant) {
-        let last_index = self.log.last_index();
-        let ids: Vec<ServerId> = self.membership().members().iter().map(|m| m.id).collect();
-        let Role::Leader(leading) = &mut self.role else {
-            return;
-        };
-        for id in ids.into_iter().filter(|id| *id != self.id) {
-            // The first message carries this term's first entry along.
-            let before = leading.term_start.prev().min(last_index);
-            leading.followers.entry(id).or_insert_with(|| Progress::new(before, now));
-        }
     }
 
     /// Heartbeats and check-quorum: a leader that has not heard from a majority within an election

@@ -383,12 +383,6 @@ impl Raft {
         }
     }
 
-    /// The data directory of `peer`: by the membership, else by its connection's hello.
-    pub fn incarnation_of(&self, peer: ServerId) -> Option<Incarnation> {
-        let member = self.membership().member(peer).map(|member| member.incarnation);
-        member.or_else(|| self.links.get(&peer).copied())
-    }
-
     /// When [`tick`](Raft::tick) has something to do.
     pub fn deadline(&self) -> Instant {
         match &self.role {
@@ -449,6 +443,8 @@ impl Raft {
                 self.receive_install_response(now, from, response);
             }
             Message::Forward { .. }
+            | Message::Admin { .. }
+            | Message::AdminResponse { .. }
             | Message::ReadIndex { .. }
             | Message::ReadIndexResponse { .. } => {
                 unreachable!("the node keeps the gateways' mail to itself")
@@ -465,6 +461,7 @@ impl Raft {
 
     /// Derives from the state what has to be written and sent: the end of a turn.
     pub fn flush(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        self.progress_change(now);
         self.progress_transfer(now);
         // What is replicated goes out before this server's own write is durable (§10.2.1), but
         // behind the Persist: the driver begins the write first and then flushes its sockets.

@@ -3,6 +3,7 @@
 //! Called by `server.rs` and `node/`. While a transfer is under way nothing new is appended; should
 //! the successor not take over within an election timeout, the leader goes on.
 
+use super::change::ChangeRefused;
 use super::server::{Raft, Role};
 use crate::proto::message::Message;
 use crate::testing::{Mark, reached};
@@ -22,6 +23,43 @@ impl Raft {
     /// one; nothing happens on a server that doesn't lead.
     pub fn hand_over(&mut self, now: Instant) -> bool {
         self.hand_over_beyond(now, None)
+    }
+
+    /// Begins to hand leadership to `successor`, or to the voter that is furthest along. Whether it
+    /// took over shows in [`leader`](Raft::leader), and that it did not in
+    /// [`is_handing_over`](Raft::is_handing_over), within an election timeout.
+    ///
+    /// # Errors
+    /// Nothing has happened.
+    pub fn hand_over_to(
+        &mut self,
+        now: Instant,
+        successor: Option<ServerId>,
+    ) -> Result<(), ChangeRefused> {
+        let deadline = now.after(self.config.election_timeout.1);
+        let Role::Leader(leading) = &self.role else {
+            return Err(ChangeRefused::NotLeader);
+        };
+        if leading.transfer.is_some() {
+            return Err(ChangeRefused::Transferring);
+        }
+        let Some(to) = successor else {
+            let has_successor = self.hand_over(now);
+            return if has_successor { Ok(()) } else { Err(ChangeRefused::NotSuccessor(self.id)) };
+        };
+        let member = self.membership().member(to).ok_or(ChangeRefused::NotMember(to))?;
+        if to == self.id || !member.voter || !self.is_heard(now, to) {
+            return Err(ChangeRefused::NotSuccessor(to));
+        }
+        if let Role::Leader(leading) = &mut self.role {
+            leading.transfer = Some(Transfer { to, deadline, is_told: false });
+        }
+        Ok(())
+    }
+
+    /// Whether a transfer is under way.
+    pub fn is_handing_over(&self) -> bool {
+        matches!(&self.role, Role::Leader(leading) if leading.transfer.is_some())
     }
 
     /// A leader whose disk has been at one write for longer than an election timeout hands over to
@@ -46,7 +84,8 @@ impl Raft {
         let successor = leading
             .followers
             .iter()
-            .filter(|(id, _)| membership.is_voter(**id) && self.links.contains_key(id))
+            .filter(|(id, _)| membership.member(**id).is_some_and(|member| member.voter))
+            .filter(|(id, _)| self.links.contains_key(id))
             .filter(|(_, progress)| least.is_none_or(|least| progress.match_index > least))
             .max_by_key(|(_, progress)| progress.match_index)
             .map(|(id, _)| *id);

@@ -52,6 +52,8 @@ pub(super) struct PeerLink {
     pub stage: Stage,
     /// Whom we dialled, or who said hello.
     pub peer: Option<ServerId>,
+    /// Whether we dialled.
+    pub dialled: bool,
     /// When it is given up unless it is established by then.
     pub deadline: Instant,
     pub out: Vec<u8>,
@@ -66,6 +68,7 @@ impl PeerLink {
         PeerLink {
             stage: Stage::Greeting,
             peer,
+            dialled: peer.is_some(),
             deadline: now.after(limits::HELLO_TIMEOUT),
             out: Vec::new(),
             greets: false,

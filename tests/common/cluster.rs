@@ -36,9 +36,12 @@ pub struct Options {
 /// A cluster; its nodes are named by their position, 0 and up (node 0 has the id 1).
 pub struct Cluster {
     pub nodes: Vec<Node>,
+    /// Where peers reach the nodes, by position.
+    pub peers: Vec<String>,
     wrappers: Vec<Vec<String>>,
+    toml: String,
     // Dropped after the nodes, which still use them.
-    _ports: Ports,
+    ports: Vec<Ports>,
     directory: TempDir,
 }
 
@@ -77,6 +80,7 @@ impl Cluster {
             .unwrap();
         }
         let mut nodes = Vec::new();
+        let mut peers = Vec::new();
         for (position, address) in addresses.iter().enumerate() {
             let id = position as u64 + 1;
             let in_directory = |name: String| directory.path().join(name);
@@ -87,11 +91,58 @@ impl Cluster {
             std::fs::write(&file, head + &list + &options.toml).unwrap();
             let client = format!("{address}:{}", ports.numbers[2 * position]);
             let log = in_directory(format!("node{id}.log"));
+            peers.push(format!("{address}:{}", ports.numbers[2 * position + 1]));
             nodes.push(Node::new(id, client, file, data, log));
         }
         let mut wrappers = options.wrappers;
         wrappers.resize(count, Vec::new());
-        Cluster { nodes, wrappers, _ports: ports, directory }
+        let (toml, ports) = (options.toml, vec![ports]);
+        Cluster { nodes, peers, wrappers, toml, ports, directory }
+    }
+
+    /// Writes the configuration of one more node, which is to join; returns its position. It is
+    /// not started, and nobody is asked to take it.
+    pub fn prepare_another(&mut self) -> usize {
+        let position = self.nodes.len();
+        let id = position as u64 + 1;
+        let join = self.peers.join(",");
+        let (peer, client) = self.reserve_addresses();
+        let file = self.directory.path().join(format!("node{id}.toml"));
+        let data = self.directory.path().join(format!("data{id}"));
+        let log = self.directory.path().join(format!("node{id}.log"));
+        let mut node = Node::new(id, client, file, data, log);
+        node.arguments = vec!["--join".to_owned(), join];
+        self.nodes.push(node);
+        self.peers.push(peer);
+        self.wrappers.push(Vec::new());
+        self.write_alone(position);
+        position
+    }
+
+    /// A peer and a client address that nobody uses.
+    pub fn reserve_addresses(&mut self) -> (String, String) {
+        let ports = ports::reserve(2);
+        let [client, peer] = ports.numbers[..] else { panic!("two were asked for") };
+        self.ports.push(ports);
+        (format!("127.0.0.1:{peer}"), format!("127.0.0.1:{client}"))
+    }
+
+    /// Writes a configuration that lists a node alone, at its addresses as they are now.
+    pub fn write_alone(&self, position: usize) {
+        let node = &self.nodes[position];
+        let (id, data) = (node.id, node.data.display().to_string());
+        let text = format!(
+            "id = {id}\ndata_dir = {data:?}\n\n[[cluster.node]]\nid = {id}\npeer = {:?}\n\
+             client = {:?}\n{}",
+            self.peers[position], node.client, self.toml
+        );
+        std::fs::write(&node.file, text).unwrap();
+    }
+
+    /// What RAFT ADD and its like want to know of a node: its id and addresses.
+    pub fn introduced(&self, position: usize) -> [String; 3] {
+        let node = &self.nodes[position];
+        [node.id.to_string(), self.peers[position].clone(), node.client.clone()]
     }
 
     pub fn directory(&self) -> &Path {

@@ -19,12 +19,14 @@ pub struct Node {
     pub file: PathBuf,
     pub data: PathBuf,
     pub log: PathBuf,
+    /// More of its command line.
+    pub arguments: Vec<String>,
     child: Option<Child>,
 }
 
 impl Node {
     pub fn new(id: u64, client: String, file: PathBuf, data: PathBuf, log: PathBuf) -> Node {
-        Node { id, client, file, data, log, child: None }
+        Node { id, client, file, data, log, arguments: Vec::new(), child: None }
     }
 
     /// Starts it. `wrapper` is a program that runs it, such as strace with its options.
@@ -41,6 +43,7 @@ impl Node {
             // breaks the relation; `strace -D` doesn't.)
             .arg("--end-with-parent")
             .arg(std::process::id().to_string())
+            .args(&self.arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)

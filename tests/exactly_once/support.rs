@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use raftkv::config::{
     ClientConfig, ClusterConfig, Config, LimitsConfig, ListenConfig, LogConfig, NodeConfig,
-    RaftConfig, StorageConfig,
+    RaftConfig, Readmit, StorageConfig,
 };
 use raftkv::node::{ClientInfo, Effect, Input, Node, Requests};
 use raftkv::proto::args::push_arg;
@@ -67,7 +67,12 @@ fn config() -> Config {
     Config {
         id: ServerId(1),
         data_dir: "unused".into(),
-        cluster: ClusterConfig { name: CLUSTER.to_owned(), nodes: (1..=3).map(node).collect() },
+        cluster: ClusterConfig {
+            name: CLUSTER.to_owned(),
+            nodes: (1..=3).map(node).collect(),
+            readmit: Readmit::Manual,
+        },
+        join: Vec::new(),
         listen: ListenConfig::default(),
         raft: RaftConfig::default(),
         client: ClientConfig { request_timeout: REQUEST_TIMEOUT, ..ClientConfig::default() },
@@ -84,6 +89,8 @@ fn founding() -> Entry {
         admitted: LogIndex(1),
         voter: true,
         outgoing_voter: false,
+        promote: false,
+        replaces: None,
         peer: format!("10.0.0.{id}:7201"),
         client: format!("10.0.0.{id}:7101"),
         http: String::new(),

@@ -305,6 +305,8 @@ pub fn membership_entry(term: u64, members: u64) -> Entry {
         admitted: LogIndex(1),
         voter: true,
         outgoing_voter: false,
+        promote: false,
+        replaces: None,
         peer: founder(id).peer,
         client: founder(id).client,
         http: String::new(),

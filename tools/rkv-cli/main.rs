@@ -2,10 +2,11 @@
 //! shows them.
 //!
 //! The way through its files: this one reads the arguments and runs commands, `render` shows
-//! replies, `prompt` is the interactive loop. Stands on `raftkv::client`, which decides what may
+//! replies, `raft` follows changes of members, `prompt` is the interactive loop. Stands on `raftkv::client`, which decides what may
 //! be sent twice.
 
 mod prompt;
+mod raft;
 mod render;
 
 use std::ffi::OsString;
@@ -35,6 +36,7 @@ Examples:
   rkv-cli GET greeting
   rkv-cli -c 10.0.0.1:7101,10.0.0.2:7101,10.0.0.3:7101 INCR visits
   rkv-cli RAFT NODES                     who is in the cluster, and who leads
+  rkv-cli RAFT ADD 4 10.0.0.4:7201 10.0.0.4:7101    a new member, followed until it votes
   printf 'SET a 1\\nGET a\\n' | rkv-cli    one command a line
   rkv-cli                                a prompt with history and completion
 
@@ -119,7 +121,14 @@ impl Session {
             }
         };
         stdout.flush()?;
-        Ok(outcome)
+        drop(stdout);
+        match raft::goal(args).filter(|_| outcome == Outcome::Done) {
+            Some(goal) if self.style != Style::Json => {
+                let is_reached = raft::follow(&mut self.client, &goal)?;
+                Ok(if is_reached { Outcome::Done } else { Outcome::Failed })
+            }
+            _ => Ok(outcome),
+        }
     }
 
     /// Runs one line of input.

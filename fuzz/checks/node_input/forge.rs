@@ -262,6 +262,8 @@ fn change(reader: &mut Reader<'_>, before: &Membership, index: LogIndex) -> Memb
         admitted: index,
         voter: true,
         outgoing_voter: false,
+        promote: false,
+        replaces: None,
         peer: format!("10.0.0.{id}:7201"),
         client: format!("10.0.0.{id}:7101"),
         http: String::new(),

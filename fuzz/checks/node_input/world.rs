@@ -411,7 +411,7 @@ impl World {
             7 if reader.one_in(4) => {
                 let text = "an old copy".to_owned();
                 let refused = HelloRefused { code: Refusal::OldCopy, text };
-                self.servers[0].node.hello_refused(now, &refused);
+                self.servers[0].node.hello_refused(now, Some(from), &refused);
                 return;
             }
             _ => {}
@@ -528,6 +528,7 @@ fn hello(from: ServerId, to: ServerId, boot: Boot) -> Hello {
         receiver_incarnation: incarnation(to),
         boot,
         nonce: Nonce(boot.0),
+        membership_index: LogIndex(1),
     }
 }
 

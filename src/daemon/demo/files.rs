@@ -111,7 +111,7 @@ fn read_one(dir: &Path, id: u16) -> Result<NodeFiles, String> {
     let file = config_path(dir, id);
     let data = dir.join(format!("node{id}"));
     // The directory may have been moved since it was written: where it is now counts.
-    let overrides = Overrides { id: None, data_dir: Some(data.clone()) };
+    let overrides = Overrides { id: None, data_dir: Some(data.clone()), ..Overrides::default() };
     Ok(NodeFiles {
         config: crate::daemon::configuration(Some(&file), &overrides)?,
         file,

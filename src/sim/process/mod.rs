@@ -433,7 +433,8 @@ impl Process {
         {
             return now;
         }
-        let dials = self.dials.values().filter_map(|dial| match dial {
+        let dials = self.dials.iter().filter(|(id, _)| !self.established.contains_key(id));
+        let dials = dials.filter_map(|(_, dial)| match dial {
             Dial { is_under_way: true, deadline, .. } => Some(*deadline),
             Dial { stream: None, retry_at, .. } => Some(*retry_at),
             Dial { .. } => None,

@@ -64,7 +64,8 @@ impl Process {
                         if refused.code == Refusal::OldCopy {
                             self.storage.note_old_copy()?;
                         }
-                        self.node.hello_refused(now, &refused);
+                        let peer = self.peers.get(&stream).and_then(|link| link.peer);
+                        self.node.hello_refused(now, peer, &refused);
                         self.end_peer(now, stream);
                     }
                 }
@@ -89,7 +90,12 @@ impl Process {
         let Some(link) = self.peers.get_mut(&stream) else {
             return Ok(());
         };
-        let verdict = match self.node.judge_hello(now, hello) {
+        let is_expected = link.dialled || self.node.may_be_dialled_by(hello.sender);
+        let verdict = match is_expected {
+            true => self.node.judge_hello(now, hello),
+            false => Err(self.node.refuse_direction(hello.sender)),
+        };
+        let verdict = match verdict {
             Ok(verdict) => verdict,
             Err(refused) => {
                 link.say_refused(&refused);
@@ -104,7 +110,14 @@ impl Process {
         }
         self.met.push((verdict.peer, hello.boot));
         if let Some(older) = self.established.get(&verdict.peer).copied() {
-            self.end_peer(now, older);
+            // Where both have dialled, the smaller id's connection is kept.
+            let by_smaller = |link: &PeerLink| link.dialled == (self.own < verdict.peer);
+            let gives_way = self.peers.get(&older).is_some_and(by_smaller)
+                && self.peers.get(&stream).is_some_and(|link| !by_smaller(link));
+            self.end_peer(now, if gives_way { stream } else { older });
+            if gives_way {
+                return Ok(());
+            }
         }
         let answer = self.node.hello_to(verdict.peer);
         let link = self.peers.get_mut(&stream).expect("just seen, and not the older one");
@@ -137,8 +150,10 @@ impl Process {
     }
 
     pub(super) fn update_dials(&mut self) {
-        for peer in self.node.peers() {
-            if self.own < peer.id {
+        let known = self.node.peers();
+        self.dials.retain(|id, _| known.iter().any(|peer| peer.id == *id && peer.dial));
+        for peer in known {
+            if peer.dial {
                 self.dials.entry(peer.id).or_insert(Dial {
                     stream: None,
                     is_under_way: false,
@@ -163,7 +178,9 @@ impl Process {
         for peer in late {
             self.dial_failed(now, peer);
         }
-        for (peer, dial) in &mut self.dials {
+        // Whom we dial may have dialled us.
+        let established = &self.established;
+        for (peer, dial) in self.dials.iter_mut().filter(|(id, _)| !established.contains_key(id)) {
             if dial.stream.is_none() && !dial.is_under_way && dial.retry_at <= now {
                 dial.is_under_way = true;
                 dial.deadline = now.after(limits::DIAL_TIMEOUT);
