@@ -242,12 +242,12 @@ impl Server {
         for input in std::mem::take(&mut self.snapshots_read) {
             self.handle(input);
         }
-        if !std::mem::take(&mut self.storage_ready) {
-            return Ok(());
+        if std::mem::take(&mut self.storage_ready) {
+            while let Some(through) = self.storage.complete()? {
+                self.handle(Input::Persisted { through });
+            }
         }
-        while let Some(through) = self.storage.complete()? {
-            self.handle(Input::Persisted { through });
-        }
+        // A snapshot that found no space ends with nothing under way that could complete.
         while let Some(event) = self.storage.next_snapshot_event() {
             self.handle(snapshots::input(event));
         }

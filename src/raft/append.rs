@@ -123,7 +123,7 @@ impl Raft {
             return;
         }
         // What a snapshot replaced was committed, so every leader has it too (§3.6.3).
-        let base_index = self.log.base().last.index;
+        let SnapshotId { index: base_index, term: base_term } = self.log.base().last;
         let is_in_base = prev_log_index < base_index;
         if !is_in_base
             && self.log.term_at(prev_log_index) != Some(prev_log_term)
@@ -153,7 +153,8 @@ impl Raft {
                     reached(Mark::FullLogRefusesEntry);
                     break;
                 }
-                if index <= self.commit_index {
+                let contradicts_base = index.prev() == base_index && entry.term < base_term;
+                if index <= self.commit_index || contradicts_base {
                     // No leader lacks a committed entry (§3.6.3). A peer that contradicts one is
                     // broken; that must not take this server down with it.
                     break;

@@ -151,7 +151,12 @@ impl Raft {
     fn promotion(&self, now: Instant, learner: &Member) -> Option<Membership> {
         let mut next = self.membership().clone();
         if let Some(replaced) = learner.replaces {
-            next.members_mut().retain(|member| member.id != replaced);
+            let members = next.members_mut();
+            members.retain(|member| member.id != replaced);
+            // Another that was to replace it too must not remove whoever gets its id later.
+            for member in members.iter_mut().filter(|member| member.replaces == Some(replaced)) {
+                member.replaces = None;
+            }
         }
         let member = next.members_mut().iter_mut().find(|member| member.id == learner.id)?;
         member.voter = true;

@@ -246,7 +246,8 @@ fn edit(membership: &mut Membership, change: &Change) -> Result<(), ChangeRefuse
         }
         Change::Readmit { id } => {
             let member = find(membership, *id)?;
-            member.promote = true;
+            // Who was a learner by wish stays one.
+            member.promote |= member.voter;
             member.voter = false;
             member.incarnation = Incarnation::ZERO;
             member.admitted = LogIndex::ZERO;

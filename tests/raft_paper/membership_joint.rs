@@ -261,8 +261,33 @@ fn readmission_of_a_learner_needs_one_entry() {
     admit(&mut leader, &learner(4), 4);
     leader.peer_down(4);
     assert_eq!(change(&mut leader, &Change::Readmit { id: ServerId(4) }), Ok(Some(5)));
-    assert_eq!(members(&leader)[3], (4, 0, "P"));
+    assert_eq!(members(&leader)[3], (4, 0, "L"), "nobody has asked for its vote");
     assert!(!leader.raft.membership().is_joint());
+}
+
+#[test]
+fn promotion_forgets_that_others_were_to_replace_the_same_server() {
+    let mut leader = ready(3);
+    let replace = |id: u64| Change::Add {
+        id: ServerId(id),
+        addresses: addresses(id),
+        promote: true,
+        replaces: Some(ServerId(3)),
+    };
+    // 1. Two are to take server 3's place; the first one catches up, and server 3 leaves.
+    admit(&mut leader, &replace(4), 4);
+    change(&mut leader, &replace(5)).unwrap();
+    for _ in 0..4 {
+        leader.settle();
+        let last = leader.raft.log().last_index().0;
+        for peer in [2, 3, 4] {
+            leader.answer(peer, matched(2, last));
+        }
+    }
+    let membership = leader.raft.membership().clone();
+    assert!(membership.member(ServerId(3)).is_none() && membership.is_voter(ServerId(4)));
+    // 2. The other one removes nobody who gets that id later.
+    assert_eq!(membership.member(ServerId(5)).unwrap().replaces, None);
 }
 
 #[test]

@@ -68,6 +68,15 @@ fn section_5_a_log_behind_a_snapshot_votes_and_matches_by_its_base() {
 }
 
 #[test]
+fn section_5_entries_that_contradict_the_base_are_not_taken() {
+    // Entry 8 of term 3 was committed: nobody who leads has another one there, and a peer that says
+    // so must not end this server.
+    let mut server = Start::behind(1, (8, 3), &[]).start();
+    server.answer(2, append(4, (7, 1), &[1, 1], 9));
+    assert_eq!(server.raft.log().last_index(), LogIndex(8));
+}
+
+#[test]
 fn section_5_the_conflict_hint_does_not_go_behind_the_base() {
     let mut server = Start::behind(1, (8, 3), &[4, 4]).start();
     // No leader has an entry 9 of an older term than entry 8; one that says so is not believed.

@@ -260,10 +260,10 @@ impl Process {
             while let Some(through) = self.storage.complete()? {
                 self.handle(now, Input::Persisted { through });
             }
-            while let Some(event) = self.storage.next_snapshot_event() {
-                self.strikes.push((files::strike(event), 1));
-                self.handle(now, files::input(event));
-            }
+        }
+        while let Some(event) = self.storage.next_snapshot_event() {
+            self.strikes.push((files::strike(event), 1));
+            self.handle(now, files::input(event));
         }
         Ok(())
     }
