@@ -244,7 +244,8 @@ impl Server {
         self.connect(now, 0);
         self.numbered.clear();
         let mut turns = 0;
-        while self.node.accepts_requests() {
+        // Where growth is refused, so is each of them at once, and nothing waits.
+        while self.node.accepts_requests() && self.node.raft().growth_refusal().is_none() {
             turns += 1;
             assert!(turns <= 2 * limits::GATEWAY_WINDOW_BATCHES + 1, "bounded: waiting batches");
             let mut requests = Requests::default();
