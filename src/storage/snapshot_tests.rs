@@ -15,8 +15,8 @@ use super::memory::{Image, MemoryDisk};
 use super::{Options, SnapshotEvent, Storage, StorageError, segment, shelf};
 use crate::config::SyncMode;
 use crate::limits;
-use crate::proto::entry::Recovered;
-use crate::types::{LogIndex, ServerId, SnapshotId, SnapshotKind, Term};
+use crate::proto::entry::{Entry, EntryKind, HardState, LogWrite, Recovered};
+use crate::types::{ClusterTime, LogIndex, ServerId, SnapshotId, SnapshotKind, Term, WalSeq};
 
 const OWN: SnapshotKind = SnapshotKind::Own;
 const RECEIVED: SnapshotKind = SnapshotKind::Received;
@@ -535,4 +535,65 @@ fn open_raises_the_term_to_that_of_an_installed_snapshot() {
         assert_eq!(recovered.hard_state.voted_for, None);
         assert_eq!(recovered.entries, []);
     }
+}
+
+#[test]
+fn compact_leaves_a_gathered_truncation_its_place() {
+    // 1. Ten entries, and the write of one more under way.
+    let disk = MemoryDisk::new(BTreeMap::new());
+    let mut model = Model::default();
+    let mut storage = start(&disk, &mut model).unwrap();
+    let entry = |index: u64, term: u64| Entry {
+        index: LogIndex(index),
+        term: Term(term),
+        time: ClusterTime(5),
+        kind: EntryKind::Batch,
+        payload: Bytes::from_static(b"a"),
+    };
+    let state = |term| Some(HardState { current_term: Term(term), voted_for: None });
+    let first = (1..=10).map(|index| entry(index, 1)).collect();
+    let write = LogWrite { entries: first, hard_state: state(1), ..LogWrite::default() };
+    storage.append(WalSeq(1), &write);
+    storage.submit().unwrap();
+    while storage.complete().unwrap() != Some(WalSeq(1)) {}
+    disk.0.borrow_mut().prompt = false;
+    let write = LogWrite { entries: vec![entry(11, 1)], ..LogWrite::default() };
+    storage.append(WalSeq(2), &write);
+    storage.submit().unwrap();
+    // 2. Another leader replaces what follows on entry 7; that waits for the write.
+    let truncate_from = Some(LogIndex(8));
+    let entries = vec![entry(8, 2)];
+    let hard_state = state(2);
+    let write = LogWrite { truncate_from, entries, hard_state, ..LogWrite::default() };
+    storage.append(WalSeq(3), &write);
+    // 3. A snapshot that reaches further becomes durable meanwhile.
+    let snapshot_id = SnapshotId { index: LogIndex(30), term: Term(2) };
+    let bytes = Bytes::from_static(b"not read while this process lives");
+    storage.write_snapshot(RECEIVED, snapshot_id, 0, bytes.clone()).unwrap();
+    storage.finish_snapshot(RECEIVED, snapshot_id, bytes.len() as u64).unwrap();
+    let mut is_durable = false;
+    for _ in 0..100 {
+        let other = |token: &Token| matches!(token, Token::Snapshot(_) | Token::Sweep);
+        let at = disk.0.borrow().under_way.iter().position(|(token, _)| other(token));
+        if let Some(at) = at {
+            disk.finish(at);
+        }
+        storage.complete().unwrap();
+        while let Some(event) = storage.next_snapshot_event() {
+            is_durable |= matches!(event, SnapshotEvent::Durable { .. });
+        }
+    }
+    assert!(is_durable);
+    storage.compact(LogIndex(30)).unwrap();
+    // 4. The log goes on.
+    disk.0.borrow_mut().prompt = true;
+    let mut through = None;
+    for _ in 0..100 {
+        while !disk.0.borrow().under_way.is_empty() {
+            disk.finish(0);
+        }
+        through = storage.complete().unwrap().or(through);
+        storage.submit().unwrap();
+    }
+    assert_eq!(through, Some(WalSeq(3)));
 }

@@ -307,7 +307,14 @@ impl Writer {
     /// # Errors
     /// The disk's. Final.
     pub fn compact(&mut self, disk: &mut dyn Disk, through: LogIndex) -> Result<(), StorageError> {
-        self.terms.forget_before(through);
+        // A truncation that is gathered and not yet written may go back behind what a snapshot has
+        // covered meanwhile: until then its entries' terms are asked for.
+        let bodies = self.gathered.iter().flat_map(|gathered| &gathered.bodies);
+        let truncated = bodies.filter_map(|body| match body {
+            Body::Truncation(from) => Some(from.prev()),
+            _ => None,
+        });
+        self.terms.forget_before(truncated.fold(through, LogIndex::min));
         self.compaction.cover(through);
         self.compaction.go_on(disk, self.held)
     }
