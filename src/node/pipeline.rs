@@ -195,9 +195,11 @@ impl Node {
         read_mode: ReadMode,
         effects: &mut Vec<Effect>,
     ) {
+        // A read of this connection that waits will show the state of a later moment.
+        let follows_read = self.clients.find(origin.client).is_some_and(|c| c.reading > 0);
         let is_at_once = match read_mode {
             ReadMode::Linearizable => false,
-            ReadMode::Lease => self.raft.has_lease(now) && !self.has_unapplied(),
+            ReadMode::Lease => !follows_read && self.raft.has_lease(now) && !self.has_unapplied(),
             ReadMode::Stale => true,
         };
         if is_at_once {

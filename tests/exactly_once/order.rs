@@ -1,5 +1,7 @@
 //! A connection sees its commands in order.
 
+use std::time::Duration;
+
 use crate::support::*;
 
 #[test]
@@ -143,4 +145,32 @@ fn malformed_bytes_behind_quit_close_once() {
     assert_eq!(replies[0], "+OK");
     assert!(replies[1].starts_with("-ERR Protocol error"), "{replies:?}");
     assert_eq!(world.closed(), [1, 2]);
+}
+
+#[test]
+fn lease_read_stays_behind_a_read_that_waits() {
+    // 1. A leader whose lease has run out, while a round of its is under way.
+    let mut world = World::leading_with_leases();
+    world.request(1, "CLIENT READMODE lease");
+    assert_eq!(world.replies(1), ["+OK"]);
+    world.wait(Duration::from_millis(130));
+    let under_way = world.round_begun;
+
+    // 2. A read waits for the next round; then the one under way is confirmed, and the lease holds.
+    world.request(1, "GET a");
+    let next = world.round_begun;
+    assert!(next > under_way && world.replies(1).is_empty());
+    world.round_begun = under_way;
+    world.confirm();
+    assert!(world.node.raft().has_lease(world.now));
+
+    // 3. A second read of that connection, and a write that is committed with the first one's round:
+    //    it must not show in the first read and be missing in the second.
+    world.request(1, "GET a");
+    world.request(2, "SET a 2");
+    world.round_begun = world.round_begun.max(next);
+    world.confirm();
+    let replies = world.replies(1);
+    assert!(replies.is_sorted(), "an older value after a newer one: {replies:?}");
+    assert_eq!(replies.len(), 2);
 }

@@ -36,7 +36,7 @@ pub struct World {
     pub log: Vec<Entry>,
     pub refuses_growth: Option<GrowthRefusal>,
     /// The newest round that this node has begun as a leader.
-    round_begun: ReadRound,
+    pub round_begun: ReadRound,
     written: WalSeq,
     sent: Vec<(u64, Message)>,
     replies: Vec<(u32, String)>,
@@ -107,6 +107,10 @@ fn founding() -> Entry {
 impl World {
     /// A node of a founded cluster, in its `boot`, that knows no leader yet.
     pub fn start(boot: u64) -> World {
+        World::start_with(&config(), boot)
+    }
+
+    fn start_with(config: &Config, boot: u64) -> World {
         let now = Instant::ZERO.after(Duration::from_secs(1));
         let recovered = Recovered {
             identity: identity(1, boot),
@@ -117,7 +121,7 @@ impl World {
             is_old_copy: false,
         };
         let mut world = World {
-            node: Node::recover(&config(), recovered, 1, now),
+            node: Node::recover(config, recovered, 1, now),
             now,
             disk_works: true,
             log: vec![founding()],
@@ -149,7 +153,18 @@ impl World {
 
     /// The same, leading in term 2, its first entry committed.
     pub fn leading() -> World {
-        let mut world = World::start(1);
+        World::start(1).elected()
+    }
+
+    /// The same, where leases are on.
+    pub fn leading_with_leases() -> World {
+        let mut config = config();
+        config.raft.lease = true;
+        World::start_with(&config, 1).elected()
+    }
+
+    fn elected(self) -> World {
+        let mut world = self;
         world.become_leader();
         world.wait(Duration::ZERO);
         world.confirm();
