@@ -166,7 +166,13 @@ fn a_wiped_node_is_readmitted_by_one_command() {
     });
     // 1. One command, through a follower, or through the wiped node's neighbour.
     let id = cluster.nodes[wiped].id.to_string();
-    ask(&cluster, other, &["RAFT", "ADD", &id]);
+    //    Until the leader has heard its hello, the answer is to say it again.
+    eventually("the leader has met the wiped node", PATIENCE, || {
+        let reply = cluster.client(other).must(&["RAFT", "ADD", &id]);
+        let is_early = matches!(&reply, Reply::Error(text) if text.contains("say this again"));
+        assert!(is_early || reply == Reply::ok(), "{reply:?}");
+        (!is_early).then_some(())
+    });
     wait_for_voters(&cluster, &[1, 2, 3]);
     cluster.wait_until_even();
     // 2. It votes and serves as before, and has everything.
