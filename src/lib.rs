@@ -8,7 +8,7 @@
 //!    bound with what happens at it. Beside them [`testing`]: switches that break a rule on
 //!    purpose, and marks on rare branches; nothing of it is in a shipped build.
 //! 2. [`proto`]: the values that cross a wire or a disk (`entry`, `batch`, `message`, `reply`), and
-//!    their bytes (`resp`, `frame`, `peer_message`, `record`).
+//!    their bytes (`resp`, `frame`, `peer_message`, `record`, `snapshot`).
 //! 3. [`raft`]: consensus, one file for each part of the dissertation, in the order that its front
 //!    door gives.
 //! 4. [`kv`]: the store, the one table of commands with the functions that run them, and what makes
@@ -16,9 +16,9 @@
 //! 5. [`node`]: `raft` and `kv` put together with the clients' gateway: `Input` in, `Effect`s out;
 //!    begin with `Node::handle`.
 //! 6. [`storage`]: the data directory: the log made durable, and recovered after a stop of any
-//!    kind.
+//!    kind; snapshot files, and the log's beginning let go behind them.
 //! 7. [`event_loop`]: the server around a node: sockets, timers, files; begin with `turn`, which is
-//!    one turn from top to bottom.
+//!    one turn from top to bottom. What it and the simulator do alike is in [`driver`].
 //! 8. [`config`]: node.toml, and every mistake in it named by its key; with `src/main.rs` and
 //!    `src/daemon/`, the program raftkvd.
 //! 9. [`client`]: the blocking client with its fail-over; on it stand `tools/rkv-cli/` and
@@ -45,6 +45,8 @@ pub mod raft;
 
 pub mod node;
 pub mod storage;
+
+pub mod driver;
 
 pub mod client;
 #[path = "loop/mod.rs"]

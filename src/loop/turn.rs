@@ -11,6 +11,7 @@ use super::{
     CLIENT_PORT, FIRST_CLIENT, FIRST_PEER, LoopError, News, PEER_PORT, SIGNALS, STORAGE, Server,
     facts, snapshots,
 };
+use crate::driver;
 use crate::limits;
 use crate::node::{Effect, Facts, Input};
 use crate::proto::hello::{Hello, HelloRefused, Refusal};
@@ -249,7 +250,8 @@ impl Server {
         }
         // A snapshot that found no space ends with nothing under way that could complete.
         while let Some(event) = self.storage.next_snapshot_event() {
-            self.handle(snapshots::input(event));
+            snapshots::log_event(&event);
+            self.handle(driver::input(event));
         }
         Ok(())
     }
@@ -342,7 +344,7 @@ impl Server {
                 }
                 Effect::Close { client } => self.clients.close(client, self.now),
                 effect => {
-                    snapshots::carry_out(effect, &mut self.storage, &mut self.snapshots_read)?;
+                    driver::carry_out(effect, &mut self.storage, &mut self.snapshots_read)?;
                 }
             }
         }

@@ -10,15 +10,15 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::files;
 use super::link::{Conversation, Gate, PeerLink};
 use super::network::StreamId;
+use crate::driver;
 use crate::limits;
 use crate::node::{ClientInfo, Effect, Facts, Input, Node, Requests};
 use crate::proto::message::Packet;
 use crate::proto::reply::Reply;
-use crate::storage::{Storage, StorageError};
-use crate::types::{Boot, ClientId, Instant, Room, ServerId, WallClock};
+use crate::storage::{SnapshotEvent, Storage, StorageError};
+use crate::types::{Boot, ClientId, Instant, Room, ServerId, SnapshotKind, WallClock};
 
 use peers::Dial;
 
@@ -262,8 +262,8 @@ impl Process {
             }
         }
         while let Some(event) = self.storage.next_snapshot_event() {
-            self.strikes.push((files::strike(event), 1));
-            self.handle(now, files::input(event));
+            self.strikes.push((strike(&event), 1));
+            self.handle(now, driver::input(event));
         }
         Ok(())
     }
@@ -371,7 +371,7 @@ impl Process {
                 }
             }
             effect => {
-                files::carry_out(effect, &mut self.storage, &mut self.snapshots_read)?;
+                driver::carry_out(effect, &mut self.storage, &mut self.snapshots_read)?;
             }
         }
         Ok(())
@@ -446,5 +446,15 @@ impl Process {
 
     fn handle(&mut self, now: Instant, input: Input) {
         self.node.handle(now, input, &mut self.effects);
+    }
+}
+
+/// What became of a snapshot, for the summary.
+fn strike(event: &SnapshotEvent) -> &'static str {
+    match event {
+        SnapshotEvent::Written { .. } => "snapshot-written",
+        SnapshotEvent::Durable { kind: SnapshotKind::Own, .. } => "snapshot-taken",
+        SnapshotEvent::Durable { kind: SnapshotKind::Received, .. } => "snapshot-received",
+        SnapshotEvent::Full { .. } => "snapshot-without-space",
     }
 }

@@ -1,17 +1,20 @@
-//! Snapshots in a simulated process: the node's effects on files, and what the disk says of them.
+//! What every driver of a node does alike: its effects on snapshot files, and what they come to.
 //!
-//! As `loop/snapshots.rs` has it, without the log lines. Called by [`super::process`], in the steps
-//! of a turn that are the loop's. Decides nothing.
+//! Design page 3, §3. Called by `loop/` and by `sim/`, in steps 3 and 6 of a turn, so that the
+//! simulator runs what the server runs. Pieces are read where they are asked for: they are small,
+//! and their file is in the page cache or about to be. Decides nothing.
 
 use bytes::Bytes;
 
 use crate::node::{Effect, Input};
 use crate::storage::{SnapshotEvent, Storage, StorageError};
-use crate::types::SnapshotKind;
 
 /// Carries out an effect on snapshot files or the log's beginning. What was read is put into
 /// `inputs`, for the next turn.
-pub(super) fn carry_out(
+///
+/// # Errors
+/// The disk's: the process ends.
+pub fn carry_out(
     effect: Effect,
     storage: &mut Storage,
     inputs: &mut Vec<Input>,
@@ -33,22 +36,12 @@ pub(super) fn carry_out(
         Effect::Persist { .. }
         | Effect::Send { .. }
         | Effect::Reply { .. }
-        | Effect::Close { .. } => unreachable!("the process carries these out itself"),
-    }
-}
-
-/// What became of a snapshot, for the summary.
-pub(super) fn strike(event: SnapshotEvent) -> &'static str {
-    match event {
-        SnapshotEvent::Written { .. } => "snapshot-written",
-        SnapshotEvent::Durable { kind: SnapshotKind::Own, .. } => "snapshot-taken",
-        SnapshotEvent::Durable { kind: SnapshotKind::Received, .. } => "snapshot-received",
-        SnapshotEvent::Full { .. } => "snapshot-without-space",
+        | Effect::Close { .. } => unreachable!("each driver carries these out itself"),
     }
 }
 
 /// What the node is told of a snapshot's file.
-pub(super) fn input(event: SnapshotEvent) -> Input {
+pub fn input(event: SnapshotEvent) -> Input {
     match event {
         SnapshotEvent::Written { kind, id, through } => {
             Input::SnapshotWritten { kind, id, through }
