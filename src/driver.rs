@@ -26,6 +26,7 @@ pub fn carry_out(
         Effect::FinishSnapshot { kind, id, length } => storage.finish_snapshot(kind, id, length),
         Effect::AbandonSnapshot { kind } => storage.abandon_snapshot(kind),
         Effect::CompactLog { through } => storage.compact(through),
+        Effect::Diverged(divergence) => storage.note_divergence(divergence),
         Effect::ReadSnapshot { id, offset, length, reader } => {
             let mut bytes = vec![0; length];
             let read = storage.read_snapshot(id, offset, &mut bytes)?;

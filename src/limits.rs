@@ -356,6 +356,15 @@ pub const CLIENTS_MAX: usize = 1_000_000;
 /// the ring, and some to spare.
 pub const SPARE_DESCRIPTORS: u64 = 256;
 
+/// Nodes compare what they have applied at every so many entries of the log ...
+pub const CHECKPOINT_ENTRIES: u64 = 4096;
+/// ... and at the first entry of every so many milliseconds of the cluster's clock. A comparison is
+/// one message of some eighty bytes to each member.
+pub const CHECKPOINT_MS: u64 = 1000;
+/// So many checkpoints are kept of this node and of each member, 16 bytes each; the oldest goes. A
+/// member that lags by more is compared once it has caught up.
+pub const CHECKPOINTS: usize = 64;
+
 const _: () = assert!(CLIENTS <= CLIENTS_MAX);
 const _: () = assert!(ELECTION_TIMEOUT_MS_MIN < ELECTION_TIMEOUT_MS_MAX);
 const _: () = assert!(KEY_BYTES <= VALUE_BYTES);

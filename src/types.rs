@@ -205,6 +205,17 @@ pub struct Identity {
     pub nonce: Nonce,
 }
 
+/// What a node has made of the log, and what a majority of the voters has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Divergence {
+    /// The last entry that was applied.
+    pub index: LogIndex,
+    /// The node's digest there.
+    pub own: u64,
+    /// The majority's.
+    pub majority: u64,
+}
+
 /// A snapshot's name: the last entry of the log that it includes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
 pub struct SnapshotId {

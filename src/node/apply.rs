@@ -31,6 +31,7 @@ impl Node {
                 entry.time = self.estimate(now);
             }
             bytes += entry.payload.len();
+            let clock = self.machine.store().clock();
             self.snapshots.note_applied(&entry);
             self.machine.begin(&entry);
             match entry.kind {
@@ -38,6 +39,7 @@ impl Node {
                 EntryKind::Membership => self.apply_membership(&entry, effects),
                 EntryKind::Batch => self.apply_batch(now, &entry, effects),
             }
+            self.note_checkpoint(clock, effects);
         }
     }
 
@@ -69,6 +71,8 @@ impl Node {
             Verdict::Apply if is_own => {
                 let pending = self.gateway.applied(batch.id.seq);
                 self.apply_own(now, batch, pending, effects);
+            }
+            Verdict::Apply if is_on(Mutation::LosesForeignWrite) && self.identity.server.0 == 1 => {
             }
             Verdict::Apply => {
                 for command in batch.commands() {

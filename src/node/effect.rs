@@ -8,7 +8,7 @@ use bytes::Bytes;
 use crate::proto::entry::LogWrite;
 use crate::proto::message::Packet;
 use crate::proto::reply::{Protocol, Reply};
-use crate::types::{ClientId, LogIndex, ServerId, SnapshotId, SnapshotKind, WalSeq};
+use crate::types::{ClientId, Divergence, LogIndex, ServerId, SnapshotId, SnapshotKind, WalSeq};
 
 /// For whom a piece of a snapshot is read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -86,6 +86,9 @@ pub enum Effect {
         /// For whom.
         reader: SnapshotReader,
     },
+    /// A majority contradicts this node: nothing it says can be trusted. Note that durably, so that
+    /// the directory doesn't serve again, and end the process; nothing of this turn leaves it.
+    Diverged(Divergence),
     /// The log up to here is in a durable snapshot, and may go.
     CompactLog {
         /// The last entry that isn't needed.

@@ -186,6 +186,7 @@ impl Node {
             ("raft_snapshot_due_after_bytes", self.bytes_to_snapshot().to_string()),
             ("raft_snapshot_state", self.snapshot_state()),
             ("raft_bad_snapshots", self.counters.bad_snapshots.to_string()),
+            ("raft_diverging_peers", self.checkpoints.differing().to_string()),
             ("raft_malformed_batches", self.counters.malformed.to_string()),
             ("raft_peer_rejects", self.facts.peer_rejects.to_string()),
             ("raft_recovering_reason", self.recovering_reason().unwrap_or("-").to_owned()),

@@ -4,7 +4,8 @@
 //! with the end of a turn, `pipeline` (requests come in), `gateway`, `reads` and `held` (they
 //! wait), `apply` (they take effect), `clients` (they are answered), `connection` and `info` (what
 //! a node answers by itself), `admin` and `plan` (who is to be a member), `snapshots` with `verify`
-//! (what replaces the log), `handshake` and `admission` (who may connect). Drivers stand around it,
+//! (what replaces the log), `divergence`
+//! (who has come to something else), `handshake` and `admission` (who may connect). Drivers stand around it,
 //! the poll loop and the simulator, and neither of them decides anything.
 
 mod admin;
@@ -12,6 +13,7 @@ mod admission;
 mod apply;
 mod clients;
 mod connection;
+mod divergence;
 mod effect;
 mod gateway;
 mod handshake;

@@ -12,6 +12,7 @@ use bytes::Bytes;
 
 use super::admin::Requested;
 use super::clients::Clients;
+use super::divergence::Checkpoints;
 use super::gateway::Gateway;
 use super::reads::Reads;
 use super::snapshots::{Snapshots, log_tail_bytes, snapshot_of};
@@ -72,6 +73,7 @@ pub struct Node {
     /// Requests about the membership.
     pub(super) requested: Requested,
     pub(super) snapshots: Snapshots,
+    pub(super) checkpoints: Checkpoints,
     /// Clients whose parked commands may go on.
     pub(super) unparked: Vec<ClientId>,
     pub(super) parked_bytes: usize,
@@ -135,6 +137,7 @@ impl Node {
             reads: Reads::new(identity.boot),
             requested: Requested::new(identity.boot),
             snapshots: Snapshots::new(newest),
+            checkpoints: Checkpoints::default(),
             unparked: Vec::new(),
             parked_bytes: 0,
             facts: Facts::default(),
@@ -169,7 +172,10 @@ impl Node {
                 self.raft.tick(now, wall);
                 self.time_out(now, effects);
             }
-            Input::PeerUp { peer, incarnation } => self.peer_up(now, peer, incarnation),
+            Input::PeerUp { peer, incarnation } => {
+                self.peer_up(now, peer, incarnation);
+                self.tell_last_checkpoint(peer, effects);
+            }
             Input::PeerDown { peer } => self.raft.peer_down(now, peer),
             Input::Receive { packet } => self.receive(now, packet, effects),
             Input::ClientArrived { client, info } => self.clients.arrive(now, client, info),
@@ -313,6 +319,9 @@ impl Node {
             }
             Message::AdminResponse { id, answer } => {
                 self.receive_admin_response(id, &answer, effects);
+            }
+            Message::Checkpoint { index, digest } => {
+                self.receive_checkpoint(from, index, digest, effects);
             }
             message => self.raft.receive(now, from, message),
         }

@@ -88,6 +88,13 @@ pub enum Message {
         /// Reads may be served by whoever has applied this far.
         index: LogIndex,
     },
+    /// What the sender has come to by applying the log up to an index; see `node/divergence.rs`.
+    Checkpoint {
+        /// The last entry applied.
+        index: LogIndex,
+        /// The running digest there.
+        digest: u64,
+    },
     /// §5.1: a piece of the leader's snapshot, for a follower whose next entry is gone.
     InstallSnapshot(InstallSnapshot),
     /// The answer to it. That the snapshot is installed is said by [`AppendOutcome::Match`].

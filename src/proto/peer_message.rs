@@ -56,6 +56,7 @@ const INSTALL_SNAPSHOT: u8 = 16;
 const ADMIN: u8 = 32;
 const ADMIN_RESPONSE: u8 = 33;
 const INSTALL_SNAPSHOT_RESPONSE: u8 = 17;
+const CHECKPOINT: u8 = 48;
 
 /// An entry's index, term, time, kind and payload length.
 const ENTRY_HEADER_BYTES: usize = 29;
@@ -119,6 +120,11 @@ pub fn encode(packet: &Packet, out: &mut Vec<u8>) {
             let length = u32::try_from(text.len()).expect("limits::ADMIN_BYTES bounds it");
             out.extend_from_slice(&length.to_le_bytes());
             out.extend_from_slice(text.as_bytes());
+        }
+        Message::Checkpoint { index, digest } => {
+            out.push(CHECKPOINT);
+            put(out, index.0);
+            put(out, *digest);
         }
         Message::InstallSnapshot(request) => encode_install_snapshot(request, out),
         Message::InstallSnapshotResponse(response) => encode_install_response(response, out),
@@ -236,6 +242,7 @@ pub fn decode(payload: &Bytes) -> Result<Packet, PeerError> {
             let id = reader.read_id()?;
             Message::ReadIndexResponse { id, index: LogIndex(reader.u64()?) }
         }
+        CHECKPOINT => Message::Checkpoint { index: LogIndex(reader.u64()?), digest: reader.u64()? },
         ADMIN => decode_admin(&mut reader)?,
         ADMIN_RESPONSE => decode_admin_response(&mut reader)?,
         INSTALL_SNAPSHOT => Message::InstallSnapshot(decode_install_snapshot(&mut reader)?),
@@ -468,6 +475,7 @@ mod tests {
                 id: AdminId { boot: Boot(1), number: 2 },
                 answer: Answer::Refused("ERR no".to_owned()),
             },
+            Message::Checkpoint { index: LogIndex(12), digest: 13 },
             Message::InstallSnapshot(install(b"a piece")),
             Message::InstallSnapshot(install(b"")),
             Message::InstallSnapshotResponse(installed(InstallOutcome::Next { offset: 17 })),

@@ -446,7 +446,8 @@ impl Raft {
             | Message::Admin { .. }
             | Message::AdminResponse { .. }
             | Message::ReadIndex { .. }
-            | Message::ReadIndexResponse { .. } => {
+            | Message::ReadIndexResponse { .. }
+            | Message::Checkpoint { .. } => {
                 unreachable!("the node keeps the gateways' mail to itself")
             }
         }

@@ -146,6 +146,12 @@ impl Cluster {
         self.world.give(id, Mail::Forged(input));
     }
 
+    /// The state of a server is about to be wrong: the checkers look away, so that it is the other
+    /// servers who have to find out.
+    pub fn distrust(&mut self, id: ServerId) {
+        self.world.checkers.distrusted.insert(id);
+    }
+
     /// A client of that server. It connects when it first sends.
     pub fn connect(&mut self, id: ServerId) -> Connection {
         let number = self.world.clients.len();

@@ -90,6 +90,9 @@ impl World {
                 self.plan(Duration::from_millis(300), Event::Start { server: id });
             }
             _ if server.rotten.is_some() => self.strike("refused-start"),
+            StorageError::Diverged { .. } if self.checkers.distrusted.contains(&id) => {
+                self.strike("diverged-start");
+            }
             _ => panic!("n{id} finds damage where there was none: {error}"),
         }
     }
@@ -130,6 +133,11 @@ impl World {
             return self.crash(id);
         }
         self.tell(|| format!("n{id} ends: {error}"));
+        if let StorageError::Diverged { .. } = error {
+            let is_told = self.checkers.distrusted.contains(&id);
+            assert!(is_told, "state-machine-safety: n{id} stops: {error}");
+            self.strike("diverged");
+        }
         self.strike("fail-stop");
         self.kill(id);
         let delay = self.random.random_range(50..400);

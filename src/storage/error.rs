@@ -6,6 +6,8 @@
 use std::path::{Path, PathBuf};
 use std::{fmt, io};
 
+use crate::types::Divergence;
+
 /// An operation on a file that the operating system refused.
 #[derive(Debug)]
 pub struct DiskError {
@@ -66,6 +68,13 @@ pub enum StorageError {
         /// What it says, and what was expected.
         what: String,
     },
+    /// A majority of the voters has come to another state than this directory's node.
+    Diverged {
+        /// The meta file, which remembers it.
+        file: PathBuf,
+        /// Where, and what was compared.
+        divergence: Divergence,
+    },
     /// Another process uses the data directory.
     Locked {
         /// The lock file.
@@ -113,6 +122,18 @@ impl fmt::Display for StorageError {
                     Some(pid) => write!(f, "process {pid}: the data directory is in use"),
                     None => f.write_str("another process: the data directory is in use"),
                 }
+            }
+            StorageError::Diverged { file, divergence } => {
+                let Divergence { index, own, majority } = divergence;
+                write!(
+                    f,
+                    "DIVERGENCE: up to entry {index} this node's state has the digest {own:016x}, \
+                     and that of a majority {majority:016x}: nothing in its data directory can be \
+                     trusted, and it doesn't serve again (noted in {}). Move the directory aside \
+                     and keep it for inspection, start the node with an empty one, and say RAFT \
+                     ADD and its id to any other member",
+                    file.display()
+                )
             }
             StorageError::TooManyPeers { file } => {
                 write!(f, "{} has no room for another peer", file.display())

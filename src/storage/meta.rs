@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use super::disk::{Disk, FileKind, Open};
 use super::error::StorageError;
 use crate::limits;
-use crate::types::{Boot, ClusterId, Identity, Incarnation, Nonce, ServerId};
+use crate::types::{Boot, ClusterId, Divergence, Identity, Incarnation, LogIndex, Nonce, ServerId};
 
 /// The first line; a newer version's differs.
 const FORMAT: &str = "raftkv meta 1";
@@ -30,6 +30,8 @@ pub struct Meta {
     pub boot: Boot,
     /// Whether a peer has met a later process of this directory: it is an old copy, for good.
     pub is_old_copy: bool,
+    /// A majority has contradicted what its node had made of the log: it doesn't serve again.
+    pub diverged: Option<Divergence>,
     /// The newest process of each peer, by server.
     pub peers: Vec<Identity>,
 }
@@ -50,6 +52,9 @@ impl Meta {
             self.boot,
             self.is_old_copy
         );
+        if let Some(Divergence { index, own, majority }) = self.diverged {
+            text.push_str(&format!("diverged {index} {own:016x} {majority:016x}\n"));
+        }
         for peer in &self.peers {
             let Identity { server, incarnation, boot, nonce, .. } = peer;
             let line = format!("peer {server} {:016x} {boot} {:016x}\n", incarnation.0, nonce.0);
@@ -157,9 +162,19 @@ fn parse_lines<'a>(lines: &mut impl Iterator<Item = &'a str>) -> Option<Meta> {
         incarnation: Incarnation(hex(lines.next()?.strip_prefix("incarnation ")?)?),
         boot: Boot(lines.next()?.strip_prefix("boot ")?.parse().ok()?),
         is_old_copy: lines.next()?.strip_prefix("old-copy ")?.parse().ok()?,
+        diverged: None,
         peers: Vec::new(),
     };
     for line in lines {
+        if let Some(fields) = line.strip_prefix("diverged ") {
+            let mut fields = fields.split(' ');
+            meta.diverged = Some(Divergence {
+                index: LogIndex(fields.next()?.parse().ok()?),
+                own: hex(fields.next()?)?,
+                majority: hex(fields.next()?)?,
+            });
+            continue;
+        }
         let mut fields = line.strip_prefix("peer ")?.split(' ');
         meta.peers.push(Identity {
             cluster: meta.cluster,

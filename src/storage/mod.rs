@@ -50,8 +50,8 @@ use crate::limits;
 use crate::proto::entry::{LogWrite, Recovered};
 use crate::testing::{Mutation, is_on};
 use crate::types::{
-    Boot, ClusterId, Identity, Incarnation, LogIndex, Nonce, Room, ServerId, SnapshotId,
-    SnapshotKind, WalSeq,
+    Boot, ClusterId, Divergence, Identity, Incarnation, LogIndex, Nonce, Room, ServerId,
+    SnapshotId, SnapshotKind, WalSeq,
 };
 
 use ahead::Ahead;
@@ -128,6 +128,10 @@ impl Storage {
         let log = options.dir.join("log");
         disk_mut.create_directory(&options.dir)?;
         let mut meta = own_meta(disk_mut, &log, options)?;
+        if let Some(divergence) = meta.diverged {
+            let file = meta::path(&options.dir);
+            return Err(StorageError::Diverged { file, divergence });
+        }
         let owner =
             Owner { cluster: meta.cluster, server: meta.server, incarnation: meta.incarnation };
         disk_mut.create_directory(&log)?;
@@ -365,6 +369,17 @@ impl Storage {
         self.meta.replace(&mut *self.disk, &self.dir)
     }
 
+    /// A majority contradicts what this directory's node has made of its log: that is noted,
+    /// durably, so that it doesn't come back with the same state.
+    ///
+    /// # Errors
+    /// Always one: [`StorageError::Diverged`], or the disk's.
+    pub fn note_divergence(&mut self, divergence: Divergence) -> Result<(), StorageError> {
+        self.meta.diverged = Some(divergence);
+        self.meta.replace(&mut *self.disk, &self.dir)?;
+        Err(StorageError::Diverged { file: meta::path(&self.dir), divergence })
+    }
+
     /// A clean stop: writes what was gathered, waits for all that is under way, and seals the log.
     ///
     /// # Errors
@@ -431,6 +446,7 @@ fn own_meta(disk: &mut dyn Disk, log: &Path, options: &Options) -> Result<Meta, 
         incarnation: Incarnation(disk.random()?),
         boot: Boot::ZERO,
         is_old_copy: false,
+        diverged: None,
         peers: Vec::new(),
     };
     meta.replace(disk, &options.dir)?;

@@ -102,6 +102,8 @@ mutations! {
         "A failed write is taken for a good one, as a second sync would say.",
     SkipsDirectorySync = "skips-directory-sync":
         "A new segment is used before its name is durable.",
+    LosesForeignWrite = "loses-foreign-write":
+        "Server 1 applies the writes of other servers' clients to nothing.",
     ZerosOverRecords = "zeros-over-records":
         "A log write doesn't wait for the zeros that are under way in its place.",
 }

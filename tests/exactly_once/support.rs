@@ -253,6 +253,7 @@ impl World {
                     self.completions.push(Input::SnapshotRead { id, offset, bytes, reader });
                 }
                 Effect::AbandonSnapshot { .. } | Effect::CompactLog { .. } => {}
+                Effect::Diverged(divergence) => panic!("state-machine-safety: {divergence:?}"),
             }
         }
     }

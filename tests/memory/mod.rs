@@ -601,6 +601,7 @@ impl Cluster {
             }
             Effect::AbandonSnapshot { kind } => return server.disk.abandon_snapshot(kind),
             Effect::CompactLog { through } => return server.disk.compact(through.0),
+            Effect::Diverged(divergence) => panic!("state-machine-safety: {divergence:?}"),
             Effect::ReadSnapshot { id, offset, length, reader } => {
                 SnapshotStep::Read { id, offset, length, reader }
             }

@@ -312,6 +312,7 @@ impl Server {
                 Effect::ReadSnapshot { .. } | Effect::CompactLog { .. } => {
                     panic!("durable: a snapshot that isn't is used")
                 }
+                Effect::Diverged(told) => panic!("state-machine-safety: {told:?}"),
             }
         }
     }

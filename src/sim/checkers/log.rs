@@ -78,6 +78,9 @@ impl Checkers {
             }
         }
         watched.applied = applied;
+        if self.distrusted.contains(&id) {
+            return;
+        }
         let digest = super::digest(node.machine().store());
         if applied == self.once.last_applied() {
             let once = super::digest(self.once.store());

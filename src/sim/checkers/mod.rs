@@ -79,6 +79,8 @@ pub(super) struct Checkers {
     pub damaged: BTreeSet<ServerId>,
     /// Servers that a test gave inputs which no driver would.
     pub lied_to: BTreeSet<ServerId>,
+    /// Servers whose state a test has made wrong, to see whether the others find out.
+    pub distrusted: BTreeSet<ServerId>,
 }
 
 impl Checkers {
@@ -96,6 +98,7 @@ impl Checkers {
             votes: BTreeMap::new(),
             damaged: BTreeSet::new(),
             lied_to: BTreeSet::new(),
+            distrusted: BTreeSet::new(),
         }
     }
 
