@@ -46,8 +46,14 @@ macro_rules! number {
 }
 
 number! {
-    /// A cluster's identity on the wire: a digest of its name.
+    /// A cluster's identity on the wire: a digest of its name and its lineage.
     ClusterId
+}
+number! {
+    /// Which of the clusters of one name: 0 is the one that was founded; each restore from a backup
+    /// and each recovery of a lost quorum draws a random number, so that nothing of the cluster
+    /// before it is ever heard in the new one.
+    Lineage
 }
 number! {
     /// A server's id, 1 and up, chosen by the operator. 0 is nobody.
@@ -119,15 +125,28 @@ impl ClusterId {
     /// mistake of configuration; it is no defence against an attacker.
     #[must_use]
     pub const fn from_name(name: &str) -> ClusterId {
-        let bytes = name.as_bytes();
-        let mut digest: u64 = 0xcbf2_9ce4_8422_2325;
-        let mut at = 0;
-        while at < bytes.len() {
-            digest = (digest ^ bytes[at] as u64).wrapping_mul(0x0000_0100_0000_01b3);
-            at += 1;
-        }
-        ClusterId(digest)
+        ClusterId(fnv(0xcbf2_9ce4_8422_2325, name.as_bytes()))
     }
+
+    /// The cluster of that lineage, where `self` is the digest of its name. The cluster that was
+    /// founded is named by its name alone.
+    #[must_use]
+    pub const fn of_lineage(self, lineage: Lineage) -> ClusterId {
+        match lineage.0 {
+            0 => self,
+            number => ClusterId(fnv(self.0, &number.to_le_bytes())),
+        }
+    }
+}
+
+/// FNV-1a, 64 bits, of what `digest` was made of and of `bytes`.
+const fn fnv(mut digest: u64, bytes: &[u8]) -> u64 {
+    let mut at = 0;
+    while at < bytes.len() {
+        digest = (digest ^ bytes[at] as u64).wrapping_mul(0x0000_0100_0000_01b3);
+        at += 1;
+    }
+    digest
 }
 
 impl Instant {
@@ -232,4 +251,18 @@ pub enum SnapshotKind {
     Own,
     /// A leader sends it.
     Received,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cluster_id_tells_lineages_of_one_name_apart() {
+        let named = ClusterId::from_name("main");
+        assert_eq!(named.of_lineage(Lineage::ZERO), named);
+        let one = named.of_lineage(Lineage(1));
+        assert!(one != named && one != named.of_lineage(Lineage(2)));
+        assert_ne!(one, ClusterId::from_name("other").of_lineage(Lineage(1)));
+    }
 }

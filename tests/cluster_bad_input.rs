@@ -12,7 +12,7 @@ use common::{Client, Cluster, Options, Reply, eventually};
 use raftkv::limits;
 use raftkv::proto::frame::{ClientTag, FrameKind, PREFACE, encode_frame};
 use raftkv::proto::hello::{Hello, HelloRefused, Refusal, Role};
-use raftkv::types::{Boot, Incarnation, LogIndex, Nonce, RequestSeq, ServerId, SessionId};
+use raftkv::types::{Boot, Incarnation, Lineage, LogIndex, Nonce, RequestSeq, ServerId, SessionId};
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -178,6 +178,8 @@ fn bad_peers_are_closed_and_counted_and_change_nothing() {
         boot: Boot(u64::MAX),
         nonce: Nonce(1),
         membership_index: LogIndex(0),
+        lineage: Lineage::ZERO,
+        is_blank: false,
     };
     let framed = |kind: FrameKind, payload: &dyn Fn(&mut Vec<u8>)| {
         let mut bytes = PREFACE.to_vec();

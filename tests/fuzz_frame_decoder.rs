@@ -8,7 +8,7 @@ use raftkv::proto::frame::{
     ClientTag, FLAG_MORE, FrameKind, PREFACE, encode_client_reply, encode_frame,
 };
 use raftkv::proto::hello::{Hello, HelloRefused, Refusal, Role};
-use raftkv::types::{Boot, Incarnation, LogIndex, Nonce, RequestSeq, ServerId, SessionId};
+use raftkv::types::{Boot, Incarnation, Lineage, LogIndex, Nonce, RequestSeq, ServerId, SessionId};
 
 #[path = "../fuzz/checks/frame_decoder.rs"]
 mod checks;
@@ -52,6 +52,8 @@ fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         boot: Boot(3),
         nonce: Nonce(u64::MAX),
         membership_index: LogIndex(7),
+        lineage: Lineage(9),
+        is_blank: true,
     };
     let hello = |out: &mut Vec<u8>| {
         encode_frame(FrameKind::Hello, 0, out, |out| Hello::client().encode(out));

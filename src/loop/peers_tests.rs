@@ -34,6 +34,8 @@ fn hello(sender: ServerId, receiver: ServerId) -> Hello {
         boot: Boot(1),
         nonce: Nonce(2),
         membership_index: crate::types::LogIndex(0),
+        lineage: crate::types::Lineage::ZERO,
+        is_blank: false,
     }
 }
 

@@ -204,6 +204,9 @@ impl Server {
                 return Ok(());
             }
         };
+        if let Some(lineage) = verdict.adopt {
+            self.storage.adopt_lineage(lineage)?;
+        }
         if let Some(identity) = verdict.record {
             self.storage.record_peer(identity)?;
         }

@@ -7,7 +7,7 @@
 use super::node::Node;
 use crate::proto::hello::{Hello, HelloRefused, Refusal, Role};
 use crate::testing::{Mark, Mutation, is_on, reached};
-use crate::types::{Identity, Incarnation, Instant, ServerId};
+use crate::types::{Identity, Incarnation, Instant, Lineage, ServerId};
 
 /// A hello that is in order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -18,6 +18,9 @@ pub struct Verdict {
     pub incarnation: Incarnation,
     /// A process that this directory has not met: to be recorded durably before the hello counts.
     pub record: Option<Identity>,
+    /// This blank server belongs to the peer's lineage from now on: to be made durable before
+    /// anything else.
+    pub adopt: Option<Lineage>,
 }
 
 impl Node {
@@ -39,6 +42,8 @@ impl Node {
             boot: identity.boot,
             nonce: identity.nonce,
             membership_index: self.raft.committed_membership_index(),
+            lineage: self.descent.lineage,
+            is_blank: self.is_blank(),
         }
     }
 
@@ -67,13 +72,9 @@ impl Node {
             let text = format!("data directory {incarnation} is server {}'s", other.id);
             return Err(HelloRefused { code: Refusal::Sender, text });
         }
-        let identity = Identity {
-            cluster: self.identity.cluster,
-            server: peer,
-            incarnation,
-            boot: hello.boot,
-            nonce: hello.nonce,
-        };
+        let cluster = self.cluster_of(hello.lineage, hello.is_blank);
+        let identity =
+            Identity { cluster, server: peer, incarnation, boot: hello.boot, nonce: hello.nonce };
         let known = self.known_peers.get(&peer).copied();
         let known = known.filter(|known| known.incarnation == incarnation);
         let is_old = known.is_some_and(|known| {
@@ -92,9 +93,10 @@ impl Node {
         if hello.receiver_incarnation == self.identity.incarnation {
             self.admitted_again();
         }
+        let adopt = self.adopt(cluster, hello.lineage);
         let record = (known != Some(identity)).then_some(identity);
         self.known_peers.insert(peer, identity);
-        Ok(Verdict { peer, incarnation, record })
+        Ok(Verdict { peer, incarnation, record, adopt })
     }
 
     /// Whether the hello is for this node, from someone it knows.
@@ -110,6 +112,7 @@ impl Node {
             let text = format!("this is cluster '{name}', not '{}'", hello.cluster);
             return refused(Refusal::Cluster, text);
         }
+        self.check_lineage(hello)?;
         // Who asks to be let in does not know whom it has reached.
         if hello.receiver != own.server && hello.receiver != ServerId::ZERO {
             let text = format!("this is server {}, not {}", own.server, hello.receiver);
@@ -182,7 +185,9 @@ impl Node {
             (Refusal::ReceiverIncarnation, Some(peer)) => {
                 self.requested.note_stray(peer, Refusal::LostDisk);
             }
-            (Refusal::LostDisk | Refusal::Sender, _) => self.cast_out(&refused.text),
+            (Refusal::LostDisk | Refusal::Sender | Refusal::Lineage, _) => {
+                self.cast_out(&refused.text)
+            }
             _ => {}
         }
     }

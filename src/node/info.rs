@@ -173,6 +173,7 @@ impl Node {
             ("raft_durable_index", self.raft.durable_index().to_string()),
             ("raft_commit_index", status.commit_index.to_string()),
             ("raft_applied_index", status.last_applied.to_string()),
+            ("raft_lineage", format!("{:016x}", self.descent.lineage.0)),
             ("raft_incarnation", status.incarnation.to_string()),
             ("raft_boot", self.identity.boot.to_string()),
             ("raft_revision", self.machine.store().revision().to_string()),

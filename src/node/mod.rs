@@ -5,7 +5,7 @@
 //! wait), `apply` (they take effect), `clients` (they are answered), `connection` and `info` (what
 //! a node answers by itself), `admin` and `plan` (who is to be a member), `snapshots` with `verify`
 //! (what replaces the log), `divergence`
-//! (who has come to something else), `handshake` and `admission` (who may connect). Drivers stand around it,
+//! (who has come to something else), `handshake`, `lineage` and `admission` (who may connect). Drivers stand around it,
 //! the poll loop and the simulator, and neither of them decides anything.
 
 mod admin;
@@ -20,6 +20,7 @@ mod handshake;
 mod held;
 mod info;
 mod input;
+mod lineage;
 #[expect(clippy::module_inception, reason = "the file holds Node and nothing else")]
 mod node;
 mod pipeline;

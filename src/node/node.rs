@@ -14,6 +14,7 @@ use super::admin::Requested;
 use super::clients::Clients;
 use super::divergence::Checkpoints;
 use super::gateway::Gateway;
+use super::lineage::Descent;
 use super::reads::Reads;
 use super::snapshots::{Snapshots, log_tail_bytes, snapshot_of};
 use super::{Effect, Facts, Input, Role, SnapshotReader, Status};
@@ -63,6 +64,7 @@ struct Monotone {
 pub struct Node {
     pub(super) config: Config,
     pub(super) identity: Identity,
+    pub(super) descent: Descent,
     /// The newest process of every peer that this data directory has met.
     pub(super) known_peers: BTreeMap<ServerId, Identity>,
     pub(super) raft: Raft,
@@ -129,6 +131,7 @@ impl Node {
         let mut node = Node {
             config: config.clone(),
             identity,
+            descent: Descent::new(recovered.lineage),
             known_peers: known.map(|peer| (peer.server, peer)).collect(),
             raft: Raft::new(setup, now),
             machine: StateMachine::default(),

@@ -7,7 +7,7 @@
 use bytes::Bytes;
 
 use super::snapshot::SnapshotHeader;
-use crate::types::{ClusterTime, Identity, LogIndex, ServerId, SnapshotId, Term};
+use crate::types::{ClusterTime, Identity, Lineage, LogIndex, ServerId, SnapshotId, Term};
 
 /// What an entry is for. The number is its code in the log and between peers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -87,6 +87,8 @@ impl LogWrite {
 pub struct Recovered {
     /// Who this process is, its boot counter already raised and durable.
     pub identity: Identity,
+    /// Which of the clusters of its name the directory belongs to.
+    pub lineage: Lineage,
     /// Term and vote.
     pub hard_state: HardState,
     /// The newest valid snapshot, if there is one: its header, and the file's length in bytes.

@@ -8,7 +8,7 @@ use std::error::Error;
 use std::fmt;
 
 use crate::limits;
-use crate::types::{Boot, Incarnation, LogIndex, Nonce, ServerId};
+use crate::types::{Boot, Incarnation, Lineage, LogIndex, Nonce, ServerId};
 
 /// The version of what is exchanged behind the hello.
 pub const PROTOCOL_VERSION: u16 = 1;
@@ -56,6 +56,10 @@ pub struct Hello {
     /// The index of the newest membership that the sender knows to be committed; 0 if it knows
     /// none. Who was away for long tells by it whether a stranger is a newer member.
     pub membership_index: LogIndex,
+    /// Which of the clusters of that name the sender's data is of.
+    pub lineage: Lineage,
+    /// Whether the sender has no data: it takes over the lineage of whoever admits it.
+    pub is_blank: bool,
 }
 
 /// Why a payload is no hello. Always its sender's fault.
@@ -67,6 +71,8 @@ pub enum HelloError {
     Truncated,
     /// Bytes follow behind its end.
     TrailingBytes,
+    /// A flag that is neither set nor clear.
+    BadFlag,
     /// No role has this code.
     UnknownRole(u8),
     /// The cluster's name or the explanation is longer than its bound.
@@ -83,6 +89,7 @@ impl fmt::Display for HelloError {
             }
             HelloError::Truncated => write!(f, "a hello that ends too early"),
             HelloError::TrailingBytes => write!(f, "bytes behind the end of a hello"),
+            HelloError::BadFlag => write!(f, "a hello with a flag that is neither 0 nor 1"),
             HelloError::UnknownRole(code) => write!(f, "a hello of unknown role {code}"),
             HelloError::TextTooLong => write!(f, "a hello whose text is too long"),
             HelloError::TextNotUtf8 => write!(f, "a hello whose text is not UTF-8"),
@@ -105,6 +112,8 @@ impl Hello {
             boot: Boot::ZERO,
             nonce: Nonce::ZERO,
             membership_index: LogIndex::ZERO,
+            lineage: Lineage::ZERO,
+            is_blank: false,
         }
     }
 
@@ -125,9 +134,11 @@ impl Hello {
             self.boot.0,
             self.nonce.0,
             self.membership_index.0,
+            self.lineage.0,
         ] {
             out.extend_from_slice(&number.to_le_bytes());
         }
+        out.push(u8::from(self.is_blank));
         push_text(&self.cluster, out);
     }
 
@@ -148,6 +159,12 @@ impl Hello {
         let boot = Boot(take_u64(input)?);
         let nonce = Nonce(take_u64(input)?);
         let membership_index = LogIndex(take_u64(input)?);
+        let lineage = Lineage(take_u64(input)?);
+        let is_blank = match take(input)? {
+            [0] => false,
+            [1] => true,
+            [_] => return Err(HelloError::BadFlag),
+        };
         let cluster = take_text(input, limits::CLUSTER_NAME_BYTES)?;
         Ok(Hello {
             role,
@@ -159,6 +176,8 @@ impl Hello {
             boot,
             nonce,
             membership_index,
+            lineage,
+            is_blank,
         })
     }
 }
@@ -190,6 +209,9 @@ pub enum Refusal {
     OldCopy = 9,
     /// The receiver is the one that dials: of two members the smaller id.
     Direction = 10,
+    /// Both have data, of two clusters with one name: a restore, or the recovery of a lost quorum,
+    /// lies between them.
+    Lineage = 11,
 }
 
 impl Refusal {
@@ -205,6 +227,7 @@ impl Refusal {
             8 => Refusal::Role,
             9 => Refusal::OldCopy,
             10 => Refusal::Direction,
+            11 => Refusal::Lineage,
             _ => Refusal::Unknown,
         }
     }
@@ -305,6 +328,7 @@ mod tests {
         let length_at = whole.len() - "main".len() - 2;
         assert_eq!(changed(0, 2), Err(HelloError::Version(2)));
         assert_eq!(changed(2, 0), Err(HelloError::UnknownRole(0)));
+        assert_eq!(changed(length_at - 1, 2), Err(HelloError::BadFlag));
         assert_eq!(changed(length_at, 3), Err(HelloError::TrailingBytes));
         assert_eq!(changed(length_at + 1, 1), Err(HelloError::TextTooLong));
         assert_eq!(changed(whole.len() - 1, 0xff), Err(HelloError::TextNotUtf8));
@@ -332,7 +356,7 @@ mod tests {
     proptest! {
         #[test]
         fn decode_gives_what_was_encoded(
-            numbers in any::<[u64; 7]>(), is_peer in any::<bool>(), cluster in "[a-zé]{0,32}",
+            numbers in any::<[u64; 8]>(), is_blank in any::<bool>(), is_peer in any::<bool>(), cluster in "[a-zé]{0,32}",
         ) {
             let hello = Hello {
                 role: if is_peer { Role::Peer } else { Role::Client },
@@ -344,6 +368,8 @@ mod tests {
                 boot: Boot(numbers[4]),
                 nonce: Nonce(numbers[5]),
                 membership_index: LogIndex(numbers[6]),
+                lineage: Lineage(numbers[7]),
+                is_blank,
             };
             prop_assert_eq!(Hello::decode(&encoded(&hello)), Ok(hello));
         }

@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use super::disk::{Disk, FileKind, Open};
 use super::error::StorageError;
 use crate::limits;
-use crate::types::{Boot, ClusterId, Divergence, Identity, Incarnation, LogIndex, Nonce, ServerId};
+use crate::types::{
+    Boot, ClusterId, Divergence, Identity, Incarnation, Lineage, LogIndex, Nonce, ServerId,
+};
 
 /// The first line; a newer version's differs.
 const FORMAT: &str = "raftkv meta 1";
@@ -18,8 +20,10 @@ const FORMAT: &str = "raftkv meta 1";
 /// The meta file's content.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Meta {
-    /// The digest of the cluster's name.
+    /// The digest of the cluster's name and lineage.
     pub cluster: ClusterId,
+    /// Which of the clusters of that name: it changes when a blank server is admitted, never later.
+    pub lineage: Lineage,
     /// The name itself, escaped so that it is one line.
     pub cluster_name: String,
     /// The server's id.
@@ -52,6 +56,9 @@ impl Meta {
             self.boot,
             self.is_old_copy
         );
+        if self.lineage != Lineage::ZERO {
+            text.push_str(&format!("lineage {:016x}\n", self.lineage.0));
+        }
         if let Some(Divergence { index, own, majority }) = self.diverged {
             text.push_str(&format!("diverged {index} {own:016x} {majority:016x}\n"));
         }
@@ -100,6 +107,15 @@ impl Meta {
         disk.close(file);
         bytes.truncate(read?);
         parse(&path, &bytes).map(Some)
+    }
+
+    /// The directory belongs to this lineage from now on, and so do the peers that it has met.
+    pub fn adopt(&mut self, named: ClusterId, lineage: Lineage) {
+        self.lineage = lineage;
+        self.cluster = named.of_lineage(lineage);
+        for peer in &mut self.peers {
+            peer.cluster = self.cluster;
+        }
     }
 
     /// Takes note of a peer's process, unless one with a higher boot of the same directory is
@@ -157,6 +173,7 @@ fn parse_lines<'a>(lines: &mut impl Iterator<Item = &'a str>) -> Option<Meta> {
     let (cluster, name) = lines.next()?.strip_prefix("cluster ")?.split_once(' ')?;
     let mut meta = Meta {
         cluster: ClusterId(hex(cluster)?),
+        lineage: Lineage::ZERO,
         cluster_name: name.to_owned(),
         server: ServerId(lines.next()?.strip_prefix("server ")?.parse().ok()?),
         incarnation: Incarnation(hex(lines.next()?.strip_prefix("incarnation ")?)?),
@@ -166,6 +183,10 @@ fn parse_lines<'a>(lines: &mut impl Iterator<Item = &'a str>) -> Option<Meta> {
         peers: Vec::new(),
     };
     for line in lines {
+        if let Some(number) = line.strip_prefix("lineage ") {
+            meta.lineage = Lineage(hex(number)?);
+            continue;
+        }
         if let Some(fields) = line.strip_prefix("diverged ") {
             let mut fields = fields.split(' ');
             meta.diverged = Some(Divergence {

@@ -50,7 +50,7 @@ use crate::limits;
 use crate::proto::entry::{LogWrite, Recovered};
 use crate::testing::{Mutation, is_on};
 use crate::types::{
-    Boot, ClusterId, Divergence, Identity, Incarnation, LogIndex, Nonce, Room, ServerId,
+    Boot, ClusterId, Divergence, Identity, Incarnation, Lineage, LogIndex, Nonce, Room, ServerId,
     SnapshotId, SnapshotKind, WalSeq,
 };
 
@@ -86,6 +86,8 @@ pub struct Options {
 pub struct Storage {
     disk: Box<dyn Disk>,
     dir: PathBuf,
+    /// The digest of the cluster's name.
+    named: ClusterId,
     meta: Meta,
     writer: Writer,
     snapshots: Snapshots,
@@ -132,8 +134,9 @@ impl Storage {
             let file = meta::path(&options.dir);
             return Err(StorageError::Diverged { file, divergence });
         }
-        let owner =
-            Owner { cluster: meta.cluster, server: meta.server, incarnation: meta.incarnation };
+        // Lineages are told apart by the incarnation, which is never the same in two of them.
+        let named = ClusterId::from_name(&options.cluster);
+        let owner = Owner { cluster: named, server: meta.server, incarnation: meta.incarnation };
         disk_mut.create_directory(&log)?;
         let names = disk_mut.open(&log, Open::Directory)?;
         let segment_bytes = segment_size(options.segment_bytes);
@@ -155,6 +158,7 @@ impl Storage {
         let term = shelf.newest_id().map(|id| id.term);
         let recovered = Recovered {
             identity,
+            lineage: meta.lineage,
             hard_state: replay::with_term(found.hard_state.unwrap_or_default(), term),
             snapshot: shelf.newest.clone(),
             entries: std::mem::take(&mut found.entries),
@@ -169,6 +173,7 @@ impl Storage {
             done: Vec::new(),
             disk,
             dir: options.dir.clone(),
+            named,
             meta,
             engine: ("simulated", String::new()),
             failed: None,
@@ -355,6 +360,19 @@ impl Storage {
         Ok(())
     }
 
+    /// The cluster of this lineage admits this blank directory: it belongs to it from now on.
+    /// Durable on return; blocks for as long as that takes, but only if that is news.
+    ///
+    /// # Errors
+    /// The disk's; final.
+    pub fn adopt_lineage(&mut self, lineage: Lineage) -> Result<(), StorageError> {
+        if self.meta.lineage == lineage {
+            return Ok(());
+        }
+        self.meta.adopt(self.named, lineage);
+        self.meta.replace(&mut *self.disk, &self.dir)
+    }
+
     /// A peer has met a later process of this data directory: this is an old copy of it. That is
     /// noted, durably, so that no number of restarts can raise its boot counter past what the peers
     /// remember and pass it off as the one that it was copied from.
@@ -418,6 +436,7 @@ fn own_meta(disk: &mut dyn Disk, log: &Path, options: &Options) -> Result<Meta, 
     let cluster = ClusterId::from_name(&options.cluster);
     let cluster_name: String = options.cluster.escape_debug().collect();
     if let Some(meta) = Meta::read(disk, &options.dir)? {
+        let cluster = cluster.of_lineage(meta.lineage);
         if meta.cluster != cluster || meta.cluster_name != cluster_name {
             let what = format!("cluster {:?}, not {:?}", meta.cluster_name, cluster_name);
             return Err(StorageError::foreign(&path, 0, what));
@@ -441,6 +460,7 @@ fn own_meta(disk: &mut dyn Disk, log: &Path, options: &Options) -> Result<Meta, 
     }
     let meta = Meta {
         cluster,
+        lineage: Lineage::ZERO,
         cluster_name,
         server: options.server,
         incarnation: Incarnation(disk.random()?),

@@ -19,8 +19,8 @@ use raftkv::proto::snapshot::{SnapshotHeader, SnapshotRecord};
 use raftkv::proto::snapshot_encoder::SnapshotEncoder;
 use raftkv::raft::membership::{Member, Membership};
 use raftkv::types::{
-    BatchSeq, Boot, ClientId, ClusterId, ClusterTime, Identity, Incarnation, Instant, LogIndex,
-    Nonce, ReadRound, Revision, ServerId, SnapshotId, Term, WalSeq, WallClock,
+    BatchSeq, Boot, ClientId, ClusterId, ClusterTime, Identity, Incarnation, Instant, Lineage,
+    LogIndex, Nonce, ReadRound, Revision, ServerId, SnapshotId, Term, WalSeq, WallClock,
 };
 
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -114,6 +114,7 @@ impl World {
         let now = Instant::ZERO.after(Duration::from_secs(1));
         let recovered = Recovered {
             identity: identity(1, boot),
+            lineage: Lineage::ZERO,
             hard_state: HardState { current_term: Term(1), voted_for: None },
             snapshot: None,
             entries: vec![founding()],

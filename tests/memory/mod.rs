@@ -20,7 +20,7 @@ use raftkv::proto::entry::{EntryKind, Recovered};
 use raftkv::proto::peer_message;
 use raftkv::proto::reply::Reply;
 use raftkv::types::{
-    Boot, ClientId, ClusterId, Identity, Incarnation, Instant, LogIndex, Nonce, ServerId,
+    Boot, ClientId, ClusterId, Identity, Incarnation, Instant, Lineage, LogIndex, Nonce, ServerId,
     SnapshotId, SnapshotKind, Term, WalSeq, WallClock,
 };
 use rand::{RngExt, SeedableRng};
@@ -215,6 +215,7 @@ impl Cluster {
         let (snapshot, entries) = server.disk.recover();
         let recovered = Recovered {
             identity,
+            lineage: Lineage::ZERO,
             hard_state: server.disk.hard_state(),
             snapshot,
             entries,

@@ -18,8 +18,8 @@ use raftkv::proto::peer_message;
 use raftkv::proto::reply::Reply;
 use raftkv::proto::resp::{Decoded, RequestDecoder};
 use raftkv::types::{
-    BatchSeq, Boot, ClientId, ClusterId, Identity, Incarnation, Instant, LogIndex, Nonce, ServerId,
-    SnapshotId, SnapshotKind, Term, WalSeq, WallClock,
+    BatchSeq, Boot, ClientId, ClusterId, Identity, Incarnation, Instant, Lineage, LogIndex, Nonce,
+    ServerId, SnapshotId, SnapshotKind, Term, WalSeq, WallClock,
 };
 
 use super::commands;
@@ -465,6 +465,7 @@ fn start(id: ServerId, config: &Config, disk: &mut Disk, now: Instant) -> Node {
     };
     let recovered = Recovered {
         identity,
+        lineage: Lineage::ZERO,
         hard_state: disk.hard_state,
         snapshot: None,
         entries: disk.entries.clone(),

@@ -17,7 +17,8 @@ use raftkv::proto::hello::{Hello, HelloRefused, Refusal};
 use raftkv::proto::message::{Message, Packet, ReadId, RequestVote};
 use raftkv::proto::peer_message;
 use raftkv::types::{
-    Boot, ClusterId, Incarnation, Instant, LogIndex, Nonce, Room, ServerId, Term, WallClock,
+    Boot, ClusterId, Incarnation, Instant, Lineage, LogIndex, Nonce, Room, ServerId, Term,
+    WallClock,
 };
 
 use super::Seen;
@@ -529,6 +530,8 @@ fn hello(from: ServerId, to: ServerId, boot: Boot) -> Hello {
         boot,
         nonce: Nonce(boot.0),
         membership_index: LogIndex(1),
+        lineage: Lineage::ZERO,
+        is_blank: false,
     }
 }
 
