@@ -365,6 +365,23 @@ pub const CHECKPOINT_MS: u64 = 1000;
 /// member that lags by more is compared once it has caught up.
 pub const CHECKPOINTS: usize = 64;
 
+/// The largest piece of a snapshot that RAFT EXPORT answers with.
+pub const EXPORT_PIECE_BYTES: usize = 256 * 1024;
+/// Pieces of snapshots that clients may have asked for and not got, over all clients; more are
+/// refused.
+pub const EXPORT_PIECES: usize = 16;
+/// For so long after a piece was asked for, the next snapshot is not begun before so many times the
+/// log that makes one due: what is being exported stays for longer. RAFT SNAPSHOT begins one.
+pub const EXPORT_PATIENCE: Duration = Duration::from_secs(5);
+/// See [`EXPORT_PATIENCE`].
+pub const EXPORT_DEFERS: u64 = 4;
+
+/// A restore, and the recovery of a lost quorum, raise the revision by so much, so that no number
+/// that a client has ever seen as a fencing token comes again.
+pub const RESTORE_REVISIONS: u64 = 1 << 40;
+
+const _: () = assert!(EXPORT_PIECES * EXPORT_PIECE_BYTES < CLIENT_OUTPUT_BYTES);
+const _: () = assert!(EXPORT_PIECE_BYTES <= VALUE_BYTES);
 const _: () = assert!(CLIENTS <= CLIENTS_MAX);
 const _: () = assert!(ELECTION_TIMEOUT_MS_MIN < ELECTION_TIMEOUT_MS_MAX);
 const _: () = assert!(KEY_BYTES <= VALUE_BYTES);

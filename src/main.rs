@@ -8,7 +8,8 @@ mod daemon;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use daemon::arguments::{Arguments, Subcommands};
+use daemon::arguments::{Arguments, SnapshotSubcommands, Subcommands};
+use daemon::{recover_quorum, snapshot};
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -16,5 +17,10 @@ fn main() -> ExitCode {
         None => daemon::run::run(&arguments),
         Some(Subcommands::Check(node)) => daemon::check::check(node),
         Some(Subcommands::Demo(demo)) => daemon::demo::demo(demo),
+        Some(Subcommands::Snapshot { command }) => match command {
+            SnapshotSubcommands::Restore(restore) => snapshot::restore::restore(restore),
+            SnapshotSubcommands::Inspect { file, json } => snapshot::inspect::inspect(file, *json),
+        },
+        Some(Subcommands::RecoverQuorum(recover)) => recover_quorum::recover_quorum(recover),
     }
 }

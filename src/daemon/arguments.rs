@@ -69,6 +69,60 @@ pub enum Subcommands {
 
     /// Print what a configuration would run, and run nothing; exit code 2 if it has a mistake
     Check(NodeArguments),
+
+    /// Look into a backup, or make a data directory of one
+    ///
+    /// `rkv-cli snapshot save FILE` makes a backup of a cluster that runs.
+    Snapshot {
+        #[command(subcommand)]
+        command: SnapshotSubcommands,
+    },
+
+    /// Go on with this server alone, when a majority of the members is gone for good
+    ///
+    /// For a stopped node. Keeps all that its log holds, keeps the old files beside, and makes it
+    /// the only member of a new cluster of the same name. What was acknowledged and never reached
+    /// this node is lost. It says what it is about to do, and asks.
+    RecoverQuorum(RecoverArguments),
+}
+
+#[derive(Subcommand, Debug)]
+pub enum SnapshotSubcommands {
+    /// Make a data directory from a backup: a new cluster, whose only member is this server
+    ///
+    /// The whole file is verified first; a directory that isn't empty is refused. Revisions go on
+    /// 2^40 higher, so that no fencing token that a client has seen comes again. Further servers
+    /// join with empty directories (`--join`, RAFT ADD).
+    Restore(RestoreArguments),
+
+    /// Verify a backup from its first byte to its last, and say what it holds
+    Inspect {
+        /// The backup
+        file: PathBuf,
+
+        /// One line of JSON instead of a table
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Args, Debug)]
+pub struct RestoreArguments {
+    /// The backup
+    pub file: PathBuf,
+
+    #[command(flatten)]
+    pub node: NodeArguments,
+}
+
+#[derive(Args, Debug)]
+pub struct RecoverArguments {
+    #[command(flatten)]
+    pub node: NodeArguments,
+
+    /// Do it without asking
+    #[arg(long)]
+    pub yes_i_lost_the_majority_for_good: bool,
 }
 
 #[derive(Args, Debug)]

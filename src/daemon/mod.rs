@@ -7,7 +7,10 @@ pub mod arguments;
 pub mod check;
 pub mod demo;
 mod journal;
+mod progress;
+pub mod recover_quorum;
 pub mod run;
+pub mod snapshot;
 
 use std::path::Path;
 use std::process::ExitCode;

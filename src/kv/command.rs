@@ -174,6 +174,9 @@ pub enum ConnectionCommand {
     RaftAdmin,
     /// `RAFT SNAPSHOT`
     RaftSnapshot,
+    /// `RAFT EXPORT index term offset length`: see [`super::export`]. It is answered once the disk
+    /// has been read.
+    RaftExport,
 }
 
 /// Properties of a command. Those that Redis shows come in the order in which it shows them.

@@ -7,6 +7,7 @@
 use super::admin;
 use super::command::{Command, ConnectionCommand, Flags, Group, Handler, ROW};
 use super::error::CommandError;
+use super::export;
 use crate::limits;
 use crate::proto::args::Args;
 use crate::proto::integer::parse_integer;
@@ -334,6 +335,7 @@ const RAFT_SUBCOMMANDS: &[Command] = &[
         handler: plain(ConnectionCommand::RaftSnapshot),
         ..RAFT
     },
+    export::EXPORT,
     admin::ADD,
     admin::REMOVE,
     admin::PROMOTE,

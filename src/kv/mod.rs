@@ -15,6 +15,7 @@ pub mod counters;
 mod digest;
 pub mod error;
 pub mod expiry;
+pub mod export;
 pub mod gateways;
 pub mod glob;
 pub mod introspection;

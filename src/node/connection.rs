@@ -54,6 +54,7 @@ impl Node {
             C::RaftHealth => self.raft_health(now),
             C::RaftAdmin => unreachable!("the pipeline hands it to the leader"),
             C::RaftSnapshot => self.raft_snapshot(),
+            C::RaftExport => unreachable!("the pipeline has the disk read first"),
             C::ClientList => self.client_list(now),
             C::Hello
             | C::ReadOnly

@@ -17,6 +17,8 @@ pub enum SnapshotReader {
     Load,
     /// It is sent to this peer.
     Peer(ServerId),
+    /// A client makes a backup of it.
+    Client,
 }
 
 /// One effect.

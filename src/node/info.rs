@@ -183,6 +183,7 @@ impl Node {
             ("raft_misdirected_messages", self.counters.misdirected.to_string()),
             ("raft_refused_messages", self.raft.refused_messages().to_string()),
             ("raft_snapshot_index", snapshot_index(status.snapshot)),
+            ("raft_snapshot_term", status.snapshot.map_or(0, |(id, _)| id.term.0).to_string()),
             ("raft_snapshot_bytes", status.snapshot.map_or(0, |(_, bytes)| bytes).to_string()),
             ("raft_snapshot_due_after_bytes", self.bytes_to_snapshot().to_string()),
             ("raft_snapshot_state", self.snapshot_state()),

@@ -4,7 +4,7 @@
 //! with the end of a turn, `pipeline` (requests come in), `gateway`, `reads` and `held` (they
 //! wait), `apply` (they take effect), `clients` (they are answered), `connection` and `info` (what
 //! a node answers by itself), `admin` and `plan` (who is to be a member), `snapshots` with `verify`
-//! (what replaces the log), `divergence`
+//! (what replaces the log), `export` (what backups are made of), `divergence`
 //! (who has come to something else), `handshake`, `lineage` and `admission` (who may connect). Drivers stand around it,
 //! the poll loop and the simulator, and neither of them decides anything.
 
@@ -15,6 +15,7 @@ mod clients;
 mod connection;
 mod divergence;
 mod effect;
+mod export;
 mod gateway;
 mod handshake;
 mod held;
@@ -27,6 +28,7 @@ mod pipeline;
 mod plan;
 mod queues;
 mod reads;
+pub mod refound;
 mod requests;
 mod snapshots;
 mod status;

@@ -13,16 +13,18 @@ use bytes::Bytes;
 use super::admin::Requested;
 use super::clients::Clients;
 use super::divergence::Checkpoints;
+use super::export::Exports;
 use super::gateway::Gateway;
 use super::lineage::Descent;
+use super::pipeline::without_growth;
 use super::reads::Reads;
 use super::snapshots::{Snapshots, log_tail_bytes, snapshot_of};
 use super::{Effect, Facts, Input, Role, SnapshotReader, Status};
 use crate::config::Config;
-use crate::kv::command::{self, Command, ReadContext};
+use crate::kv::command::ReadContext;
 use crate::kv::machine::StateMachine;
 use crate::limits;
-use crate::proto::batch::{Batch, Standing};
+use crate::proto::batch::Batch;
 use crate::proto::entry::{EntryKind, Recovered};
 use crate::proto::message::{Envelope, GrowthRefusal, Message, Packet};
 use crate::raft::{Action, Founder, Raft, RoleName, Setup};
@@ -76,6 +78,7 @@ pub struct Node {
     pub(super) requested: Requested,
     pub(super) snapshots: Snapshots,
     pub(super) checkpoints: Checkpoints,
+    pub(super) exports: Exports,
     /// Clients whose parked commands may go on.
     pub(super) unparked: Vec<ClientId>,
     pub(super) parked_bytes: usize,
@@ -141,6 +144,7 @@ impl Node {
             requested: Requested::new(identity.boot),
             snapshots: Snapshots::new(newest),
             checkpoints: Checkpoints::default(),
+            exports: Exports::default(),
             unparked: Vec::new(),
             parked_bytes: 0,
             facts: Facts::default(),
@@ -579,22 +583,4 @@ impl Node {
         assert!(after.last_applied <= after.commit_index, "monotone: applied <= commit");
         self.monotone = after;
     }
-}
-
-/// The batch as it may be appended while growth is refused.
-fn without_growth(payload: Bytes, refused: GrowthRefusal) -> Bytes {
-    let standing = match refused {
-        GrowthRefusal::Disk => Standing::RefusedDisk,
-        GrowthRefusal::Memory => Standing::RefusedMemory,
-    };
-    let Some(batch) = Batch::decode(&payload) else {
-        return payload;
-    };
-    let grows =
-        batch.commands().any(|command| command::by_code(command.code).is_none_or(Command::grows));
-    if !grows {
-        return payload;
-    }
-    reached(Mark::GrowthEmptied);
-    batch.emptied(standing)
 }

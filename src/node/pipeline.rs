@@ -7,6 +7,8 @@
 
 use std::ops::Range;
 
+use bytes::Bytes;
+
 use super::clients::Origin;
 use super::held::evaluate;
 use super::node::Node;
@@ -16,6 +18,7 @@ use crate::kv::command::{self, Command, ConnectionCommand, Handler, ReadContext}
 use crate::kv::connection::ReadMode;
 use crate::kv::error::CommandError;
 use crate::proto::args::Args;
+use crate::proto::batch::{Batch, Standing};
 use crate::proto::message::GrowthRefusal;
 use crate::proto::reply::Reply;
 use crate::testing::{Mark, Mutation, is_on, reached};
@@ -177,6 +180,9 @@ impl Node {
             Handler::Connection { command: ConnectionCommand::RaftAdmin, .. } => {
                 self.take_admin(now, origin, args, effects);
             }
+            Handler::Connection { command: ConnectionCommand::RaftExport, .. } => {
+                self.take_export(now, origin, args, effects);
+            }
             Handler::Connection { command, .. } => {
                 let reply = self.connection_command(now, id, command, args, effects);
                 self.clients.answer(origin, reply, effects);
@@ -259,4 +265,22 @@ pub(super) fn refusal(refused: GrowthRefusal) -> Reply {
         }
         GrowthRefusal::Memory => "OOM command not allowed when used memory > 'max_memory'.".into(),
     })
+}
+
+/// The batch as it may be appended while growth is refused.
+pub(super) fn without_growth(payload: Bytes, refused: GrowthRefusal) -> Bytes {
+    let standing = match refused {
+        GrowthRefusal::Disk => Standing::RefusedDisk,
+        GrowthRefusal::Memory => Standing::RefusedMemory,
+    };
+    let Some(batch) = Batch::decode(&payload) else {
+        return payload;
+    };
+    let grows =
+        batch.commands().any(|command| command::by_code(command.code).is_none_or(Command::grows));
+    if !grows {
+        return payload;
+    }
+    reached(Mark::GrowthEmptied);
+    batch.emptied(standing)
 }

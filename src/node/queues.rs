@@ -23,7 +23,7 @@ pub struct Queue {
 
 impl Node {
     /// All queues that have a bound; for tests and checkers.
-    pub fn queues(&self) -> [Queue; 12] {
+    pub fn queues(&self) -> [Queue; 13] {
         let queue = |name, held, most| Queue { name, held, most };
         let (batches, batch_bytes) = self.gateway.pending_held();
         let (waiting, waiting_bytes) = self.gateway.waiting_held();
@@ -48,6 +48,7 @@ impl Node {
             queue("PEER_WINDOW_MESSAGES", in_flight, limits::PEER_WINDOW_MESSAGES),
             queue("PEER_WINDOW_BYTES", in_flight_bytes, in_flight_most),
             queue("SNAPSHOT_WRITE_AHEAD_BYTES", self.snapshots.held(), write_ahead_most),
+            queue("EXPORT_PIECES", self.exports.held(), limits::EXPORT_PIECES),
             queue("SNAPSHOT_WINDOW_BYTES", self.raft.receiving_held(), received_most),
         ]
     }

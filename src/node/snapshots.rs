@@ -176,7 +176,11 @@ impl Node {
             self.snapshots.is_asked = false;
             return false;
         }
-        is_urgent || (snapshots.logged_bytes >= self.snapshot_threshold() && self.has_news())
+        let mut threshold = self.snapshot_threshold();
+        if self.exports.is_at_work(now) {
+            threshold = threshold.saturating_mul(limits::EXPORT_DEFERS);
+        }
+        is_urgent || (self.snapshots.logged_bytes >= threshold && self.has_news())
     }
 
     /// Whether something was applied that the newest snapshot doesn't include.
@@ -376,6 +380,7 @@ impl Node {
     ) {
         match reader {
             SnapshotReader::Peer(to) => self.raft.snapshot_read(now, to, id, offset, bytes),
+            SnapshotReader::Client => self.export_read(id, offset, bytes, effects),
             SnapshotReader::Load => self.load_piece(id, offset, bytes, effects),
         }
     }

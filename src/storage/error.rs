@@ -75,6 +75,23 @@ pub enum StorageError {
         /// Where, and what was compared.
         divergence: Divergence,
     },
+    /// The directory was to be made from a snapshot, and that did not come to its end.
+    Unfinished {
+        /// The meta file, which says so.
+        file: PathBuf,
+    },
+    /// A directory that was to be empty is not.
+    NotEmpty {
+        /// Which directory.
+        directory: PathBuf,
+        /// What is in it, or some of it.
+        name: String,
+    },
+    /// There is no space for what is being made of a snapshot.
+    NoSpace {
+        /// Where.
+        directory: PathBuf,
+    },
     /// Another process uses the data directory.
     Locked {
         /// The lock file.
@@ -134,6 +151,19 @@ impl fmt::Display for StorageError {
                      ADD and its id to any other member",
                     file.display()
                 )
+            }
+            StorageError::Unfinished { file } => write!(
+                f,
+                "{} says that a restore, or recover-quorum, into this directory did not come to \
+                 its end. Empty the directory and restore again; if there is a directory before-* \
+                 in it, move meta, log and snap from there back, and run recover-quorum again",
+                file.display()
+            ),
+            StorageError::NotEmpty { directory, name } => {
+                write!(f, "{} is not empty: it has {name:?}", directory.display())
+            }
+            StorageError::NoSpace { directory } => {
+                write!(f, "no space left in {}", directory.display())
             }
             StorageError::TooManyPeers { file } => {
                 write!(f, "{} has no room for another peer", file.display())

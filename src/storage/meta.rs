@@ -34,6 +34,8 @@ pub struct Meta {
     pub boot: Boot,
     /// Whether a peer has met a later process of this directory: it is an old copy, for good.
     pub is_old_copy: bool,
+    /// It is being made from a snapshot, and that has not come to its end: it doesn't serve.
+    pub is_unfinished: bool,
     /// A majority has contradicted what its node had made of the log: it doesn't serve again.
     pub diverged: Option<Divergence>,
     /// The newest process of each peer, by server.
@@ -58,6 +60,9 @@ impl Meta {
         );
         if self.lineage != Lineage::ZERO {
             text.push_str(&format!("lineage {:016x}\n", self.lineage.0));
+        }
+        if self.is_unfinished {
+            text.push_str("unfinished\n");
         }
         if let Some(Divergence { index, own, majority }) = self.diverged {
             text.push_str(&format!("diverged {index} {own:016x} {majority:016x}\n"));
@@ -179,10 +184,15 @@ fn parse_lines<'a>(lines: &mut impl Iterator<Item = &'a str>) -> Option<Meta> {
         incarnation: Incarnation(hex(lines.next()?.strip_prefix("incarnation ")?)?),
         boot: Boot(lines.next()?.strip_prefix("boot ")?.parse().ok()?),
         is_old_copy: lines.next()?.strip_prefix("old-copy ")?.parse().ok()?,
+        is_unfinished: false,
         diverged: None,
         peers: Vec::new(),
     };
     for line in lines {
+        if line == "unfinished" {
+            meta.is_unfinished = true;
+            continue;
+        }
         if let Some(number) = line.strip_prefix("lineage ") {
             meta.lineage = Lineage(hex(number)?);
             continue;

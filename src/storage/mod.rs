@@ -3,7 +3,7 @@
 //! This is the front door; behind it, in reading order: [`segment`] (a file of the log),
 //! [`writer`] (one disk write at a time), [`ahead`] (zeros and the next segment, before they are
 //! needed), [`compaction`] (segments that are no longer needed), [`snapshots`] and [`shelf`] (their
-//! files while the node runs, and at the start), [`recovery`] with [`replay`], [`scan`] and
+//! files while the node runs, and at the start), [`founding`] (a directory made from one), [`recovery`] with [`replay`], [`scan`] and
 //! [`terms`], [`meta`], [`lock`], and below them [`disk`], the trait that all of these stand on,
 //! with [`real`] (the filesystem) on [`uring`] or [`thread`].
 //!
@@ -16,6 +16,7 @@ pub mod buffer;
 pub mod compaction;
 pub mod disk;
 pub mod error;
+pub mod founding;
 pub mod lock;
 pub mod meta;
 pub mod real;
@@ -123,13 +124,25 @@ impl Storage {
     /// # Errors
     /// As [`Storage::open`].
     pub fn open_on(
+        disk: Box<dyn Disk>,
+        options: &Options,
+    ) -> Result<(Storage, Recovered), StorageError> {
+        Storage::recover_on(disk, options, false)
+    }
+
+    /// The same; `is_founding` says that the directory is about to be finished.
+    fn recover_on(
         mut disk: Box<dyn Disk>,
         options: &Options,
+        is_founding: bool,
     ) -> Result<(Storage, Recovered), StorageError> {
         let disk_mut = &mut *disk;
         let log = options.dir.join("log");
         disk_mut.create_directory(&options.dir)?;
         let mut meta = own_meta(disk_mut, &log, options)?;
+        if meta.is_unfinished && !is_founding {
+            return Err(founding::unfinished(&options.dir));
+        }
         if let Some(divergence) = meta.diverged {
             let file = meta::path(&options.dir);
             return Err(StorageError::Diverged { file, divergence });
@@ -466,6 +479,7 @@ fn own_meta(disk: &mut dyn Disk, log: &Path, options: &Options) -> Result<Meta, 
         incarnation: Incarnation(disk.random()?),
         boot: Boot::ZERO,
         is_old_copy: false,
+        is_unfinished: false,
         diverged: None,
         peers: Vec::new(),
     };

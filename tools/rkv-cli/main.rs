@@ -2,12 +2,13 @@
 //! shows them.
 //!
 //! The way through its files: this one reads the arguments and runs commands, `render` shows
-//! replies, `raft` follows changes of members, `prompt` is the interactive loop. Stands on `raftkv::client`, which decides what may
-//! be sent twice.
+//! replies, `raft` follows changes of members, `save` makes backups, `prompt` is the interactive
+//! loop. Stands on `raftkv::client`, which decides what may be sent twice.
 
 mod prompt;
 mod raft;
 mod render;
+mod save;
 
 use std::ffi::OsString;
 use std::io::{self, BufRead, IsTerminal, Write};
@@ -37,6 +38,8 @@ Examples:
   rkv-cli -c 10.0.0.1:7101,10.0.0.2:7101,10.0.0.3:7101 INCR visits
   rkv-cli RAFT NODES                     who is in the cluster, and who leads
   rkv-cli RAFT ADD 4 10.0.0.4:7201 10.0.0.4:7101    a new member, followed until it votes
+  rkv-cli snapshot save FILE             a backup, while all goes on; restored by
+                                         raftkvd snapshot restore FILE
   printf 'SET a 1\\nGET a\\n' | rkv-cli    one command a line
   rkv-cli                                a prompt with history and completion
 
@@ -156,6 +159,23 @@ impl Session {
     }
 }
 
+/// `snapshot save FILE`
+fn run_save(wanted: Result<save::Save, String>, options: &Options) -> ExitCode {
+    let Options { endpoints, wire, reply_timeout, .. } = options;
+    let (problem, outcome) = match wanted {
+        Err(usage) => (usage, Outcome::BadUsage),
+        Ok(wanted) => match save::save(endpoints, *wire, *reply_timeout, &wanted) {
+            Ok(text) => {
+                println!("{text}");
+                return ExitCode::SUCCESS;
+            }
+            Err(problem) => (problem, Outcome::Failed),
+        },
+    };
+    eprintln!("rkv-cli: {problem}");
+    ExitCode::from(outcome as u8)
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let style = match (arguments.json, arguments.raw, arguments.no_raw) {
@@ -169,6 +189,11 @@ fn main() -> ExitCode {
     options.wire = if arguments.text { Wire::Text } else { Wire::Frames };
     options.reply_timeout = Duration::from_secs(arguments.timeout);
     options.retry_timeout = options.retry_timeout.max(options.reply_timeout);
+    let given: Vec<Vec<u8>> =
+        arguments.command.iter().map(|word| word.clone().into_vec()).collect();
+    if let Some(wanted) = save::parse(&given) {
+        return run_save(wanted, &options);
+    }
     let mut session = Session { client: Client::new(options), style };
 
     let outcome = if !arguments.command.is_empty() {

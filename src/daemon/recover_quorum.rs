@@ -1,0 +1,213 @@
+//! `raftkvd recover-quorum`: one server goes on alone, when the majority is gone for good.
+//!
+//! Ours; design page 3 §3. Everything that this server's log holds is kept, committed or not: what
+//! was acknowledged and is not in it is lost, and nobody can say whether there was any. So it asks
+//! first, keeps the old files, and starts a new lineage, so that no server of the old cluster that
+//! turns up is ever heard again. Called by `main`, with the node stopped.
+
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+
+use raftkv::config::Config;
+use raftkv::kv::loader::Loader;
+use raftkv::kv::machine::StateMachine;
+use raftkv::limits;
+use raftkv::node::refound::{Refounding, begin_snapshot_of, refounded, replay};
+use raftkv::proto::entry::{EntryKind, Recovered};
+use raftkv::proto::snapshot::SnapshotHeader;
+use raftkv::raft::membership::{Member, Membership};
+use raftkv::storage::Storage;
+use raftkv::storage::founding::Founding;
+
+use super::arguments::RecoverArguments;
+use super::progress::Progress;
+use super::snapshot::restore::{new_cluster, new_lineage, options};
+use super::{FAULT, USAGE, configuration, fail};
+
+/// Why it ends without having changed anything.
+enum Problem {
+    Usage(String),
+    Fault(String),
+}
+
+impl From<String> for Problem {
+    fn from(text: String) -> Problem {
+        Problem::Fault(text)
+    }
+}
+
+/// Recovers; 0, 1 or 2.
+pub fn recover_quorum(arguments: &RecoverArguments) -> ExitCode {
+    let overrides = arguments.node.overrides();
+    let config = match configuration(arguments.node.config.as_deref(), &overrides) {
+        Ok(config) => config,
+        Err(problem) => return fail(USAGE, &problem),
+    };
+    match recover(arguments, &config) {
+        Ok(text) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(Problem::Usage(problem)) => fail(USAGE, &problem),
+        Err(Problem::Fault(problem)) => fail(FAULT, &problem),
+    }
+}
+
+fn recover(arguments: &RecoverArguments, config: &Config) -> Result<String, Problem> {
+    let text = |error: &dyn std::fmt::Display| error.to_string();
+    if !config.data_dir.join("meta").exists() {
+        let text = format!("{} is no data directory: nothing there", config.data_dir.display());
+        return Err(Problem::Fault(text));
+    }
+    let options = options(config);
+    let (mut storage, recovered) = Storage::open(&options).map_err(|error| text(&error))?;
+    let membership = membership(&recovered);
+    let Some(membership) = membership.filter(|membership| !membership.is_empty()) else {
+        storage.close().map_err(|error| text(&error))?;
+        let text = "there is no data in this directory: there is nothing to go on with";
+        return Err(Problem::Fault(text.to_owned()));
+    };
+    eprint!("{}", warning(config, &recovered, &membership));
+    if !arguments.yes_i_lost_the_majority_for_good && !is_confirmed(&config.cluster.name)? {
+        storage.close().map_err(|error| text(&error))?;
+        let text = "not confirmed: nothing was changed. Type the cluster's name at a terminal, or \
+                    say --yes-i-lost-the-majority-for-good";
+        return Err(Problem::Usage(text.to_owned()));
+    }
+    let (header, mut machine) = load(&mut storage, &recovered)?;
+    let lineage = new_lineage()?;
+    let begun = Founding::begin_over(storage, &options, lineage).map_err(|error| text(&error))?;
+    let (mut founding, aside) = begun;
+    write(config, &mut founding, &header, &mut machine)?;
+    founding.finish().map_err(|error| text(&error))?;
+    Ok(format!(
+        "server {} is the only member of a new cluster \"{}\" (lineage {:016x}): {} records\n\
+         revisions go on behind {}\n\
+         the old files are in {}\n\
+         start it; then, for each further server, with an empty data directory:\n  \
+         raftkvd -c node.toml --id N --join {}\n  \
+         rkv-cli -c {} RAFT ADD N peer-address client-address\n",
+        config.id,
+        config.cluster.name,
+        lineage.0,
+        machine.store().stored(),
+        machine.store().revision().0.saturating_add(limits::RESTORE_REVISIONS),
+        aside.display(),
+        config.own().peer,
+        config.own().client,
+    ))
+}
+
+/// The newest membership in the log, committed or not.
+fn membership(recovered: &Recovered) -> Option<Membership> {
+    let mut entries = recovered.entries.iter().rev();
+    let newest = entries.find(|entry| entry.kind == EntryKind::Membership);
+    let payload = match newest {
+        Some(entry) => &entry.payload,
+        None => &recovered.snapshot.as_ref()?.0.membership,
+    };
+    Membership::decode(payload)
+}
+
+fn warning(config: &Config, recovered: &Recovered, membership: &Membership) -> String {
+    let snapshot = recovered.snapshot.as_ref().map(|(header, _)| header.id);
+    let last = recovered.entries.last().map(|entry| (entry.index, entry.term));
+    let last = last.or(snapshot.map(|id| (id.index, id.term))).unwrap_or_default();
+    let role = |member: &Member| if member.is_learner() { "learner" } else { "voter" };
+    let mut members = String::new();
+    for member in membership.members() {
+        let own = if member.id == config.id { ", this one" } else { "" };
+        members += &format!("    {} {}, peer {}{own}\n", role(member), member.id, member.peer);
+    }
+    let directory = match recovered.is_old_copy {
+        true => "  This directory is an OLD COPY: others have met a later state of it.\n",
+        false => "",
+    };
+    format!(
+        "WARNING: recover-quorum makes server {} the only member of a new cluster \"{}\".\n  \
+         Do this only if a majority of these members is gone for good, with their disks:\n\
+         {members}  \
+         This server's log ends with entry {} of term {}. Whatever was acknowledged behind that is \
+         LOST;\n  \
+         entries that were never acknowledged may come to count. If another server of them is \
+         left,\n  \
+         the one with the highest term, then the highest entry, knows most: recover that one.\n\
+         {directory}  \
+         The other members of the old cluster can never come back with their data.\n",
+        config.id, config.cluster.name, last.0, last.1,
+    )
+}
+
+fn is_confirmed(name: &str) -> Result<bool, String> {
+    if !io::stdin().is_terminal() {
+        return Ok(false);
+    }
+    eprint!("Type the cluster's name to go on: ");
+    io::stderr().flush().map_err(|error| error.to_string())?;
+    let mut line = String::new();
+    io::stdin().read_line(&mut line).map_err(|error| error.to_string())?;
+    Ok(line.trim_end_matches(['\r', '\n']) == name)
+}
+
+/// The state that the snapshot and every entry behind it make.
+fn load(
+    storage: &mut Storage,
+    recovered: &Recovered,
+) -> Result<(SnapshotHeader, StateMachine), String> {
+    let mut machine = StateMachine::default();
+    if let Some((header, length)) = &recovered.snapshot {
+        let mut loader = Loader::new();
+        let mut progress = Progress::new("loading", *length);
+        let mut window = vec![0; limits::SNAPSHOT_LOAD_BYTES];
+        while loader.bytes() < *length {
+            let read = storage.read_snapshot(header.id, loader.bytes(), &mut window);
+            let read = read.map_err(|error| error.to_string())?;
+            let read = read.filter(|read| *read > 0).ok_or("the snapshot is gone")?;
+            loader.feed(&window[..read]).map_err(|error| error.to_string())?;
+            progress.at(loader.bytes());
+        }
+        progress.end();
+        machine = loader.finish().map_err(|error| error.to_string())?.1;
+    }
+    recovered.entries.iter().for_each(|entry| replay(&mut machine, entry));
+    // The header of a snapshot of it says how the new one is called.
+    let mut bytes = Vec::new();
+    begin_snapshot_of(&mut machine, recovered.identity.cluster, &mut bytes);
+    machine.abandon_snapshot();
+    let mut decoder = raftkv::proto::snapshot_decoder::SnapshotDecoder::new();
+    match decoder.decode(&mut &bytes[..]) {
+        Ok(Some(raftkv::proto::snapshot_decoder::SnapshotItem::Header(header))) => {
+            Ok((header, machine))
+        }
+        other => unreachable!("a snapshot begins with its header: {other:?}"),
+    }
+}
+
+fn write(
+    config: &Config,
+    founding: &mut Founding,
+    header: &SnapshotHeader,
+    machine: &mut StateMachine,
+) -> Result<(), String> {
+    let new = new_cluster(config, founding);
+    let id = refounded(header, &new).map_err(|error| error.to_string())?.id;
+    let mut refounding = Refounding::new(new);
+    let (mut bytes, mut made) = (Vec::new(), Vec::new());
+    begin_snapshot_of(machine, header.cluster, &mut bytes);
+    let mut progress = Progress::new("writing", machine.store().used_bytes() as u64);
+    let mut done = 0;
+    loop {
+        let end = machine.snapshot_slice(limits::SNAPSHOT_SLICE_BYTES, &mut bytes);
+        done += bytes.len() as u64;
+        refounding.feed(&bytes, &mut made).map_err(|error| error.to_string())?;
+        bytes.clear();
+        founding.write(id, std::mem::take(&mut made)).map_err(|error| error.to_string())?;
+        progress.at(done);
+        if end.is_some() {
+            break;
+        }
+    }
+    progress.end();
+    refounding.finish(&mut made).map_err(|error| error.to_string())?;
+    founding.write(id, made).map_err(|error| error.to_string())
+}
