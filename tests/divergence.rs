@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use raftkv::proto::reply_decoder::Value;
 use raftkv::sim::Cluster;
+use raftkv::sim::mutants::{hunt, invariant};
 use raftkv::testing::mutation::{Mutation, with};
 use raftkv::types::ServerId;
 
@@ -91,6 +92,13 @@ fn who_is_away_is_told_when_it_comes_back() {
         write(&mut cluster, 2);
         assert_eq!(cluster.struck("diverged"), 1);
     });
+}
+
+#[test]
+fn the_simulators_checkers_see_it_too() {
+    let caught = hunt(Mutation::LosesForeignWrite, 0..10).expect("a seed with two servers");
+    let invariants = ["state-machine-safety", "exactly-once"];
+    assert!(invariants.contains(&invariant(&caught.failure).as_str()), "{:?}", caught.failure);
 }
 
 #[test]

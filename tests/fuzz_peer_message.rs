@@ -182,6 +182,7 @@ fn seeds() -> Vec<(&'static str, Vec<u8>)> {
             "read-index-response",
             seed(5, Message::ReadIndexResponse { id, index: LogIndex(u64::MAX) }),
         ),
+        ("checkpoint", seed(5, Message::Checkpoint { index: LogIndex(9), digest: u64::MAX })),
         ("install-snapshot", seed(5, Message::InstallSnapshot(install))),
         ("install-snapshot-asks", seed(5, Message::InstallSnapshot(asking))),
         ("install-snapshot-changed", install_changed),

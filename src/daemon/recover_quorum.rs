@@ -119,9 +119,10 @@ fn warning(config: &Config, recovered: &Recovered, membership: &Membership) -> S
         let own = if member.id == config.id { ", this one" } else { "" };
         members += &format!("    {} {}, peer {}{own}\n", role(member), member.id, member.peer);
     }
-    let directory = match recovered.is_old_copy {
-        true => "  This directory is an OLD COPY: others have met a later state of it.\n",
-        false => "",
+    let directory = match (recovered.is_old_copy, membership.member(config.id)) {
+        (true, _) => "  This directory is an OLD COPY: others have met a later state of it.\n",
+        (false, None) => "  This server is NO MEMBER by its log: it may lag far behind.\n",
+        (false, Some(_)) => "",
     };
     format!(
         "WARNING: recover-quorum makes server {} the only member of a new cluster \"{}\".\n  \

@@ -185,6 +185,10 @@ impl Node {
             (Refusal::ReceiverIncarnation, Some(peer)) => {
                 self.requested.note_stray(peer, Refusal::LostDisk);
             }
+            (Refusal::Lineage, Some(peer)) => {
+                let text = format!("is refused by server {peer}: {}", refused.text);
+                self.tell_stranger(peer, text);
+            }
             (Refusal::LostDisk | Refusal::Sender | Refusal::Lineage, _) => {
                 self.cast_out(&refused.text)
             }

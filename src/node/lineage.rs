@@ -41,15 +41,15 @@ impl Node {
         }
         let text = lineage_text(hello, self.identity.server, self.descent.lineage);
         if !hello.is_blank {
-            self.tell_stranger(hello.sender, &text);
+            self.tell_stranger(hello.sender, format!("refused a server: {text}"));
         }
         Err(HelloRefused { code: Refusal::Lineage, text })
     }
 
     /// Said once of each server in the log.
-    fn tell_stranger(&mut self, sender: ServerId, text: &str) {
-        if self.descent.strangers.len() < limits::MEMBERS && self.descent.strangers.insert(sender) {
-            self.notice(format!("refused a server: {text}"));
+    pub(super) fn tell_stranger(&mut self, server: ServerId, text: String) {
+        if self.descent.strangers.len() < limits::MEMBERS && self.descent.strangers.insert(server) {
+            self.notice(text);
         }
     }
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 
 use super::disk::Disk;
-use super::error::StorageError;
+use super::error::{DiskError, StorageError};
 use super::meta::{self, Meta};
 use super::real::{self, RealDisk};
 use super::snapshots::SnapshotEvent;
@@ -39,12 +39,11 @@ impl Founding {
     /// [`StorageError::NotEmpty`]; the lock's; the disk's.
     pub fn begin(options: &Options, lineage: Lineage) -> Result<Founding, StorageError> {
         real::make_directory(&options.dir)?;
+        // Looked at first: a directory that is somebody else's doesn't even get a lock file.
+        expect_empty(&options.dir)?;
         let lock = lock::acquire(&options.dir)?;
+        expect_empty(&options.dir)?;
         let mut disk = RealDisk::open(options.sync, &options.dir, &lock)?;
-        let held = disk.list(&options.dir)?;
-        if let Some((name, _)) = held.into_iter().find(|(name, _)| !counts_for_nothing(name)) {
-            return Err(StorageError::NotEmpty { directory: options.dir.clone(), name });
-        }
         let meta = new_meta(&mut disk, options, lineage)?;
         meta.replace(&mut disk, &options.dir)?;
         Founding::go_on(disk, options, lock)
@@ -178,6 +177,17 @@ fn new_meta(
         diverged: None,
         peers: Vec::new(),
     })
+}
+
+fn expect_empty(directory: &Path) -> Result<(), StorageError> {
+    let failed = |source| DiskError::new("list", directory, source);
+    for entry in std::fs::read_dir(directory).map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name().to_string_lossy().into_owned();
+        if !counts_for_nothing(&name) {
+            return Err(StorageError::NotEmpty { directory: directory.to_path_buf(), name });
+        }
+    }
+    Ok(())
 }
 
 fn sync_directory(disk: &mut RealDisk, directory: &Path) -> Result<(), StorageError> {
