@@ -46,7 +46,7 @@ fn node(id: u64, lineage: Lineage, members: Vec<Member>) -> Node {
         "id = {id}\n[[cluster.node]]\nid = {id}\npeer = \"10.0.0.{id}:7201\"\n\
          client = \"10.0.0.{id}:7101\"\n"
     );
-    let join = vec!["10.0.0.1:7201".to_owned()];
+    let join = vec!["10.0.0.9:7201".to_owned()];
     let overrides = Overrides { join, ..Overrides::default() };
     let config = Config::parse(&text, &overrides).unwrap();
     let entry = Entry {

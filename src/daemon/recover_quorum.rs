@@ -15,12 +15,14 @@ use raftkv::limits;
 use raftkv::node::refound::{Refounding, begin_snapshot_of, refounded, replay};
 use raftkv::proto::entry::{EntryKind, Recovered};
 use raftkv::proto::snapshot::SnapshotHeader;
+use raftkv::proto::snapshot_decoder::{SnapshotDecoder, SnapshotItem};
 use raftkv::raft::membership::{Member, Membership};
-use raftkv::storage::Storage;
 use raftkv::storage::founding::Founding;
+use raftkv::storage::{Storage, shelf};
 
 use super::arguments::RecoverArguments;
 use super::progress::Progress;
+use super::snapshot::each_piece;
 use super::snapshot::restore::{new_cluster, new_lineage, options};
 use super::{FAULT, USAGE, configuration, fail};
 
@@ -60,7 +62,7 @@ fn recover(arguments: &RecoverArguments, config: &Config) -> Result<String, Prob
         return Err(Problem::Fault(text));
     }
     let options = options(config);
-    let (mut storage, recovered) = Storage::open(&options).map_err(|error| text(&error))?;
+    let (storage, recovered) = Storage::open(&options).map_err(|error| text(&error))?;
     let membership = membership(&recovered);
     let Some(membership) = membership.filter(|membership| !membership.is_empty()) else {
         storage.close().map_err(|error| text(&error))?;
@@ -74,7 +76,7 @@ fn recover(arguments: &RecoverArguments, config: &Config) -> Result<String, Prob
                     say --yes-i-lost-the-majority-for-good";
         return Err(Problem::Usage(text.to_owned()));
     }
-    let (header, mut machine) = load(&mut storage, &recovered)?;
+    let (header, mut machine) = load(config, &recovered)?;
     let lineage = new_lineage()?;
     let begun = Founding::begin_over(storage, &options, lineage).map_err(|error| text(&error))?;
     let (mut founding, aside) = begun;
@@ -151,23 +153,14 @@ fn is_confirmed(name: &str) -> Result<bool, String> {
 }
 
 /// The state that the snapshot and every entry behind it make.
-fn load(
-    storage: &mut Storage,
-    recovered: &Recovered,
-) -> Result<(SnapshotHeader, StateMachine), String> {
+fn load(config: &Config, recovered: &Recovered) -> Result<(SnapshotHeader, StateMachine), String> {
     let mut machine = StateMachine::default();
-    if let Some((header, length)) = &recovered.snapshot {
+    if let Some((header, _)) = &recovered.snapshot {
+        let path = shelf::path(&config.data_dir.join("snap"), header.id);
         let mut loader = Loader::new();
-        let mut progress = Progress::new("loading", *length);
-        let mut window = vec![0; limits::SNAPSHOT_LOAD_BYTES];
-        while loader.bytes() < *length {
-            let read = storage.read_snapshot(header.id, loader.bytes(), &mut window);
-            let read = read.map_err(|error| error.to_string())?;
-            let read = read.filter(|read| *read > 0).ok_or("the snapshot is gone")?;
-            loader.feed(&window[..read]).map_err(|error| error.to_string())?;
-            progress.at(loader.bytes());
-        }
-        progress.end();
+        each_piece(&path, "loading", |bytes| {
+            loader.feed(bytes).map_err(|error| error.to_string())
+        })?;
         machine = loader.finish().map_err(|error| error.to_string())?.1;
     }
     recovered.entries.iter().for_each(|entry| replay(&mut machine, entry));
@@ -175,11 +168,8 @@ fn load(
     let mut bytes = Vec::new();
     begin_snapshot_of(&mut machine, recovered.identity.cluster, &mut bytes);
     machine.abandon_snapshot();
-    let mut decoder = raftkv::proto::snapshot_decoder::SnapshotDecoder::new();
-    match decoder.decode(&mut &bytes[..]) {
-        Ok(Some(raftkv::proto::snapshot_decoder::SnapshotItem::Header(header))) => {
-            Ok((header, machine))
-        }
+    match SnapshotDecoder::new().decode(&mut &bytes[..]) {
+        Ok(Some(SnapshotItem::Header(header))) => Ok((header, machine)),
         other => unreachable!("a snapshot begins with its header: {other:?}"),
     }
 }

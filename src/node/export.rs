@@ -5,8 +5,6 @@
 //! driver has read. Promises nothing about how long a snapshot stays: a piece of one that is gone
 //! is nil, and the client begins again.
 
-use std::collections::VecDeque;
-
 use bytes::Bytes;
 
 use super::clients::Origin;
@@ -21,7 +19,7 @@ use crate::types::{Instant, SnapshotId};
 /// What clients have asked for and not got.
 #[derive(Default, Debug)]
 pub(super) struct Exports {
-    asked: VecDeque<(Origin, ExportedPiece)>,
+    asked: Vec<(Origin, ExportedPiece)>,
     /// When a piece was last asked for.
     last_asked: Option<Instant>,
 }
@@ -57,12 +55,13 @@ impl Node {
             return self.clients.answer(origin, Reply::Error(text.into()), effects);
         }
         self.exports.last_asked = Some(now);
-        self.exports.asked.push_back((origin, piece));
+        self.exports.asked.push((origin, piece));
         let ExportedPiece { snapshot: id, offset, length } = piece;
         effects.push(Effect::ReadSnapshot { id, offset, length, reader: SnapshotReader::Client });
     }
 
-    /// The driver has read a piece: whoever asked for it first gets it.
+    /// The driver has read a piece: everybody who asked for it gets it. (The same question by two
+    /// is read once.)
     pub(super) fn export_read(
         &mut self,
         id: SnapshotId,
@@ -70,15 +69,14 @@ impl Node {
         bytes: Option<Bytes>,
         effects: &mut Vec<Effect>,
     ) {
-        let is_it = |(_, piece): &(Origin, ExportedPiece)| {
-            let fits = bytes.as_ref().is_none_or(|bytes| bytes.len() == piece.length);
-            piece.snapshot == id && piece.offset == offset && fits
+        let fits = |length: usize| bytes.as_ref().is_none_or(|bytes| bytes.len() == length);
+        let is_it = |(_, piece): &mut (Origin, ExportedPiece)| {
+            piece.snapshot == id && piece.offset == offset && fits(piece.length)
         };
-        let Some(place) = self.exports.asked.iter().position(is_it) else {
-            return;
-        };
-        if let Some((origin, _)) = self.exports.asked.remove(place) {
-            self.clients.answer(origin, bytes.map_or(Reply::Nil, Reply::Bulk), effects);
+        let done: Vec<_> = self.exports.asked.extract_if(.., is_it).collect();
+        for (origin, _) in done {
+            let reply = bytes.clone().map_or(Reply::Nil, Reply::Bulk);
+            self.clients.answer(origin, reply, effects);
         }
     }
 }

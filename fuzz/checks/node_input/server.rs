@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use raftkv::config::Config;
 use raftkv::limits;
-use raftkv::node::{ClientInfo, Effect, Input, Node, Requests, Role, Status};
+use raftkv::node::{ClientInfo, Effect, Input, Node, Requests, Role, SnapshotReader, Status};
 use raftkv::proto::batch::Batch;
 use raftkv::proto::entry::{EntryKind, Recovered};
 use raftkv::proto::hello::Hello;
@@ -67,6 +67,8 @@ pub struct Server {
     effects: Vec<Effect>,
     /// Snapshots that found no room, not yet reported.
     without_space: Vec<(SnapshotKind, SnapshotId)>,
+    /// Pieces of snapshots that clients asked for: there are none.
+    missing: Vec<(SnapshotId, u64)>,
     /// What it sent since that was last taken.
     pub outbox: Vec<Packet>,
     /// A digest of all that it did.
@@ -103,6 +105,7 @@ impl Server {
             votes: BTreeMap::new(),
             effects: Vec::new(),
             without_space: Vec::new(),
+            missing: Vec::new(),
             outbox: Vec::new(),
             trace: 0,
             replies: 0,
@@ -116,6 +119,7 @@ impl Server {
         self.node = start(self.id, &self.config, &mut self.disk, now);
         self.links.clear();
         self.without_space.clear();
+        self.missing.clear();
         self.clients.iter_mut().for_each(|client| *client = None);
         self.last_seq = WalSeq::ZERO;
         self.is_stopping = false;
@@ -139,6 +143,10 @@ impl Server {
         self.left = (0, 0);
         for (kind, id) in std::mem::take(&mut self.without_space) {
             self.handle(now, Input::SnapshotFull { kind, id });
+        }
+        for (id, offset) in std::mem::take(&mut self.missing) {
+            let reader = SnapshotReader::Client;
+            self.handle(now, Input::SnapshotRead { id, offset, bytes: None, reader });
         }
         self.handle(now, Input::EndOfTurn);
         let (votes, reads) = self.left;
@@ -309,6 +317,9 @@ impl Server {
                 // The disks of this world have no room for snapshots: none becomes durable.
                 Effect::WriteSnapshot { kind, id, .. } => self.without_space.push((kind, id)),
                 Effect::FinishSnapshot { .. } | Effect::AbandonSnapshot { .. } => {}
+                Effect::ReadSnapshot { id, offset, reader: SnapshotReader::Client, .. } => {
+                    self.missing.push((id, offset));
+                }
                 Effect::ReadSnapshot { .. } | Effect::CompactLog { .. } => {
                     panic!("durable: a snapshot that isn't is used")
                 }
