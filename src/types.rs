@@ -253,6 +253,17 @@ pub enum SnapshotKind {
     Received,
 }
 
+/// For whom a piece of a snapshot is read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SnapshotReader {
+    /// The state machine is made from it.
+    Load,
+    /// It is sent to this peer.
+    Peer(ServerId),
+    /// A client makes a backup of it.
+    Client,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

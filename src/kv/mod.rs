@@ -18,6 +18,7 @@ pub mod expiry;
 pub mod export;
 pub mod gateways;
 pub mod glob;
+mod graveyard;
 pub mod introspection;
 pub mod keys;
 pub mod loader;

@@ -8,18 +8,9 @@ use bytes::Bytes;
 use crate::proto::entry::LogWrite;
 use crate::proto::message::Packet;
 use crate::proto::reply::{Protocol, Reply};
-use crate::types::{ClientId, Divergence, LogIndex, ServerId, SnapshotId, SnapshotKind, WalSeq};
-
-/// For whom a piece of a snapshot is read.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum SnapshotReader {
-    /// The state machine is made from it.
-    Load,
-    /// It is sent to this peer.
-    Peer(ServerId),
-    /// A client makes a backup of it.
-    Client,
-}
+use crate::types::{
+    ClientId, Divergence, LogIndex, SnapshotId, SnapshotKind, SnapshotReader, WalSeq,
+};
 
 /// One effect.
 #[derive(Debug)]

@@ -101,6 +101,7 @@ pub fn refounded(old: &SnapshotHeader, new: &NewCluster) -> Result<SnapshotHeade
         clock: old.clock,
         revision,
         digest: old.digest,
+        used_bytes: old.used_bytes,
         command_set: old.command_set,
         gateways: rows.collect(),
     })
@@ -205,6 +206,7 @@ mod tests {
             clock: ClusterTime(5000),
             revision: Revision(17),
             digest: 99,
+            used_bytes: 4,
             command_set: COMMAND_SET,
             gateways: Vec::new(),
         };
@@ -212,7 +214,8 @@ mod tests {
         let mut encoder = SnapshotEncoder::new(&header, &mut file);
         for (key, deadline) in [(b"a", None), (b"b", Some(ClusterTime(9000)))] {
             let revision = Revision(16);
-            encoder.record(SnapshotRecord { key, value: b"v", revision, deadline }, &mut file);
+            let record = SnapshotRecord { key, value: b"v", revision, deadline, is_early: false };
+            encoder.record(record, &mut file);
         }
         encoder.finish(&mut file);
         (header, file)

@@ -144,6 +144,7 @@ impl Founding {
                 match event {
                     SnapshotEvent::Written { through, .. } => self.written = through,
                     SnapshotEvent::Durable { .. } => is_durable = true,
+                    SnapshotEvent::Read { .. } => {}
                     SnapshotEvent::Full { .. } => {
                         return Err(StorageError::NoSpace { directory: self.storage.dir.clone() });
                     }
