@@ -4,7 +4,6 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use raftkv::config::{Config, Overrides, SyncMode};
 use raftkv::node::{Input, Node};
 use raftkv::proto::entry::{Entry, EntryKind, HardState, Recovered};
@@ -54,7 +53,7 @@ fn node(id: u64, lineage: Lineage, members: Vec<Member>) -> Node {
         term: Term(1),
         time: ClusterTime(1),
         kind: EntryKind::Membership,
-        payload: Bytes::from(Membership::new(members.clone()).encode()),
+        payload: Membership::new(members.clone()).encode(),
     };
     let entries = if members.is_empty() { Vec::new() } else { vec![entry] };
     let current_term = if members.is_empty() { Term::ZERO } else { Term(1) };

@@ -166,8 +166,10 @@ fn new_meta(
     options: &Options,
     lineage: Lineage,
 ) -> Result<Meta, StorageError> {
+    let named = ClusterId::from_name(&options.cluster);
     Ok(Meta {
-        cluster: ClusterId::from_name(&options.cluster).of_lineage(lineage),
+        named,
+        cluster: named.of_lineage(lineage),
         lineage,
         cluster_name: options.cluster.escape_debug().collect(),
         server: options.server,

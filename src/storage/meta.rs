@@ -20,7 +20,10 @@ const FORMAT: &str = "raftkv meta 1";
 /// The meta file's content.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Meta {
-    /// The digest of the cluster's name and lineage.
+    /// The digest of the cluster's name alone, which is all that the log's segments bear: an
+    /// incarnation belongs to one lineage.
+    pub named: ClusterId,
+    /// The digest of the cluster's name and lineage. Not in the file: it follows from them.
     pub cluster: ClusterId,
     /// Which of the clusters of that name: it changes when a blank server is admitted, never later.
     pub lineage: Lineage,
@@ -51,7 +54,7 @@ impl Meta {
     fn render(&self) -> String {
         let mut text = format!(
             "{FORMAT}\ncluster {:016x} {}\nserver {}\nincarnation {:016x}\nboot {}\nold-copy {}\n",
-            self.cluster.0,
+            self.named.0,
             self.cluster_name,
             self.server,
             self.incarnation.0,
@@ -115,9 +118,9 @@ impl Meta {
     }
 
     /// The directory belongs to this lineage from now on, and so do the peers that it has met.
-    pub fn adopt(&mut self, named: ClusterId, lineage: Lineage) {
+    pub fn adopt(&mut self, lineage: Lineage) {
         self.lineage = lineage;
-        self.cluster = named.of_lineage(lineage);
+        self.cluster = self.named.of_lineage(lineage);
         for peer in &mut self.peers {
             peer.cluster = self.cluster;
         }
@@ -176,8 +179,10 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Meta, StorageError> {
 fn parse_lines<'a>(lines: &mut impl Iterator<Item = &'a str>) -> Option<Meta> {
     let hex = |text: &str| u64::from_str_radix(text, 16).ok();
     let (cluster, name) = lines.next()?.strip_prefix("cluster ")?.split_once(' ')?;
+    let named = ClusterId(hex(cluster)?);
     let mut meta = Meta {
-        cluster: ClusterId(hex(cluster)?),
+        named,
+        cluster: named,
         lineage: Lineage::ZERO,
         cluster_name: name.to_owned(),
         server: ServerId(lines.next()?.strip_prefix("server ")?.parse().ok()?),
@@ -194,7 +199,8 @@ fn parse_lines<'a>(lines: &mut impl Iterator<Item = &'a str>) -> Option<Meta> {
             continue;
         }
         if let Some(number) = line.strip_prefix("lineage ") {
-            meta.lineage = Lineage(hex(number)?);
+            // Its line comes before those of the peers, who are of the same one.
+            meta.adopt(Lineage(hex(number)?));
             continue;
         }
         if let Some(fields) = line.strip_prefix("diverged ") {

@@ -92,8 +92,6 @@ pub struct Options {
 pub struct Storage {
     disk: Box<dyn Disk>,
     dir: PathBuf,
-    /// The digest of the cluster's name.
-    named: ClusterId,
     meta: Meta,
     writer: Writer,
     snapshots: Snapshots,
@@ -152,9 +150,8 @@ impl Storage {
             let file = meta::path(&options.dir);
             return Err(StorageError::Diverged { file, divergence });
         }
-        // Lineages are told apart by the incarnation, which is never the same in two of them.
-        let named = ClusterId::from_name(&options.cluster);
-        let owner = Owner { cluster: named, server: meta.server, incarnation: meta.incarnation };
+        let owner =
+            Owner { cluster: meta.named, server: meta.server, incarnation: meta.incarnation };
         disk_mut.create_directory(&log)?;
         let names = disk_mut.open(&log, Open::Directory)?;
         let segment_bytes = segment_size(options.segment_bytes);
@@ -191,7 +188,6 @@ impl Storage {
             done: Vec::new(),
             disk,
             dir: options.dir.clone(),
-            named,
             meta,
             engine: ("simulated", String::new()),
             failed: None,
@@ -391,7 +387,7 @@ impl Storage {
         if self.meta.lineage == lineage {
             return Ok(());
         }
-        self.meta.adopt(self.named, lineage);
+        self.meta.adopt(lineage);
         self.meta.replace(&mut *self.disk, &self.dir)
     }
 
@@ -455,11 +451,10 @@ fn segment_size(configured: u64) -> u64 {
 /// Reads the meta file, or makes it where there is neither meta nor log.
 fn own_meta(disk: &mut dyn Disk, log: &Path, options: &Options) -> Result<Meta, StorageError> {
     let path = meta::path(&options.dir);
-    let cluster = ClusterId::from_name(&options.cluster);
+    let named = ClusterId::from_name(&options.cluster);
     let cluster_name: String = options.cluster.escape_debug().collect();
     if let Some(meta) = Meta::read(disk, &options.dir)? {
-        let cluster = cluster.of_lineage(meta.lineage);
-        if meta.cluster != cluster || meta.cluster_name != cluster_name {
+        if meta.named != named || meta.cluster_name != cluster_name {
             let what = format!("cluster {:?}, not {:?}", meta.cluster_name, cluster_name);
             return Err(StorageError::foreign(&path, 0, what));
         }
@@ -481,7 +476,8 @@ fn own_meta(disk: &mut dyn Disk, log: &Path, options: &Options) -> Result<Meta, 
         return Err(StorageError::corrupt(&path, 0, what));
     }
     let meta = Meta {
-        cluster,
+        named,
+        cluster: named,
         lineage: Lineage::ZERO,
         cluster_name,
         server: options.server,
