@@ -60,6 +60,7 @@ fn serve(config: &Config) -> Result<(), String> {
         dir: config.data_dir.clone(),
         cluster: config.cluster.name.clone(),
         server: config.id,
+        has_others: config.cluster.nodes.len() > 1 || !config.join.is_empty(),
         sync: config.storage.sync,
         segment_bytes: config.storage.segment_bytes,
     };

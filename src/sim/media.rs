@@ -358,6 +358,11 @@ impl Media {
         self.replaced.iter().filter_map(boot).collect()
     }
 
+    /// The directory was begun anew: an older meta file would be another directory's.
+    pub fn forget_old_metas(&mut self) {
+        self.replaced.clear();
+    }
+
     /// The directory has that old meta file again.
     pub fn put_back_meta(&mut self, inode: usize) {
         self.names.insert(PathBuf::from(META), inode);

@@ -27,6 +27,7 @@ fn options() -> Options {
         dir: PathBuf::from("/data"),
         cluster: "test".to_owned(),
         server: ServerId(1),
+        has_others: false,
         sync: SyncMode::Auto,
         segment_bytes: limits::SEGMENT_BYTES_MIN,
     }

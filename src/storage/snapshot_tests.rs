@@ -27,6 +27,7 @@ fn open(disk: &MemoryDisk) -> Result<(Storage, Recovered), StorageError> {
         dir: PathBuf::from("/data"),
         cluster: "test".to_owned(),
         server: ServerId(1),
+        has_others: false,
         sync: SyncMode::Auto,
         segment_bytes: limits::SEGMENT_BYTES_MIN,
     };
