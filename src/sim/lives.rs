@@ -58,7 +58,7 @@ impl World {
             let was_rotten = server.rotten.take().is_some();
             server.is_copy = false;
             server.saved = None;
-            server.disk.with(|state| state.media.forget_old_metas());
+            server.disk.with(|state| state.media.begin_anew());
             if was_rotten {
                 self.strike("set-aside");
             }

@@ -72,7 +72,10 @@ pub fn fate(disk: &mut dyn Disk, options: &Options, meta: &Meta) -> Result<Fate,
 }
 
 /// The number of the next directory to be set aside, unless there are too many already.
-fn free_number(disk: &mut dyn Disk, options: &Options) -> Result<Option<u32>, StorageError> {
+pub(super) fn free_number(
+    disk: &mut dyn Disk,
+    options: &Options,
+) -> Result<Option<u32>, StorageError> {
     for number in 1..=limits::DAMAGED_KEPT as u32 {
         if disk.kind(&path(&options.dir, number))?.is_none() {
             return Ok(Some(number));
@@ -121,7 +124,22 @@ pub fn begin(
     finish(disk, options, meta)
 }
 
-/// The same for an old copy of a directory: a peer said so, so there are others.
+/// What a start says of a meta file that is damaged or missing: whose directory it was, and what
+/// that has promised, cannot be told, so nothing is done.
+pub fn unknown_owner(options: &Options, error: StorageError) -> StorageError {
+    let StorageError::Corrupt { file, offset, what } = &error else {
+        return error;
+    };
+    let id = options.server;
+    let what = format!(
+        "{what}; whose directory this is cannot be told, so all is left as it is: move it away, \
+         start again, and say RAFT ADD {id} to another member, or, if there is none that holds \
+         the data, restore a backup"
+    );
+    StorageError::corrupt(file, *offset, what)
+}
+
+/// Sets an old copy of a directory aside: a peer said so, so there are others.
 ///
 /// # Errors
 /// As [`begin`].
@@ -145,11 +163,12 @@ pub fn begin_old_copy(
 ///
 /// # Errors
 /// The disk's; the next start goes on.
-pub fn finish(
-    disk: &mut dyn Disk,
-    options: &Options,
-    meta: &mut Meta,
-) -> Result<(), StorageError> {
+pub fn finish(disk: &mut dyn Disk, options: &Options, meta: &mut Meta) -> Result<(), StorageError> {
+    if matches!(meta.standing, Standing::SettingAside(_) | Standing::Recovering(_)) {
+        // The last process may have been killed before this name of the meta file was durable. What
+        // follows must never be there without it: a new log would be moved over the old one.
+        sync_names(disk, &options.dir)?;
+    }
     let Standing::SettingAside(aside) = &meta.standing else {
         return Ok(());
     };
@@ -180,21 +199,32 @@ pub fn finish(
 
 /// Moves all that is in a directory, durably.
 fn move_files(disk: &mut dyn Disk, from: &Path, to: &Path) -> Result<(), StorageError> {
-    if disk.kind(from)?.is_none() {
-        return Ok(());
+    if disk.kind(from)?.is_some() {
+        disk.create_directory(to)?;
+        for (name, _) in disk.list(from)? {
+            let (old, new) = (from.join(&name), to.join(&name));
+            if disk.kind(&new)?.is_some() {
+                let what = format!("it was set aside already, but {} is there", old.display());
+                return Err(StorageError::corrupt(&new, 0, what));
+            }
+            disk.rename(&old, &new)?;
+        }
     }
-    disk.create_directory(to)?;
-    for (name, _) in disk.list(from)? {
-        disk.rename(&from.join(&name), &to.join(&name))?;
-    }
-    // The new names first: a file that a crash leaves with both is moved once more.
+    // The new names first: never is there a moment at which a file may have none. Also where nothing
+    // was left to move: whoever moved it may have been killed before this.
     for directory in [to, from] {
-        let names = disk.open(directory, Open::Directory)?;
-        let synced = disk.sync(names);
-        disk.close(names);
-        synced?;
+        if disk.kind(directory)?.is_some() {
+            sync_names(disk, directory)?;
+        }
     }
     Ok(())
+}
+
+fn sync_names(disk: &mut dyn Disk, directory: &Path) -> Result<(), StorageError> {
+    let names = disk.open(directory, Open::Directory)?;
+    let synced = disk.sync(names);
+    disk.close(names);
+    Ok(synced?)
 }
 
 /// Why the server is recovering: nothing once it was admitted on this directory, as its own log or
@@ -226,16 +256,17 @@ fn newest_membership(
     data: &Path,
     meta: &Meta,
 ) -> Result<Option<Membership>, StorageError> {
-    let mut newest = (LogIndex::ZERO, None);
+    let mut in_snapshots = (LogIndex::ZERO, None);
     let snap = data.join("snap");
     for id in shelf::ids(disk, &snap)? {
         // A header that cannot be read says nothing; the others may.
         if let Ok(header) = shelf::read_header(disk, &shelf::path(&snap, id))
-            && header.membership_index >= newest.0
+            && header.membership_index >= in_snapshots.0
         {
-            newest = (header.membership_index, Membership::decode(&header.membership));
+            in_snapshots = (header.membership_index, Membership::decode(&header.membership));
         }
     }
+    let mut in_log = (LogIndex::ZERO, None);
     let log = data.join("log");
     let owner = Owner::of(meta);
     for number in segment::numbers(disk, &log)? {
@@ -246,10 +277,10 @@ fn newest_membership(
         while let Ok(Step::Record(record, _)) = records.step(disk) {
             let Body::Entry(entry) = record.body else { continue };
             if entry.kind == EntryKind::Membership {
-                newest = (entry.index, Membership::decode(&entry.payload));
+                in_log = (entry.index, Membership::decode(&entry.payload));
             }
         }
         disk.close(segment.file);
     }
-    Ok(newest.1)
+    Ok(if in_log.0 > in_snapshots.0 { in_log.1 } else { in_snapshots.1 })
 }

@@ -4,7 +4,8 @@
 //! [`writer`] (one disk write at a time), [`ahead`] (zeros and the next segment, before they are
 //! needed), [`compaction`] (segments that are no longer needed), [`snapshots`] and [`shelf`] (their
 //! files while the node runs, and at the start), [`recovery`] with [`replay`], [`scan`] and
-//! [`terms`], [`aside`] (what becomes of a corrupt directory), [`meta`], [`lock`], and below them
+//! [`terms`], [`aside`] (what becomes of a corrupt directory), [`inspection`] (looking without
+//! touching, on [`read_only`]), [`meta`], [`lock`], and below them
 //! [`disk`], the trait that all of these stand on, with [`real`] (the filesystem) on [`uring`] or
 //! [`thread`].
 //!
@@ -18,8 +19,10 @@ pub mod buffer;
 pub mod compaction;
 pub mod disk;
 pub mod error;
+pub mod inspection;
 pub mod lock;
 pub mod meta;
+pub mod read_only;
 pub mod real;
 pub mod recovery;
 pub mod replay;
@@ -32,6 +35,8 @@ pub mod thread;
 pub mod uring;
 pub mod writer;
 
+#[cfg(test)]
+mod aside_tests;
 #[cfg(test)]
 pub(crate) mod crash_model;
 #[cfg(test)]
@@ -132,7 +137,8 @@ impl Storage {
     ) -> Result<(Storage, Recovered), StorageError> {
         let disk_mut = &mut *disk;
         disk_mut.create_directory(&options.dir)?;
-        let mut meta = own_meta(disk_mut, options)?;
+        let mut meta =
+            own_meta(disk_mut, options).map_err(|error| aside::unknown_owner(options, error))?;
         if meta.standing == Standing::OldCopy {
             aside::begin_old_copy(disk_mut, options, &mut meta)?;
         }

@@ -215,13 +215,7 @@ pub fn verify(
     id: SnapshotId,
     cluster: ClusterId,
 ) -> Result<(SnapshotHeader, u64), StorageError> {
-    if disk.kind(path)? != Some(FileKind::Regular) {
-        return Err(StorageError::corrupt(path, 0, "not a regular file"));
-    }
-    let file = disk.open(path, Open::Existing)?;
-    let read = read_through(disk, file, path);
-    disk.close(file);
-    let (header, length) = read?;
+    let (header, length) = read(disk, path)?;
     if header.cluster != cluster {
         let what = format!("its cluster is {}, not {cluster}", header.cluster);
         return Err(StorageError::foreign(path, 0, what));
@@ -233,19 +227,24 @@ pub fn verify(
     Ok((header, length))
 }
 
-fn read_through(
-    disk: &mut dyn Disk,
-    file: FileId,
-    path: &Path,
-) -> Result<(SnapshotHeader, u64), StorageError> {
+/// The same for any snapshot, whoever's it is.
+///
+/// # Errors
+/// The disk's, or what is there is not a whole snapshot.
+pub fn read(disk: &mut dyn Disk, path: &Path) -> Result<(SnapshotHeader, u64), StorageError> {
+    if disk.kind(path)? != Some(FileKind::Regular) {
+        return Err(StorageError::corrupt(path, 0, "not a regular file"));
+    }
+    let file = disk.open(path, Open::Existing)?;
     let mut header = None;
     let end = decode(disk, file, path, |item| {
         if let SnapshotItem::Header(found) = item {
             header = Some(found);
         }
         true
-    })?;
-    let (header, length) = header.zip(end).expect("a whole snapshot begins with a header");
+    });
+    disk.close(file);
+    let (header, length) = header.zip(end?).expect("a whole snapshot begins with a header");
     Ok((header, length))
 }
 
