@@ -70,7 +70,7 @@ fn node(id: u64, lineage: Lineage, members: Vec<Member>) -> Node {
         snapshot: None,
         entries,
         known_peers: Vec::new(),
-        is_old_copy: false,
+        recovering: None,
     };
     Node::recover(&config, recovered, 1, NOW)
 }
@@ -158,6 +158,7 @@ fn a_directory_keeps_the_lineage_that_it_took_over() {
         dir: directory.path().join("data"),
         cluster: "main".to_owned(),
         server: ServerId(2),
+        has_others: true,
         sync: SyncMode::Thread,
         segment_bytes: raftkv::limits::SEGMENT_BYTES_MIN,
     };

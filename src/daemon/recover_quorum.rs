@@ -62,7 +62,7 @@ fn recover(arguments: &RecoverArguments, config: &Config) -> Result<String, Prob
         return Err(Problem::Fault(text));
     }
     let options = options(config);
-    let (storage, recovered) = Storage::open(&options).map_err(|error| text(&error))?;
+    let (storage, recovered) = Storage::open_to_rescue(&options).map_err(|error| text(&error))?;
     let membership = membership(&recovered);
     let Some(membership) = membership.filter(|membership| !membership.is_empty()) else {
         storage.close().map_err(|error| text(&error))?;
@@ -121,10 +121,12 @@ fn warning(config: &Config, recovered: &Recovered, membership: &Membership) -> S
         let own = if member.id == config.id { ", this one" } else { "" };
         members += &format!("    {} {}, peer {}{own}\n", role(member), member.id, member.peer);
     }
-    let directory = match (recovered.is_old_copy, membership.member(config.id)) {
-        (true, _) => "  This directory is an OLD COPY: others have met a later state of it.\n",
-        (false, None) => "  This server is NO MEMBER by its log: it may lag far behind.\n",
-        (false, Some(_)) => "",
+    let directory = match (&recovered.recovering, membership.member(config.id)) {
+        (Some(why), _) => format!("  MIND: {why}.\n"),
+        (None, None) => {
+            "  This server is NO MEMBER by its log: it may lag far behind.\n".to_owned()
+        }
+        (None, Some(_)) => String::new(),
     };
     format!(
         "WARNING: recover-quorum makes server {} the only member of a new cluster \"{}\".\n  \

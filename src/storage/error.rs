@@ -146,9 +146,9 @@ impl fmt::Display for StorageError {
                     f,
                     "DIVERGENCE: up to entry {index} this node's state has the digest {own:016x}, \
                      and that of a majority {majority:016x}: nothing in its data directory can be \
-                     trusted, and it doesn't serve again (noted in {}). Move the directory aside \
-                     and keep it for inspection, start the node with an empty one, and say RAFT \
-                     ADD and its id to any other member",
+                     trusted, which {} remembers. The next start keeps the files for inspection \
+                     and begins with none: then say RAFT ADD and this server's id to any member. \
+                     If it happens again, look at this machine's memory",
                     file.display()
                 )
             }

@@ -11,10 +11,10 @@ use bytes::Bytes;
 
 use super::disk::Disk;
 use super::error::{DiskError, StorageError};
-use super::meta::{self, Meta};
+use super::meta::{Meta, Standing};
 use super::real::{self, RealDisk};
 use super::snapshots::SnapshotEvent;
-use super::{Options, Storage, lock};
+use super::{Options, Purpose, Storage, lock};
 use crate::limits;
 use crate::types::{Boot, ClusterId, Identity, Incarnation, Lineage, SnapshotId, SnapshotKind};
 
@@ -85,7 +85,8 @@ impl Founding {
         options: &Options,
         lock: std::fs::File,
     ) -> Result<Founding, StorageError> {
-        let (mut storage, recovered) = Storage::recover_on(Box::new(disk), options, true)?;
+        let (mut storage, recovered) =
+            Storage::recover_on(Box::new(disk), options, Purpose::Found)?;
         storage._lock = Some(lock);
         let (identity, id) = (recovered.identity, SnapshotId::default());
         Ok(Founding { storage, identity, id, handed: 0, written: 0 })
@@ -128,7 +129,7 @@ impl Founding {
         let (kind, id, length) = (SnapshotKind::Received, self.id, self.handed);
         self.storage.finish_snapshot(kind, id, length)?;
         while !self.wait()? {}
-        self.storage.meta.is_unfinished = false;
+        self.storage.meta.standing = Standing::Sound;
         let Storage { meta, disk, dir, .. } = &mut self.storage;
         meta.replace(&mut **disk, dir)?;
         self.storage.close()
@@ -175,9 +176,7 @@ fn new_meta(
         server: options.server,
         incarnation: Incarnation(disk.random()?),
         boot: Boot::ZERO,
-        is_old_copy: false,
-        is_unfinished: true,
-        diverged: None,
+        standing: Standing::Unfinished,
         peers: Vec::new(),
     })
 }
@@ -198,9 +197,4 @@ fn sync_directory(disk: &mut RealDisk, directory: &Path) -> Result<(), StorageEr
     let synced = disk.sync(names);
     disk.close(names);
     Ok(synced?)
-}
-
-/// Why a directory that says that it is unfinished does not start.
-pub(super) fn unfinished(directory: &Path) -> StorageError {
-    StorageError::Unfinished { file: meta::path(directory) }
 }

@@ -4,22 +4,26 @@
 //! [`writer`] (one disk write at a time), [`ahead`] (zeros and the next segment, before they are
 //! needed), [`compaction`] (segments that are no longer needed), [`snapshots`] with
 //! [`snapshot_reads`], and [`shelf`] (their files while the node runs, and at the start),
-//! [`founding`] (a directory made from one), [`recovery`] with [`replay`], [`scan`] and
-//! [`terms`], [`meta`], [`lock`], and below them [`disk`], the trait that all of these stand on,
-//! with [`real`] (the filesystem) on [`uring`] or [`thread`].
+//! [`founding`] (a directory made from one), [`recovery`] with [`replay`], [`scan`] and [`terms`],
+//! [`aside`] (what becomes of a corrupt directory), [`inspection`] (looking without touching, on
+//! [`read_only`]), [`meta`], [`lock`], and below them [`disk`], the trait that all of these stand
+//! on, with [`real`] (the filesystem) on [`uring`] or [`thread`].
 //!
 //! Called by the loop and by main. A failed write or sync is final: the error is printed, and the
 //! process exits. Nothing here is ever retried, and nothing that is wrong is ever repaired
 //! silently.
 
 pub mod ahead;
+pub mod aside;
 pub mod buffer;
 pub mod compaction;
 pub mod disk;
 pub mod error;
 pub mod founding;
+pub mod inspection;
 pub mod lock;
 pub mod meta;
+pub mod read_only;
 pub mod real;
 pub mod recovery;
 pub mod replay;
@@ -34,6 +38,8 @@ pub mod uring;
 pub mod writer;
 
 #[cfg(test)]
+mod aside_tests;
+#[cfg(test)]
 pub(crate) mod crash_model;
 #[cfg(test)]
 mod fault_tests;
@@ -46,7 +52,7 @@ mod snapshot_tests;
 
 use std::fs::File;
 use std::os::fd::BorrowedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use bytes::Bytes;
 
@@ -62,8 +68,9 @@ use crate::types::{
 use ahead::Ahead;
 use compaction::Compaction;
 use disk::{Disk, Done, Open, Token};
-use meta::Meta;
+use meta::{Meta, Standing};
 use real::RealDisk;
+use recovery::{Place, RecoveredLog};
 use segment::{FIRST_RECORD, Owner};
 use shelf::Shelf;
 use snapshots::Snapshots;
@@ -82,10 +89,24 @@ pub struct Options {
     pub cluster: String,
     /// This server's id.
     pub server: ServerId,
+    /// Whether the configuration names other servers, founders or such as are to let this one in:
+    /// they may hold what a damaged directory has lost.
+    pub has_others: bool,
     /// How a write becomes durable.
     pub sync: SyncMode,
     /// The size of a new segment, rounded up to a block.
     pub segment_bytes: u64,
+}
+
+/// What a directory is opened for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Purpose {
+    /// A node is to run on it.
+    Serve,
+    /// It is being made from a snapshot.
+    Found,
+    /// What it holds is to be the whole of a new cluster.
+    Rescue,
 }
 
 /// An open data directory.
@@ -111,12 +132,26 @@ impl Storage {
     /// Whatever keeps the directory from being used as it is; nothing was changed then, but that a
     /// write that was never acknowledged may have been cut off.
     pub fn open(options: &Options) -> Result<(Storage, Recovered), StorageError> {
+        Storage::open_for(options, Purpose::Serve)
+    }
+
+    /// The same, to go on with what the directory holds where no other one is left: nothing of it
+    /// is set aside, be it an old copy or contradicted ([`Recovered::recovering`] says so), and
+    /// corruption is an error.
+    ///
+    /// # Errors
+    /// As [`Storage::open`].
+    pub fn open_to_rescue(options: &Options) -> Result<(Storage, Recovered), StorageError> {
+        Storage::open_for(options, Purpose::Rescue)
+    }
+
+    fn open_for(options: &Options, purpose: Purpose) -> Result<(Storage, Recovered), StorageError> {
         // The directory must be there before its lock can be.
         real::make_directory(&options.dir)?;
         let lock = lock::acquire(&options.dir)?;
         let disk = RealDisk::open(options.sync, &options.dir, &lock)?;
         let engine = disk.engine();
-        let (mut storage, recovered) = Storage::open_on(Box::new(disk), options)?;
+        let (mut storage, recovered) = Storage::recover_on(Box::new(disk), options, purpose)?;
         storage.engine = engine;
         storage._lock = Some(lock);
         Ok((storage, recovered))
@@ -130,35 +165,37 @@ impl Storage {
         disk: Box<dyn Disk>,
         options: &Options,
     ) -> Result<(Storage, Recovered), StorageError> {
-        Storage::recover_on(disk, options, false)
+        Storage::recover_on(disk, options, Purpose::Serve)
     }
 
-    /// The same; `is_founding` says that the directory is about to be finished.
     fn recover_on(
         mut disk: Box<dyn Disk>,
         options: &Options,
-        is_founding: bool,
+        purpose: Purpose,
     ) -> Result<(Storage, Recovered), StorageError> {
         let disk_mut = &mut *disk;
-        let log = options.dir.join("log");
         disk_mut.create_directory(&options.dir)?;
-        let mut meta = own_meta(disk_mut, &log, options)?;
-        if meta.is_unfinished && !is_founding {
-            return Err(founding::unfinished(&options.dir));
+        let mut meta =
+            own_meta(disk_mut, options).map_err(|error| aside::unknown_owner(options, error))?;
+        if purpose != Purpose::Found && meta.standing == Standing::Unfinished {
+            return Err(StorageError::Unfinished { file: meta::path(&options.dir) });
         }
-        if let Some(divergence) = meta.diverged {
-            let file = meta::path(&options.dir);
-            return Err(StorageError::Diverged { file, divergence });
+        let told = aside::told(&meta);
+        if let Some(why) = told.as_deref().filter(|_| purpose == Purpose::Serve) {
+            aside::begin_told(disk_mut, options, &mut meta, why)?;
         }
-        let owner =
-            Owner { cluster: meta.named, server: meta.server, incarnation: meta.incarnation };
-        disk_mut.create_directory(&log)?;
-        let names = disk_mut.open(&log, Open::Directory)?;
-        let segment_bytes = segment_size(options.segment_bytes);
-        let mut shelf = Shelf::open(disk_mut, &options.dir, meta.cluster)?;
-        let mut found =
-            recovery::recover(disk_mut, &log, names, owner, meta.boot, segment_bytes, &shelf)?;
+        aside::finish(disk_mut, options, &mut meta)?;
+        let (mut shelf, place, mut found) = match read_files(disk_mut, options, &meta) {
+            Err(error @ StorageError::Corrupt { .. }) if purpose == Purpose::Serve => {
+                aside::begin(disk_mut, options, &mut meta, error)?;
+                read_files(disk_mut, options, &meta)?
+            }
+            read => read?,
+        };
         shelf.put_aside(disk_mut)?;
+        let newest = shelf.newest.as_ref().map(|(header, _)| &header.membership[..]);
+        let recovering = aside::recovering(&mut meta, options, newest, &found.entries);
+        let recovering = recovering.or(told.filter(|_| purpose == Purpose::Rescue));
         meta.boot = meta.boot.next();
         if !is_on(Mutation::BootNotSaved) || meta.boot == Boot::ZERO.next() {
             meta.replace(disk_mut, &options.dir)?;
@@ -178,8 +215,9 @@ impl Storage {
             snapshot: shelf.newest.clone(),
             entries: std::mem::take(&mut found.entries),
             known_peers: meta.peers.clone(),
-            is_old_copy: meta.is_old_copy,
+            recovering,
         };
+        let Place { log, names, owner, segment_bytes, .. } = place;
         let compaction = Compaction::new(log.clone(), names, std::mem::take(&mut found.passed));
         let ahead = Ahead::new(log, names, owner, segment_bytes, found.next.take());
         let mut storage = Storage {
@@ -393,15 +431,16 @@ impl Storage {
 
     /// A peer has met a later process of this data directory: this is an old copy of it. That is
     /// noted, durably, so that no number of restarts can raise its boot counter past what the peers
-    /// remember and pass it off as the one that it was copied from.
+    /// remember and pass it off as the one that it was copied from. The next opening sets its files
+    /// aside.
     ///
     /// # Errors
     /// The disk's; final.
     pub fn note_old_copy(&mut self) -> Result<(), StorageError> {
-        if self.meta.is_old_copy {
+        if self.meta.standing == Standing::OldCopy {
             return Ok(());
         }
-        self.meta.is_old_copy = true;
+        self.meta.standing = Standing::OldCopy;
         self.meta.replace(&mut *self.disk, &self.dir)
     }
 
@@ -411,7 +450,7 @@ impl Storage {
     /// # Errors
     /// Always one: [`StorageError::Diverged`], or the disk's.
     pub fn note_divergence(&mut self, divergence: Divergence) -> Result<(), StorageError> {
-        self.meta.diverged = Some(divergence);
+        self.meta.standing = Standing::Contradicted(divergence);
         self.meta.replace(&mut *self.disk, &self.dir)?;
         Err(StorageError::Diverged { file: meta::path(&self.dir), divergence })
     }
@@ -448,8 +487,30 @@ fn segment_size(configured: u64) -> u64 {
     bounded.next_multiple_of(FIRST_RECORD)
 }
 
+/// Reads snapshots and log.
+fn read_files(
+    disk: &mut dyn Disk,
+    options: &Options,
+    meta: &Meta,
+) -> Result<(Shelf, Place, RecoveredLog), StorageError> {
+    let log = options.dir.join("log");
+    disk.create_directory(&log)?;
+    let shelf = Shelf::open(disk, &options.dir, meta.cluster)?;
+    let names = disk.open(&log, Open::Directory)?;
+    let segment_bytes = segment_size(options.segment_bytes);
+    let place = Place { log, names, owner: Owner::of(meta), boot: meta.boot, segment_bytes };
+    match recovery::recover(disk, &place, &shelf) {
+        Ok(found) => Ok((shelf, place, found)),
+        Err(error) => {
+            disk.close(names);
+            disk.close(shelf.names);
+            Err(error)
+        }
+    }
+}
+
 /// Reads the meta file, or makes it where there is neither meta nor log.
-fn own_meta(disk: &mut dyn Disk, log: &Path, options: &Options) -> Result<Meta, StorageError> {
+fn own_meta(disk: &mut dyn Disk, options: &Options) -> Result<Meta, StorageError> {
     let path = meta::path(&options.dir);
     let named = ClusterId::from_name(&options.cluster);
     let cluster_name: String = options.cluster.escape_debug().collect();
@@ -464,16 +525,14 @@ fn own_meta(disk: &mut dyn Disk, log: &Path, options: &Options) -> Result<Meta, 
         }
         return Ok(meta);
     }
-    if disk.kind(log)?.is_some() {
-        let held = disk.list(log)?;
-        if held.iter().any(|(name, _)| segment::number(name).is_some()) {
-            let what = "the file is missing, and a log is there";
+    for (held, what) in [
+        (!segment::numbers(disk, &options.dir.join("log"))?.is_empty(), "a log"),
+        (!shelf::ids(disk, &options.dir.join("snap"))?.is_empty(), "a snapshot"),
+    ] {
+        if held {
+            let what = format!("the file is missing, and {what} is there");
             return Err(StorageError::corrupt(&path, 0, what));
         }
-    }
-    if Shelf::is_used(disk, &options.dir)? {
-        let what = "the file is missing, and a snapshot is there";
-        return Err(StorageError::corrupt(&path, 0, what));
     }
     let meta = Meta {
         named,
@@ -483,9 +542,7 @@ fn own_meta(disk: &mut dyn Disk, log: &Path, options: &Options) -> Result<Meta, 
         server: options.server,
         incarnation: Incarnation(disk.random()?),
         boot: Boot::ZERO,
-        is_old_copy: false,
-        is_unfinished: false,
-        diverged: None,
+        standing: Standing::Sound,
         peers: Vec::new(),
     };
     meta.replace(disk, &options.dir)?;

@@ -89,6 +89,7 @@ pub fn options(config: &Config) -> storage::Options {
         dir: config.data_dir.clone(),
         cluster: config.cluster.name.clone(),
         server: config.id,
+        has_others: config.cluster.nodes.len() > 1 || !config.join.is_empty(),
         sync: config.storage.sync,
         segment_bytes: config.storage.segment_bytes,
     }
