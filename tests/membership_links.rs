@@ -302,7 +302,7 @@ fn blank(id: u64, edit: impl FnOnce(&mut Config)) -> Node {
         snapshot: None,
         entries: Vec::new(),
         known_peers: Vec::new(),
-        is_old_copy: false,
+        recovering: None,
     };
     Node::recover(&config, recovered, 1, Instant(1_000_000_000))
 }

@@ -35,7 +35,7 @@ use self::snapshots::SnapshotLines;
 use self::turn::Turn;
 use crate::config::Config;
 use crate::limits;
-use crate::node::{Effect, Input, Node, PeersStamp, Requests, Role};
+use crate::node::{Effect, Node, PeersStamp, Requests, Role};
 use crate::proto::hello;
 use crate::storage::{Storage, StorageError};
 use crate::types::{Instant, Room, ServerId, Term};
@@ -100,6 +100,16 @@ impl From<StorageError> for LoopError {
     }
 }
 
+/// How a server ended that nothing has gone wrong with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ended {
+    /// It was asked to.
+    Stopped,
+    /// A peer said that its directory is an old copy, which is noted there: opened once more, it is
+    /// set aside, and the server can be admitted again.
+    OldCopy,
+}
+
 /// A node and everything around it.
 pub struct Server {
     node: Node,
@@ -119,8 +129,6 @@ pub struct Server {
     requests: Requests,
     /// What the node wants done, in order.
     effects: Vec<Effect>,
-    /// Pieces of snapshots that were read for it in the last turn.
-    snapshots_read: Vec<Input>,
     snapshot_lines: SnapshotLines,
     /// The time of this turn.
     now: Instant,
@@ -133,6 +141,8 @@ pub struct Server {
     peers_stamp: PeersStamp,
     /// A signal asked for the end, and by this instant it comes in any case.
     stop: Option<Instant>,
+    /// A peer has met a later process of this directory.
+    is_old_copy: bool,
     /// What was last logged about who leads.
     leadership: Leadership,
     /// Whether the log says last that the disk has stalled.
@@ -200,7 +210,6 @@ impl Server {
             news: Vec::new(),
             requests: Requests::default(),
             effects: Vec::new(),
-            snapshots_read: Vec::new(),
             snapshot_lines: SnapshotLines::default(),
             now,
             // Whatever happened before the registration is looked at in the first turn.
@@ -209,6 +218,7 @@ impl Server {
             observe_at: now,
             peers_stamp: PeersStamp::default(),
             stop: None,
+            is_old_copy: false,
         };
         server.log_start();
         Ok(server)
@@ -219,11 +229,19 @@ impl Server {
     /// # Errors
     ///
     /// A storage fault ends the loop at once, and nothing is acknowledged after it.
-    pub fn run(mut self) -> Result<(), LoopError> {
-        while self.turn()? == Turn::GoOn {}
+    pub fn run(mut self) -> Result<Ended, LoopError> {
+        let ended = loop {
+            match self.turn()? {
+                Turn::GoOn => {}
+                Turn::Ended => break Ended::Stopped,
+                Turn::OldCopy => break Ended::OldCopy,
+            }
+        };
         self.storage.close()?;
-        log::info!("stopped");
-        Ok(())
+        if ended == Ended::Stopped {
+            log::info!("stopped");
+        }
+        Ok(ended)
     }
 
     fn log_start(&self) {
@@ -256,7 +274,10 @@ impl Server {
             (Role::Learner, Some(leader)) => {
                 log::info!("learns from server {leader} in term {term}, without a vote");
             }
-            (Role::Recovering, _) => log::warn!("takes part in nothing: its disk is not known"),
+            (Role::Recovering, _) => {
+                let reason = self.node.recovering_reason().unwrap_or("its disk is not known");
+                log::warn!("takes part in nothing until it is admitted again: {reason}");
+            }
             (_, Some(leader)) => log::info!("follows server {leader} in term {term}"),
             (_, None) => log::info!("knows no leader in term {term}"),
         }

@@ -24,6 +24,8 @@ pub(super) enum Turn {
     GoOn,
     /// It was asked to end, and everything is done or the time for it is over.
     Ended,
+    /// Its directory is an old copy.
+    OldCopy,
 }
 
 impl Server {
@@ -80,7 +82,7 @@ impl Server {
     /// Nothing is waited for while there is something left to do.
     fn timeout(&self) -> Option<Duration> {
         let clients_wait = self.clients.has_ready() && self.node.accepts_requests();
-        let unfinished = !self.snapshots_read.is_empty()
+        let unfinished = self.storage.has_snapshot_event()
             || self.peers.has_ready()
             || self.peers.has_lost()
             || self.clients.has_gone()
@@ -167,6 +169,8 @@ impl Server {
                         log::debug!("our hello is not accepted: {}", refused.text);
                         if refused.code == Refusal::OldCopy {
                             self.storage.note_old_copy()?;
+                            log::error!("{}", refused.text);
+                            self.is_old_copy = true;
                         }
                         self.node.hello_refused(self.now, peer, &refused);
                     }
@@ -242,15 +246,12 @@ impl Server {
 
     /// Step 3: what has become durable, and whether there is room for more.
     fn complete_writes(&mut self) -> Result<(), LoopError> {
-        for input in std::mem::take(&mut self.snapshots_read) {
-            self.handle(input);
-        }
         if std::mem::take(&mut self.storage_ready) {
             while let Some(through) = self.storage.complete()? {
                 self.handle(Input::Persisted { through });
             }
         }
-        // A snapshot that found no space ends with nothing under way that could complete.
+        // A piece of a snapshot that is gone is answered with nothing under way that could complete.
         while let Some(event) = self.storage.next_snapshot_event() {
             snapshots::log_event(&event);
             self.handle(driver::input(event));
@@ -346,7 +347,7 @@ impl Server {
                 }
                 Effect::Close { client } => self.clients.close(client, self.now),
                 effect => {
-                    driver::carry_out(effect, &mut self.storage, &mut self.snapshots_read)?;
+                    driver::carry_out(effect, &mut self.storage)?;
                 }
             }
         }
@@ -364,6 +365,9 @@ impl Server {
 
     /// Whether this was the last turn.
     fn verdict(&self) -> Turn {
+        if self.is_old_copy {
+            return Turn::OldCopy;
+        }
         let Some(latest) = self.stop else {
             return Turn::GoOn;
         };

@@ -80,7 +80,8 @@ pub struct Node {
     pub(super) started: Instant,
     /// Why this node takes part in nothing.
     pub(super) recovering_reason: Option<String>,
-    /// Whether its directory is an old copy: then no admission helps.
+    /// Whether its directory was found out as an old copy while it runs: no admission helps until
+    /// its files were set aside.
     pub(super) is_old_copy: bool,
     /// What others say who don't know this node as a member, until one of them does.
     pub(super) outcast_reason: Option<String>,
@@ -111,11 +112,13 @@ impl Node {
             client: node.client.clone(),
             http: node.http.clone().unwrap_or_default(),
         };
-        // Who is to join a cluster founds none.
-        let founders = config.cluster.nodes.iter().filter(|_| config.join.is_empty());
+        // Who is to join a cluster founds none; nor does who has forgotten what it promised: else
+        // all nodes of a cluster, each with a damaged disk, would found an empty one.
+        let may_found = config.join.is_empty() && recovered.recovering.is_none();
+        let founders = config.cluster.nodes.iter().filter(|_| may_found);
         let identity = recovered.identity;
+        let snapshots = Snapshots::new(recovered.snapshot.as_ref());
         let snapshot = recovered.snapshot.map(|(header, bytes)| snapshot_of(&header, bytes));
-        let newest = snapshot.as_ref().map(|snapshot| (snapshot.id, snapshot.bytes));
         let setup = Setup {
             id: identity.server,
             incarnation: identity.incarnation,
@@ -138,14 +141,14 @@ impl Node {
             gateway: Gateway::new(identity.boot),
             reads: Reads::new(identity.boot),
             requested: Requested::new(identity.boot),
-            snapshots: Snapshots::new(newest),
+            snapshots,
             unparked: Vec::new(),
             parked_bytes: 0,
             facts: Facts::default(),
             counters: Counters::default(),
             started: now,
             recovering_reason: None,
-            is_old_copy: recovered.is_old_copy,
+            is_old_copy: false,
             outcast_reason: None,
             named_as_of: LogIndex::ZERO,
             is_doubted: false,
@@ -158,10 +161,8 @@ impl Node {
             actions: Vec::new(),
             monotone: Monotone::default(),
         };
-        if recovered.is_old_copy {
-            let reason = "a peer has met a later state of this data directory: it is an old copy, \
-                          and must be admitted again";
-            node.lost_disk(now, reason.to_owned());
+        if let Some(reason) = recovered.recovering {
+            node.lost_disk(now, reason);
         }
         node
     }
@@ -201,7 +202,8 @@ impl Node {
     /// When the next [`Input::Tick`] and [`Input::EndOfTurn`] are wanted.
     pub fn deadline(&self, now: Instant) -> Instant {
         let may_go_on = self.has_unapplied() && self.may_apply();
-        if !self.unparked.is_empty() || may_go_on || self.snapshots.is_ready() {
+        let may_go_on = may_go_on || self.snapshots.is_ready() || self.machine.has_graveyard();
+        if !self.unparked.is_empty() || may_go_on {
             return Instant::ZERO;
         }
         let timeout = self.config.client.request_timeout;
@@ -375,8 +377,9 @@ impl Node {
         self.take_parked(now, effects);
         self.gateway.end_turn();
         self.reads.end_turn();
-        self.raft.set_room(self.own_growth_refusal(), self.room == Room::Exhausted);
-        if self.stop_deadline.is_some() {
+        let takes_nothing = self.room == Room::Exhausted || self.is_loading_full();
+        self.raft.set_room(self.own_growth_refusal(), takes_nothing);
+        if self.stop_deadline.is_some() || self.is_loading_full() {
             self.raft.hand_over(now);
         }
         self.send_batches(now, effects);
@@ -548,7 +551,7 @@ impl Node {
         if self.room != Room::Ample {
             return Some(GrowthRefusal::Disk);
         }
-        let is_over = quota > 0 && self.machine.store().used_bytes() as u64 >= quota;
+        let is_over = quota > 0 && self.used_bytes() >= quota;
         is_over.then_some(GrowthRefusal::Memory)
     }
 

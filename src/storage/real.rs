@@ -16,7 +16,7 @@ use rustix::fs::{Advice, FallocateFlags, OFlags};
 use slab::Slab;
 
 use super::buffer::BlockBuffer;
-use super::disk::{Disk, Done, FileId, FileKind, Open, Operation, Token};
+use super::disk::{Disk, Done, FileId, FileKind, Open, Operation, Outcome, Token};
 use super::error::DiskError;
 use super::thread::Helper;
 use super::uring::{Direct, Uring};
@@ -26,7 +26,28 @@ use crate::config::SyncMode;
 pub struct RealDisk {
     files: Slab<OpenFile>,
     engine: Engine,
+    ended: Vec<Ended>,
     why: String,
+}
+
+/// The end of an operation, as an engine says it.
+pub struct Ended {
+    /// Which one.
+    pub token: Token,
+    /// Of what was opened, else of no meaning.
+    pub path: PathBuf,
+    /// How it ended.
+    pub result: Result<Brought, DiskError>,
+}
+
+/// What it has brought.
+pub enum Brought {
+    /// It is done.
+    Nothing,
+    /// What was read.
+    Bytes(Vec<u8>),
+    /// What was opened.
+    File(File),
 }
 
 enum Engine {
@@ -49,29 +70,38 @@ impl RealDisk {
     /// # Errors
     /// The engine that was demanded cannot be had.
     pub fn open(mode: SyncMode, directory: &Path, lock: &File) -> Result<RealDisk, DiskError> {
-        let thread = |why| {
-            Ok(RealDisk {
-                files: Slab::new(),
-                engine: Engine::Thread(Helper::start().map_err(|source| {
-                    DiskError::new("starting the disk thread", directory, source)
-                })?),
-                why,
-            })
-        };
         if mode == SyncMode::Thread {
-            return thread("as configured".to_owned());
+            return RealDisk::on_thread(directory, "as configured".to_owned());
         }
         match RealDisk::try_uring(directory, lock) {
             Ok(disk) => Ok(disk),
-            Err(error) if mode == SyncMode::Auto => thread(format!("io_uring: {error}")),
+            Err(error) if mode == SyncMode::Auto => {
+                RealDisk::on_thread(directory, format!("io_uring: {error}"))
+            }
             Err(error) => Err(error),
         }
+    }
+
+    /// For who only reads, and needs no engine in particular.
+    ///
+    /// # Errors
+    /// The process may have no more threads or files.
+    pub fn blocking(directory: &Path) -> Result<RealDisk, DiskError> {
+        RealDisk::on_thread(directory, "nothing is written".to_owned())
+    }
+
+    fn on_thread(directory: &Path, why: String) -> Result<RealDisk, DiskError> {
+        let helper = Helper::start();
+        let failed = |source| DiskError::new("starting the disk thread", directory, source);
+        let engine = Engine::Thread(helper.map_err(failed)?);
+        Ok(RealDisk { files: Slab::new(), engine, ended: Vec::new(), why })
     }
 
     fn try_uring(directory: &Path, lock: &File) -> Result<RealDisk, DiskError> {
         let setup = |source| DiskError::new("io_uring setup", directory, source);
         let engine = Engine::Uring(Box::new(Uring::new(lock).map_err(setup)?));
-        let mut disk = RealDisk { files: Slab::new(), engine, why: String::new() };
+        let (files, ended) = (Slab::new(), Vec::new());
+        let mut disk = RealDisk { files, engine, ended, why: String::new() };
         let path = directory.join("probe.tmp");
         let tried = disk.try_write(&path);
         // The trial's file holds nothing; a leftover is overwritten by the next trial.
@@ -97,7 +127,7 @@ impl RealDisk {
             self.reap(&mut done)?;
         }
         self.close(file);
-        done.swap_remove(0).result
+        done.swap_remove(0).result.map(|_| ())
     }
 
     /// The engine's name, and why it is this one.
@@ -111,6 +141,15 @@ impl RealDisk {
 
     fn file(&self, file: FileId) -> &OpenFile {
         &self.files[file.0]
+    }
+
+    /// Errors of open files name the file as it is called now.
+    fn note_rename(&mut self, from: &Path, to: &Path) {
+        for (_, open) in &mut self.files {
+            if open.path == from {
+                open.path = to.to_path_buf();
+            }
+        }
     }
 }
 
@@ -130,13 +169,14 @@ pub fn make_directory(path: &Path) -> Result<(), DiskError> {
     synced.map_err(|source| DiskError::new("fsync", parent, source))
 }
 
-fn open_options(how: Open) -> OpenOptions {
+/// How a file is opened, whoever does it.
+pub(super) fn open_options(how: Open) -> OpenOptions {
     let mut options = OpenOptions::new();
     // A pipe in place of a file must not block the start, nor a symbolic link lead elsewhere.
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     options.read(true).custom_flags(flags.bits() as i32);
     match how {
-        Open::Directory => {}
+        Open::Directory | Open::ReadOnly => {}
         Open::Existing | Open::Segment => {
             options.write(true);
         }
@@ -184,6 +224,11 @@ impl Disk for RealDisk {
     fn open(&mut self, path: &Path, how: Open) -> Result<FileId, DiskError> {
         let failed = |source| DiskError::new("open", path, source);
         let file = open_options(how).open(path).map_err(failed)?;
+        if how == Open::ReadOnly {
+            // What is on the disk, not what memory has of it.
+            let dropped = rustix::fs::fadvise(&file, 0, None, Advice::DontNeed);
+            dropped.map_err(|source| DiskError::new("fadvise", path, source.into()))?;
+        }
         if how == Open::Segment {
             // Linux keeps pages whose writing failed, marked as written: recovery would take them
             // for what is on the disk. What is sound is written first, then memory is given back.
@@ -259,12 +304,7 @@ impl Disk for RealDisk {
 
     fn rename(&mut self, from: &Path, to: &Path) -> Result<(), DiskError> {
         fs::rename(from, to).map_err(|source| DiskError::new("rename", to, source))?;
-        // Errors of open files name the file as it is called now.
-        for (_, open) in &mut self.files {
-            if open.path == from {
-                open.path = to.to_path_buf();
-            }
-        }
+        self.note_rename(from, to);
         Ok(())
     }
 
@@ -283,12 +323,18 @@ impl Disk for RealDisk {
             Operation::WriteDurable { file, .. }
             | Operation::WriteZeros { file, .. }
             | Operation::Write { file, .. }
+            | Operation::Read { file, .. }
             | Operation::SyncFile { file }
             | Operation::SyncDirectory { file } => *file,
-            Operation::Remove { path } => {
+            Operation::Remove { path }
+            | Operation::Open { path, .. }
+            | Operation::Rename { to: path, .. } => {
                 let path = path.clone();
+                if let Operation::Rename { from, to } = &operation {
+                    self.note_rename(from, to);
+                }
                 return match &mut self.engine {
-                    Engine::Uring(uring) => uring.remove(token, &path),
+                    Engine::Uring(uring) => uring.submit_name(token, &operation, &path),
                     Engine::Thread(helper) => helper.submit(token, operation, &path, None),
                 };
             }
@@ -301,10 +347,24 @@ impl Disk for RealDisk {
     }
 
     fn reap(&mut self, done: &mut Vec<Done>) -> Result<(), DiskError> {
+        let mut ended = std::mem::take(&mut self.ended);
         match &mut self.engine {
-            Engine::Uring(uring) => uring.reap(done)?,
-            Engine::Thread(helper) => helper.reap(done),
+            Engine::Uring(uring) => uring.reap(&mut ended)?,
+            Engine::Thread(helper) => helper.reap(&mut ended),
         }
+        for Ended { token, path, result } in ended.drain(..) {
+            let result = result.map(|brought| match brought {
+                Brought::Nothing => Outcome::Done,
+                Brought::Bytes(bytes) => Outcome::Bytes(bytes),
+                Brought::File(file) => {
+                    let (file, directory, direct) = (Arc::new(file), false, None);
+                    let opened = self.files.insert(OpenFile { path, file, directory, direct });
+                    Outcome::File(FileId(opened))
+                }
+            });
+            done.push(Done { token, result });
+        }
+        self.ended = ended;
         Ok(())
     }
 
