@@ -79,8 +79,9 @@ pub struct Requested {
     own: Vec<OwnRequest>,
     held: Vec<Held>,
     answered: VecDeque<(ServerId, AdminId, Answer)>,
-    /// Members that said hello on another data directory than the one that was admitted.
-    strays: BTreeMap<ServerId, Refusal>,
+    /// Members that run on another data directory than the one that was admitted, and when that
+    /// was last seen.
+    strays: BTreeMap<ServerId, (Refusal, Instant)>,
 }
 
 impl Requested {
@@ -102,13 +103,20 @@ impl Requested {
     }
 
     /// A member runs on another data directory than the one that was admitted.
-    pub fn note_stray(&mut self, peer: ServerId, why: Refusal) {
-        self.strays.insert(peer, why);
+    pub fn note_stray(&mut self, now: Instant, peer: ServerId, why: Refusal) {
+        self.strays.insert(peer, (why, now));
     }
 
-    /// Whether a member was last seen on another data directory.
-    pub fn is_stray(&self, peer: ServerId) -> bool {
-        self.strays.contains_key(&peer)
+    /// Why a member is out, if it still is: who runs on another directory is dialled, or dials,
+    /// over and over. One that was merely down since may have its own disk back.
+    fn stray(&self, now: Instant, peer: ServerId) -> Option<Refusal> {
+        let (why, seen) = self.strays.get(&peer)?;
+        (now < seen.after(limits::STRAY_LAPSE)).then_some(*why)
+    }
+
+    /// Whether a member is seen on another data directory.
+    pub fn is_stray(&self, now: Instant, peer: ServerId) -> bool {
+        self.stray(now, peer).is_some()
     }
 
     /// It runs on the right one.
@@ -405,7 +413,7 @@ impl Node {
                 if !is_same || !member.is_met() || self.raft.is_heard(now, id) {
                     return Ok(add(addresses.clone().unwrap_or(own)));
                 }
-                match self.requested.strays.get(&id) {
+                match self.requested.stray(now, id) {
                     Some(Refusal::OldCopy) => Err(format!(
                         "ERR server {id} ran on an old copy of its data directory, and sets that \
                          aside when it starts: start it if it doesn't run, and say this again"
@@ -447,8 +455,8 @@ impl Node {
         if self.config.cluster.readmit == Readmit::Manual || !self.raft.is_ready() {
             return;
         }
-        let lost = self.requested.strays.iter().filter(|(_, why)| **why == Refusal::LostDisk);
-        let lost: Vec<ServerId> = lost.map(|(id, _)| *id).collect();
+        let is_lost = |id: &ServerId| self.requested.stray(now, *id) == Some(Refusal::LostDisk);
+        let lost: Vec<ServerId> = self.requested.strays.keys().copied().filter(is_lost).collect();
         for id in lost {
             let is_met = self.raft.membership().member(id).is_some_and(|member| member.is_met());
             if is_met && self.raft.propose_change(now, &Change::Readmit { id }, false).is_ok() {

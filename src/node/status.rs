@@ -36,6 +36,15 @@ impl Role {
     }
 }
 
+/// What tells that the node may want connections with others than before.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct PeersStamp {
+    pub(super) membership: LogIndex,
+    pub(super) committed: LogIndex,
+    pub(super) dials_everyone: bool,
+    pub(super) concerned: usize,
+}
+
 /// A node's state at a glance.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Status {
@@ -74,7 +83,7 @@ pub struct Peer {
     pub id: ServerId,
     /// Its peer address, `host:port`.
     pub address: String,
-    /// Whether this node is to dial it. Of two members that know each other the smaller id dials;
-    /// who does not know the cluster yet is dialled, because it can't know whom to dial.
+    /// Whether this node is to dial it. As a rule the smaller id of two dials; who can't know whom to
+    /// dial is dialled, and everybody is by whoever leads, or while nobody does.
     pub dial: bool,
 }

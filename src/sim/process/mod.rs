@@ -128,7 +128,7 @@ impl Process {
             network_lies,
             strikes: Vec::new(),
         };
-        process.update_dials();
+        process.update_dials(now);
         process
     }
 
@@ -291,7 +291,7 @@ impl Process {
 
     fn observe(&mut self, now: Instant) {
         self.observe_at = now.after(limits::OBSERVE_INTERVAL);
-        self.update_dials();
+        self.update_dials(now);
         if self.room != Room::Ample {
             self.storage.retry_room();
             self.disk_ready = true;

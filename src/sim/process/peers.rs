@@ -6,6 +6,7 @@
 use super::super::link::{PeerLink, Said, Stage};
 use super::super::network::StreamId;
 use super::{Output, Process};
+use crate::driver;
 use crate::limits;
 use crate::node::Input;
 use crate::proto::hello::{Hello, Refusal};
@@ -90,12 +91,7 @@ impl Process {
         let Some(link) = self.peers.get_mut(&stream) else {
             return Ok(());
         };
-        let is_expected = link.dialled || self.node.may_be_dialled_by(hello.sender);
-        let verdict = match is_expected {
-            true => self.node.judge_hello(now, hello),
-            false => Err(self.node.refuse_direction(hello.sender)),
-        };
-        let verdict = match verdict {
+        let verdict = match self.node.judge_hello(now, hello) {
             Ok(verdict) => verdict,
             Err(refused) => {
                 link.say_refused(&refused);
@@ -152,7 +148,7 @@ impl Process {
         }
     }
 
-    pub(super) fn update_dials(&mut self) {
+    pub(super) fn update_dials(&mut self, now: Instant) {
         let known = self.node.peers();
         self.dials.retain(|id, _| known.iter().any(|peer| peer.id == *id && peer.dial));
         for peer in known {
@@ -161,7 +157,7 @@ impl Process {
                     stream: None,
                     is_under_way: false,
                     deadline: Instant::ZERO,
-                    retry_at: Instant::ZERO,
+                    retry_at: driver::first_dial(self.own, peer.id, now),
                     failures: 0,
                 });
             }
