@@ -16,5 +16,7 @@ fn main() -> ExitCode {
         None => daemon::run::run(&arguments),
         Some(Subcommands::Check(node)) => daemon::check::check(node),
         Some(Subcommands::Demo(demo)) => daemon::demo::demo(demo),
+        Some(Subcommands::Verify(verify)) => daemon::inspect::verify(verify),
+        Some(Subcommands::Inspect(inspect)) => daemon::inspect::inspect(inspect),
     }
 }
