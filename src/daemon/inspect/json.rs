@@ -1,7 +1,8 @@
 //! The reports as JSON, one document to a line.
 //!
-//! Called by `inspect`. Random numbers of 64 bits are hexadecimal strings, because many readers of
-//! JSON round large numbers; so are digests. Nothing is left out: what isn't there is `null`.
+//! Called by `inspect`. Random numbers of 64 bits are strings, because many readers of JSON round
+//! large numbers: incarnations decimal, as logs and `INFO` have them, digests hexadecimal. Nothing is
+//! left out: what isn't there is `null`.
 
 use std::fmt::{Display, Write as _};
 
@@ -164,13 +165,13 @@ fn meta(meta: &Meta) -> String {
     };
     let peers = meta.peers.iter().map(|peer| {
         let object = Object::new().raw("server", peer.server);
-        object.raw("incarnation", hex(peer.incarnation.0)).raw("boot", peer.boot).end()
+        object.text("incarnation", peer.incarnation).raw("boot", peer.boot).end()
     });
     Object::new()
         .raw("cluster", hex(meta.cluster.0))
         .text("cluster_name", &meta.cluster_name)
         .raw("server", meta.server)
-        .raw("incarnation", hex(meta.incarnation.0))
+        .text("incarnation", meta.incarnation)
         .raw("boot", meta.boot)
         .text("standing", standing)
         .optional("set_aside_number", aside.map(|aside| aside.number))
