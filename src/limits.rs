@@ -380,7 +380,8 @@ pub const SNAPSHOT_SLICE_KEYS: usize = 2048;
 pub const SNAPSHOT_BACKLOG_BYTES: usize = 64 * 1024 * 1024;
 
 /// Damaged directories that are kept beside each other. A disk that goes bad once more than this is
-/// not used until its operator has looked at them.
+/// not used until its operator has looked at them. Of damaged snapshots that others have replaced
+/// the newest ones are kept, so many of them.
 pub const DAMAGED_KEPT: usize = 4;
 
 /// Characters of the reason that a meta file keeps for a directory that was set aside. A longer one

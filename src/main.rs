@@ -22,5 +22,7 @@ fn main() -> ExitCode {
             SnapshotSubcommands::Inspect { file, json } => snapshot::inspect::inspect(file, *json),
         },
         Some(Subcommands::RecoverQuorum(recover)) => recover_quorum::recover_quorum(recover),
+        Some(Subcommands::Verify(verify)) => daemon::inspect::verify(verify),
+        Some(Subcommands::Inspect(inspect)) => daemon::inspect::inspect(inspect),
     }
 }

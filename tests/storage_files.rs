@@ -125,23 +125,10 @@ fn record_peer_is_there_after_a_reopening() {
 
 #[test]
 fn a_full_filesystem_is_survived() {
-    let dir = tempfile::tempdir().unwrap();
-    let size = ["-t", "tmpfs", "-o", "size=1m", "tmpfs"];
-    let mounted = std::process::Command::new("mount").args(size).arg(dir.path()).output();
-    if !mounted.is_ok_and(|output| output.status.success()) {
-        println!("skipped: mounting a small filesystem needs root");
-        return;
-    }
-    struct Mounted<'a>(&'a Path);
-    impl Drop for Mounted<'_> {
-        fn drop(&mut self) {
-            let _ = std::process::Command::new("umount").arg("-l").arg(self.0).status();
-        }
-    }
-    let mount = Mounted(dir.path());
+    let Some(mount) = SmallFilesystem::mount(1) else { return };
     for sync in BOTH {
         // 1. Entries are written until there is no more room.
-        let data = mount.0.join(format!("{sync:?}"));
+        let data = mount.path().join(format!("{sync:?}"));
         let options = options(&data, sync, 64 * 1024);
         let (mut storage, _) = open(&options);
         let mut seq = 0;
@@ -156,16 +143,12 @@ fn a_full_filesystem_is_survived() {
         let (mut storage, recovered) = open(&options);
         assert_eq!(recovered.entries.len() as u64, seq);
         // 3. With space back, room is ample by itself.
-        let limit = ["-o", "remount,size=2m"];
-        let more = std::process::Command::new("mount").args(limit).arg(mount.0).status();
-        assert!(more.unwrap().success());
+        mount.resize(2);
         storage.retry_room();
         persist(&mut storage, 1, &entries(vec![entry(seq + 1, 1, &[9; 90_000])])).unwrap();
         assert_eq!(storage.room(), raftkv::types::Room::Ample);
         storage.close().unwrap();
         fs::remove_dir_all(&data).unwrap();
-        let limit = ["-o", "remount,size=1m"];
-        let less = std::process::Command::new("mount").args(limit).arg(mount.0).status();
-        assert!(less.unwrap().success());
+        mount.resize(1);
     }
 }

@@ -5,104 +5,11 @@ mod storage_support;
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::Path;
 
-use bytes::Bytes;
 use raftkv::limits;
-use raftkv::proto::snapshot::{SnapshotHeader, SnapshotRecord};
-use raftkv::proto::snapshot_encoder::SnapshotEncoder;
-use raftkv::storage::{PieceRead, SnapshotEvent, Storage, StorageError};
-use raftkv::types::{
-    ClusterId, ClusterTime, LogIndex, Revision, SnapshotId, SnapshotKind, SnapshotReader, Term,
-};
+use raftkv::storage::{Storage, StorageError};
+use raftkv::types::LogIndex;
 use storage_support::*;
-
-fn id(index: u64) -> SnapshotId {
-    SnapshotId { index: LogIndex(index), term: Term(1) }
-}
-
-fn name(index: u64) -> String {
-    format!("snap/{index:016}-1.snap")
-}
-
-/// A snapshot file of about so many bytes.
-fn snapshot(id: SnapshotId, length: usize) -> (SnapshotHeader, Bytes) {
-    let header = SnapshotHeader {
-        cluster: ClusterId::from_name("test"),
-        id,
-        membership_index: LogIndex(1),
-        membership: Bytes::from_static(b"members"),
-        clock: ClusterTime(7),
-        revision: Revision(u64::MAX),
-        digest: 9,
-        used_bytes: 0,
-        command_set: 1,
-        gateways: Vec::new(),
-    };
-    let mut bytes = Vec::new();
-    let mut encoder = SnapshotEncoder::new(&header, &mut bytes);
-    let value = &vec![id.index.0 as u8; 1000][..];
-    for number in 0..length / 1000 {
-        let key = format!("key{number:08}");
-        let (key, revision) = (key.as_bytes(), Revision(number as u64 + 1));
-        let (deadline, is_early) = (None, false);
-        let record = SnapshotRecord { key, value, revision, deadline, is_early };
-        encoder.record(record, &mut bytes);
-    }
-    encoder.finish(&mut bytes);
-    (header, Bytes::from(bytes))
-}
-
-/// Writes a snapshot in slices, each handed over once the one before it was written, and log
-/// entries in between; true once it is durable, false if the disk was full.
-fn make(storage: &mut Storage, seq: &mut u64, id: SnapshotId, bytes: &Bytes) -> bool {
-    const SLICE: usize = 300_000;
-    let mut handed = 0;
-    let mut through = 0;
-    loop {
-        if through == handed as u64 && handed < bytes.len() {
-            let slice = bytes.slice(handed..bytes.len().min(handed + SLICE));
-            storage.write_snapshot(SnapshotKind::Own, id, handed as u64, slice.clone()).unwrap();
-            handed += slice.len();
-            if handed == bytes.len() {
-                storage.finish_snapshot(SnapshotKind::Own, id, handed as u64).unwrap();
-            }
-            *seq += 1;
-            persist(storage, *seq, &entries(vec![entry(*seq, 1, &[2; 500])])).unwrap();
-        } else {
-            wait_readable(storage);
-            storage.complete().unwrap();
-        }
-        while let Some(event) = storage.next_snapshot_event() {
-            match event {
-                SnapshotEvent::Written { through: written, .. } => through = written,
-                SnapshotEvent::Durable { id: durable, .. } => {
-                    assert_eq!((durable, through), (id, bytes.len() as u64));
-                    return true;
-                }
-                SnapshotEvent::Full { .. } => return false,
-                SnapshotEvent::Read { .. } => panic!("nobody reads"),
-            }
-        }
-    }
-}
-
-/// Reads a piece, waiting for it as the loop does.
-fn read(storage: &mut Storage, id: SnapshotId, offset: u64, length: usize) -> Option<Bytes> {
-    let piece = PieceRead { id, offset, length, reader: SnapshotReader::Load };
-    storage.read_snapshot(piece).unwrap();
-    loop {
-        if let Some(event) = storage.next_snapshot_event() {
-            let SnapshotEvent::Read { piece: of, bytes } = event else {
-                panic!("nothing is written: {event:?}");
-            };
-            assert_eq!(of, piece);
-            return bytes;
-        }
-        wait_readable(storage);
-        storage.complete().unwrap();
-    }
-}
 
 #[test]
 fn snapshots_and_the_log_behind_them_are_there_after_a_reopening() {
@@ -186,22 +93,9 @@ fn open_refuses_or_replaces_what_is_no_regular_file() {
 
 #[test]
 fn a_full_filesystem_gives_up_the_snapshot_and_keeps_the_log() {
-    let dir = tempfile::tempdir().unwrap();
-    let size = ["-t", "tmpfs", "-o", "size=3m", "tmpfs"];
-    let mounted = std::process::Command::new("mount").args(size).arg(dir.path()).output();
-    if !mounted.is_ok_and(|output| output.status.success()) {
-        println!("skipped: mounting a small filesystem needs root");
-        return;
-    }
-    struct Mounted<'a>(&'a Path);
-    impl Drop for Mounted<'_> {
-        fn drop(&mut self) {
-            let _ = std::process::Command::new("umount").arg("-l").arg(self.0).status();
-        }
-    }
-    let mount = Mounted(dir.path());
+    let Some(mount) = SmallFilesystem::mount(3) else { return };
     for sync in BOTH {
-        let data = mount.0.join(format!("{sync:?}"));
+        let data = mount.path().join(format!("{sync:?}"));
         let options = options(&data, sync, 64 * 1024);
         let (mut storage, _) = open(&options);
         // 1. One is too large: it is given up in the middle of a slice, and leaves nothing.

@@ -84,6 +84,16 @@ pub enum Subcommands {
     /// the only member of a new cluster of the same name. What was acknowledged and never reached
     /// this node is lost. It says what it is about to do, and asks.
     RecoverQuorum(RecoverArguments),
+
+    /// Check every byte of a stopped node's data directory, and change nothing
+    ///
+    /// Prints a line for each file, and what a start would do. Exit code 0 if all is sound, 1 with
+    /// the first bad byte's file and offset if not. A last write that a crash has torn is sound: it
+    /// was never acknowledged.
+    Verify(VerifyArguments),
+
+    /// Show what a stopped node's data directory holds, and change nothing
+    Inspect(InspectArguments),
 }
 
 #[derive(Subcommand, Debug)]
@@ -123,6 +133,30 @@ pub struct RecoverArguments {
     /// Do it without asking
     #[arg(long)]
     pub yes_i_lost_the_majority_for_good: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct VerifyArguments {
+    /// The data directory, or one that was set aside (damaged-N)
+    pub dir: PathBuf,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct InspectArguments {
+    /// The data directory, or one that was set aside (damaged-N)
+    pub dir: PathBuf,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+
+    /// List every record of the log that can be read, a line (or a JSON document) each
+    #[arg(long)]
+    pub log: bool,
 }
 
 #[derive(Args, Debug)]

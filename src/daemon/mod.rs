@@ -6,6 +6,7 @@
 pub mod arguments;
 pub mod check;
 pub mod demo;
+pub mod inspect;
 mod journal;
 mod progress;
 pub mod recover_quorum;

@@ -1,6 +1,6 @@
-//! What a crash, a flipped byte and a lost file do to a small data directory: it recovers with all
-//! that was acknowledged, or is refused by file and offset. Faults and bad files of the crate's
-//! list; on a disk in memory, so that every byte gets its turn.
+//! What a crash, a full disk and an error do to a small data directory: it recovers with all that
+//! was acknowledged, and what fails is named. On a disk in memory. What damage does to it is in
+//! [`super::flip_tests`].
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -37,13 +37,8 @@ fn write(entries: Vec<Entry>, term: u64) -> LogWrite {
 }
 
 fn open(disk: &MemoryDisk) -> Result<(Storage, Recovered), StorageError> {
-    open_as(disk, false)
-}
-
-/// The same where others may hold what is lost.
-fn open_as(disk: &MemoryDisk, has_others: bool) -> Result<(Storage, Recovered), StorageError> {
     disk.forget_under_way();
-    Storage::open_on(Box::new(disk.clone()), &options(has_others))
+    Storage::open_on(Box::new(disk.clone()), &options(false))
 }
 
 fn persist(storage: &mut Storage, seq: u64, write: &LogWrite) {
@@ -54,7 +49,7 @@ fn persist(storage: &mut Storage, seq: u64, write: &LogWrite) {
 
 /// A directory with two used segments and some lives of the process; what is in it, and the image
 /// before its last write.
-fn small_directory(seal: bool) -> (Image, Vec<Entry>, Image, usize) {
+fn small_directory() -> (Image, Vec<Entry>, Image, usize) {
     let disk = MemoryDisk::new(BTreeMap::new());
     let mut log = Vec::new();
     let mut before = Image::new();
@@ -70,102 +65,14 @@ fn small_directory(seal: bool) -> (Image, Vec<Entry>, Image, usize) {
             log.extend(entries.clone());
             persist(&mut storage, seq, &write(entries, life));
         }
-        if seal {
-            storage.close().unwrap();
-        }
     }
     assert!(disk.image().len() > 3, "meta and more than one segment");
     (disk.image(), log, before, acknowledged_before)
 }
 
-/// Opens a damaged image: everything acknowledged is there, or all but the last write if that may
-/// be, or it is refused by file and offset. Where others may hold what is lost, it is not refused
-/// but set aside, if it can be told whose it is.
-fn judge(image: Image, log: &[Entry], may_lose_to: usize, damaged: &Path, at: usize) {
-    let with_others = MemoryDisk::new(image.clone());
-    let set_aside = open_as(&with_others, true);
-    let disk = MemoryDisk::new(image);
-    match open(&disk) {
-        Ok((_, recovered)) => {
-            let (_, same) = set_aside.unwrap_or_else(|error| panic!("{error}"));
-            assert_eq!((same.entries, same.recovering), (recovered.entries.clone(), None));
-            let all = recovered.entries == log;
-            let rest = recovered.entries == log[..may_lose_to];
-            let found = recovered.entries.len();
-            assert!(all || rest, "{} at {at}: {found} entries", damaged.display());
-            assert_eq!(recovered.hard_state.current_term, Term(2));
-        }
-        Err(StorageError::Corrupt { file, offset, .. }) if !file.ends_with("meta") => {
-            assert_eq!(file, damaged, "at {at}");
-            let (_, anew) = set_aside.unwrap_or_else(|error| panic!("{error}"));
-            let why = anew.recovering.expect("it was begun anew");
-            let named = format!("{} is corrupt at offset {offset}", file.display());
-            assert!(why.contains(&named), "{why}");
-            assert_eq!(anew.entries, []);
-        }
-        Err(StorageError::Corrupt { file, .. } | StorageError::Foreign { file, .. }) => {
-            assert_eq!(file, damaged, "at {at}");
-            assert!(set_aside.is_err(), "whose it is cannot be told");
-        }
-        Err(other) => panic!("{} at {at}: {other}", damaged.display()),
-    }
-}
-
-#[test]
-fn open_survives_or_names_every_flipped_byte() {
-    for seal in [false, true] {
-        let (image, log, _, before) = small_directory(seal);
-        let may_lose_to = if seal { log.len() } else { before };
-        for (path, content) in &image {
-            for at in 0..content.len() {
-                // Every byte that holds something, and its neighbourhood; of long zeros a part.
-                let near = at.saturating_sub(64)..content.len().min(at + 64);
-                if content[near].iter().all(|byte| *byte == 0) && at % 61 != 0 {
-                    continue;
-                }
-                let mut damaged = image.clone();
-                damaged.get_mut(path).unwrap()[at] ^= 1 << (at % 8);
-                judge(damaged, &log, may_lose_to, path, at);
-            }
-        }
-    }
-}
-
-#[test]
-fn open_names_every_file_that_was_cut() {
-    for seal in [false, true] {
-        let (image, log, _, _) = small_directory(seal);
-        for (path, content) in &image {
-            for length in (0..content.len()).step_by(if content.len() < 1000 { 1 } else { 37 }) {
-                let mut damaged = image.clone();
-                damaged.get_mut(path).unwrap().truncate(length);
-                let refused = open(&MemoryDisk::new(damaged)).err();
-                let refused = refused.unwrap_or_else(|| panic!("{} at {length}", path.display()));
-                assert!(
-                    matches!(&refused, StorageError::Corrupt { file, .. } if file == path),
-                    "{refused}"
-                );
-            }
-            let mut damaged = image.clone();
-            damaged.remove(path);
-            let mut segments = image.iter().rev();
-            let unused = segments.find(|(_, content)| {
-                content.len() > 4096 && content.iter().skip(4096).all(|b| *b == 0)
-            });
-            let last = unused.is_some_and(|(unused, _)| unused == path);
-            match open(&MemoryDisk::new(damaged)) {
-                // The segment after the current one was made ahead, and holds nothing yet.
-                Ok((_, recovered)) if last => assert_eq!(recovered.entries, log),
-                Ok(_) => panic!("{} was removed, and not missed", path.display()),
-                Err(refused) => assert!(refused.to_string().contains("missing"), "{refused}"),
-            }
-        }
-    }
-}
-
 #[test]
 fn open_cuts_a_last_write_torn_at_any_byte() {
-    let (after, log, before, kept) = small_directory(false);
+    let (after, log, before, kept) = small_directory();
     let path = before
         .iter()
         .find(|(path, content)| after[*path] != **content)

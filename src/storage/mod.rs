@@ -44,6 +44,8 @@ pub(crate) mod crash_model;
 #[cfg(test)]
 mod fault_tests;
 #[cfg(test)]
+mod flip_tests;
+#[cfg(test)]
 mod memory;
 #[cfg(test)]
 mod snapshot_read_tests;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::disk::{Disk, FileId, FileKind, Open};
 use super::error::StorageError;
+use crate::limits;
 use crate::proto::snapshot::{SnapshotError, SnapshotFault, SnapshotHeader};
 use crate::proto::snapshot_decoder::{SnapshotDecoder, SnapshotItem};
 use crate::types::{ClusterId, LogIndex, SnapshotId, Term};
@@ -160,6 +161,21 @@ impl Shelf {
             let aside = self.directory.join(format!("{}.{ASIDE}", name(damaged.id)));
             disk.rename(&path, &aside)?;
             disk.sync(self.names)?;
+        }
+        self.bound_aside(disk)
+    }
+
+    /// The newest few that were put aside are kept.
+    fn bound_aside(&self, disk: &mut dyn Disk) -> Result<(), StorageError> {
+        let names = disk.list(&self.directory)?.into_iter().map(|(name, _)| name);
+        let id = |name: &str| parse(name.strip_suffix(ASIDE)?.strip_suffix('.')?);
+        let mut aside: Vec<SnapshotId> = names.filter_map(|name| id(&name)).collect();
+        aside.sort_unstable();
+        let surplus = aside.len().saturating_sub(limits::DAMAGED_KEPT);
+        for id in aside.drain(..surplus) {
+            let path = self.directory.join(format!("{}.{ASIDE}", name(id)));
+            log::warn!("{} makes way for newer ones", path.display());
+            disk.remove(&path)?;
         }
         Ok(())
     }

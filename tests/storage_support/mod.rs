@@ -3,12 +3,18 @@
 
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::process::Command;
 
 use bytes::Bytes;
 use raftkv::config::SyncMode;
 use raftkv::proto::entry::{Entry, EntryKind, HardState, LogWrite, Recovered};
-use raftkv::storage::{Options, Storage, StorageError};
-use raftkv::types::{ClusterTime, LogIndex, ServerId, Term, WalSeq};
+use raftkv::proto::snapshot::{SnapshotHeader, SnapshotRecord};
+use raftkv::proto::snapshot_encoder::SnapshotEncoder;
+use raftkv::storage::{Options, PieceRead, SnapshotEvent, Storage, StorageError};
+use raftkv::types::{
+    ClusterId, ClusterTime, LogIndex, Revision, ServerId, SnapshotId, SnapshotKind, SnapshotReader,
+    Term, WalSeq,
+};
 
 pub const BOTH: [SyncMode; 2] = [SyncMode::Uring, SyncMode::Thread];
 
@@ -71,4 +77,131 @@ pub fn wait_for(storage: &mut Storage, seq: u64) -> Result<(), StorageError> {
 
 pub fn open(options: &Options) -> (Storage, Recovered) {
     Storage::open(options).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// A snapshot of the first term.
+pub fn id(index: u64) -> SnapshotId {
+    SnapshotId { index: LogIndex(index), term: Term(1) }
+}
+
+/// Its file, below the data directory.
+pub fn name(index: u64) -> String {
+    format!("snap/{index:016}-1.snap")
+}
+
+/// A snapshot file of about so many bytes.
+pub fn snapshot(id: SnapshotId, length: usize) -> (SnapshotHeader, Bytes) {
+    let header = SnapshotHeader {
+        cluster: ClusterId::from_name("test"),
+        id,
+        membership_index: LogIndex(1),
+        membership: Bytes::from_static(b"members"),
+        clock: ClusterTime(7),
+        revision: Revision(u64::MAX),
+        digest: 9,
+        used_bytes: 0,
+        command_set: 1,
+        gateways: Vec::new(),
+    };
+    let mut bytes = Vec::new();
+    let mut encoder = SnapshotEncoder::new(&header, &mut bytes);
+    let value = vec![id.index.0 as u8; 1000];
+    for number in 0..length / 1000 {
+        let key = format!("key{number:08}");
+        let (key, revision) = (key.as_bytes(), Revision(number as u64 + 1));
+        let (deadline, is_early) = (None, false);
+        let record = SnapshotRecord { key, value: &value, revision, deadline, is_early };
+        encoder.record(record, &mut bytes);
+    }
+    encoder.finish(&mut bytes);
+    (header, Bytes::from(bytes))
+}
+
+/// Writes a snapshot in slices, each handed over once the one before it was written, and log
+/// entries in between; true once it is durable, false if the disk was full.
+pub fn make(storage: &mut Storage, seq: &mut u64, id: SnapshotId, bytes: &Bytes) -> bool {
+    const SLICE: usize = 300_000;
+    let mut handed = 0;
+    let mut through = 0;
+    loop {
+        if through == handed as u64 && handed < bytes.len() {
+            let slice = bytes.slice(handed..bytes.len().min(handed + SLICE));
+            storage.write_snapshot(SnapshotKind::Own, id, handed as u64, slice.clone()).unwrap();
+            handed += slice.len();
+            if handed == bytes.len() {
+                storage.finish_snapshot(SnapshotKind::Own, id, handed as u64).unwrap();
+            }
+            *seq += 1;
+            persist(storage, *seq, &entries(vec![entry(*seq, 1, &[2; 500])])).unwrap();
+        } else {
+            wait_readable(storage);
+            storage.complete().unwrap();
+        }
+        while let Some(event) = storage.next_snapshot_event() {
+            match event {
+                SnapshotEvent::Written { through: written, .. } => through = written,
+                SnapshotEvent::Durable { id: durable, .. } => {
+                    assert_eq!((durable, through), (id, bytes.len() as u64));
+                    return true;
+                }
+                SnapshotEvent::Full { .. } => return false,
+                SnapshotEvent::Read { .. } => panic!("nobody reads"),
+            }
+        }
+    }
+}
+
+/// A filesystem in memory of so many megabytes, which goes with this value.
+pub struct SmallFilesystem {
+    directory: tempfile::TempDir,
+}
+
+impl SmallFilesystem {
+    /// Mounts one; nothing where that is not allowed.
+    pub fn mount(megabytes: u32) -> Option<SmallFilesystem> {
+        let directory = tempfile::tempdir().unwrap();
+        let size = format!("size={megabytes}m");
+        let arguments = ["-t", "tmpfs", "-o", &size, "tmpfs"];
+        let mounted = Command::new("mount").args(arguments).arg(directory.path()).output();
+        if !mounted.is_ok_and(|output| output.status.success()) {
+            println!("skipped: mounting a small filesystem needs root");
+            return None;
+        }
+        Some(SmallFilesystem { directory })
+    }
+
+    pub fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Makes it larger or smaller.
+    pub fn resize(&self, megabytes: u32) {
+        let size = format!("remount,size={megabytes}m");
+        let resized = Command::new("mount").args(["-o", &size]).arg(self.path()).status();
+        assert!(resized.unwrap().success());
+    }
+}
+
+impl Drop for SmallFilesystem {
+    fn drop(&mut self) {
+        // Lazily: a failed test may have left files open.
+        let _unmounted = Command::new("umount").arg("-l").arg(self.path()).status();
+    }
+}
+
+/// Reads a piece, waiting for it as the loop does.
+pub fn read(storage: &mut Storage, id: SnapshotId, offset: u64, length: usize) -> Option<Bytes> {
+    let piece = PieceRead { id, offset, length, reader: SnapshotReader::Load };
+    storage.read_snapshot(piece).unwrap();
+    loop {
+        if let Some(event) = storage.next_snapshot_event() {
+            let SnapshotEvent::Read { piece: of, bytes } = event else {
+                panic!("nothing is written: {event:?}");
+            };
+            assert_eq!(of, piece);
+            return bytes;
+        }
+        wait_readable(storage);
+        storage.complete().unwrap();
+    }
 }
