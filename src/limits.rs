@@ -106,7 +106,7 @@ pub const SNAPSHOT_LOAD_BYTES: usize = 256 * 1024;
 
 /// Keys whose memory one turn gives back: of a store that was emptied, of a state that a snapshot is
 /// about to replace, of a snapshot that was given up. What is left goes in the next turns.
-pub const DISCARD_KEYS: usize = 4096;
+pub const DISCARD_KEYS: usize = 2048;
 /// The same in bytes of values, which take their time too; one value may go beyond it.
 pub const DISCARD_BYTES: usize = 32 * 1024 * 1024;
 

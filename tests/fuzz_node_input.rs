@@ -7,7 +7,9 @@ use std::path::Path;
 #[path = "../fuzz/checks/node_input.rs"]
 mod checks;
 
-use checks::{FLOOD, Step};
+use raftkv::testing::{Mark, mark};
+
+use checks::{FLOOD, SNAPSHOTS, Step};
 
 const CORPUS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/node_input");
 
@@ -42,12 +44,17 @@ fn node_input_corpus_holds() {
 #[test]
 fn node_input_seeds_come_as_far_as_their_names_say() {
     for (name, seed) in seeds() {
+        mark::take();
         let seen = checks::check(&seed);
+        let installed = mark::take()[Mark::SnapshotInstalled as usize].1;
         println!("{name}: {seen:?}");
         let leads = ["elected", "alone", "honest"].iter().any(|word| name.contains(word));
         assert!(!leads || (seen.leaders > 0 && seen.applied > 1 && seen.replies > 0), "{name}");
         assert!(name != "hostile-followed" || (seen.applied > 1 && seen.replies > 0), "{name}");
         assert!(name != "hostile-two-leaders" || seen.refused > 0, "{name}");
+        assert!(!name.contains("snapshot") || seen.snapshots > 0, "{name}");
+        let has_installed = seen.installs > 0 && installed > 0;
+        assert!(!name.contains("install") || has_installed, "{name}");
     }
 }
 
@@ -178,6 +185,36 @@ fn seeds() -> Vec<(&'static str, Vec<u8>)> {
                 calm_all,
             ];
             with(HONEST, &killed)
+        }),
+        ("alone-snapshots", {
+            let steps = [[set, (EndTurn, &[]), (Persist, &[3]), calm]; 6].concat();
+            let steps = [&steps[..], &[(Restart, &[3]), calm, reads, calm]].concat();
+            with(ALONE | SNAPSHOTS, &steps)
+        }),
+        // Server 2 is away while the others write and forget, and comes back.
+        ("honest-install-under-load", {
+            let write: (Step, &[u8]) = (Commands, &[0, 0, 0, 1, 0, 1]);
+            let away = [(LinkDown, &[1, 0][..]), (LinkDown, &[1, 2])];
+            let back = [(LinkUp, &[1, 0][..]), (LinkUp, &[1, 2]), calm_all, write, calm_all];
+            let turn: (Step, &[u8]) = (EndTurn, &[0]);
+            let writes = [[write, turn, calm_all]; 12].concat();
+            with(HONEST | SNAPSHOTS, &[&away[..], &writes, &back].concat())
+        }),
+        ("honest-install-killed-and-without-room", {
+            let write: (Step, &[u8]) = (Commands, &[0, 0, 0, 1, 0, 1]);
+            let away = [(LinkDown, &[1, 0][..]), (LinkDown, &[1, 2]), (Room, &[1, 2])];
+            let back = [
+                (LinkUp, &[1, 0][..]),
+                (LinkUp, &[1, 2]),
+                (Calm, &[0, 3]),
+                (Room, &[1, 0]),
+                (Calm, &[0, 3]),
+                (Restart, &[1, 0]),
+                calm_all,
+            ];
+            let turn: (Step, &[u8]) = (EndTurn, &[0]);
+            let writes = [[write, turn, calm_all]; 12].concat();
+            with(HONEST | SNAPSHOTS, &[&away[..], &writes, &back].concat())
         }),
         ("honest-stopped", {
             let stopped: [(Step, &[u8]); 5] = [

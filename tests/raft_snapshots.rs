@@ -261,3 +261,102 @@ fn raft_snapshot_takes_one_now() {
     cluster.run_for(Duration::from_millis(100));
     assert_eq!(cluster.struck("snapshot-taken"), 1);
 }
+
+/// Overwrites the keys of [`load`] through `leader` for so long, a batch every few milliseconds;
+/// ends early once `done`. Whether it was.
+fn write_steadily(
+    cluster: &mut Cluster,
+    leader: ServerId,
+    duration: Duration,
+    done: impl Fn(&Cluster) -> bool,
+) -> bool {
+    let client = cluster.connect(leader);
+    let value = "w".repeat(100);
+    let end = cluster.now().after(duration);
+    let mut number = 0;
+    while cluster.now() < end && !done(cluster) {
+        cluster.send(client, &[&format!("SET key{:05} {value}", number * 7919 % 1000)]);
+        number += 1;
+        cluster.run_for(Duration::from_millis(12));
+        cluster.replies(client);
+    }
+    done(cluster)
+}
+
+#[test]
+fn a_follower_on_a_slow_link_catches_up_under_steady_writes() {
+    let (mut cluster, leader) = founded(calm(3), 8);
+    let follower = follower_of(&cluster, leader);
+    cluster.kill(follower);
+    load(&mut cluster, leader, 0, 1000);
+    let others = cluster.alive();
+    restart(&mut cluster, &others);
+    cluster.converge(MINUTE);
+    let leader = cluster.leader().expect("just seen");
+    // 1. The state takes some seconds through the link; a new snapshot is due about each second.
+    let taken = cluster.struck("snapshot-taken");
+    assert!(!write_steadily(&mut cluster, leader, Duration::from_secs(5), |_| false));
+    assert!(cluster.struck("snapshot-taken") >= taken + 4, "{}", cluster.struck("snapshot-taken"));
+    let (_, bytes) = cluster.node(leader).expect("alive").status().snapshot.expect("taken");
+    assert!(bytes > 100_000, "{bytes}");
+    cluster.strike(raftkv::sim::script::Kind::Slow, leader.0, follower.0, 50);
+    cluster.start(follower);
+    // 2. It is sent one snapshot, and the log behind it, while the writes go on.
+    let before = cluster.struck("snapshot-received");
+    let caught_up = |cluster: &Cluster| {
+        let of = |id| cluster.node(id).map(|node| node.status());
+        let (Some(leader), Some(follower)) = (of(leader), of(follower)) else { return false };
+        follower.last_applied.0 + 20 >= leader.last_log_index.0 && follower.last_applied.0 > 1000
+    };
+    let minute = Duration::from_secs(60);
+    assert!(write_steadily(&mut cluster, leader, minute, caught_up), "convergence: it caught up");
+    assert_eq!(cluster.struck("snapshot-received"), before + 1, "one was enough");
+    // 3. What stayed for it goes.
+    write_steadily(&mut cluster, leader, Duration::from_secs(5), |_| false);
+    let status = cluster.node(leader).expect("alive").status();
+    let kept = status.last_log_index.0 - status.first_log_index.0;
+    assert!(kept < 500, "{kept} entries");
+    cluster.converge(MINUTE);
+    assert_same_state(&cluster);
+}
+
+#[test]
+fn a_snapshot_that_finds_no_space_at_its_first_byte_is_tried_again() {
+    use raftkv::sim::script::Kind;
+
+    let (mut cluster, leader) = founded(calm(3), 9);
+    load(&mut cluster, leader, 0, 10);
+    // 1. Not even a name fits: the node is told, although nothing was ever written.
+    cluster.strike(Kind::Full, leader.0, 0, 0);
+    assert_eq!(cluster.call(leader, "RAFT SNAPSHOT"), ok());
+    cluster.run_for(Duration::from_secs(1));
+    assert_eq!(cluster.struck("snapshot-without-space"), 1);
+    assert_eq!(snapshot_index(&cluster, leader), LogIndex(0));
+    // 2. It tries again, and once there is space it succeeds.
+    cluster.strike(Kind::Space, leader.0, 0, 0);
+    cluster.run_for(raftkv::limits::SNAPSHOT_RETRY + Duration::from_secs(1));
+    assert!(snapshot_index(&cluster, leader) > LogIndex(5));
+}
+
+#[test]
+fn flushall_gives_memory_back_in_turns_of_their_own() {
+    // A slow machine, so that the reply comes before the last turn.
+    let (mut cluster, leader) = founded(Settings { turn_us: 2000, ..calm(1) }, 10);
+    let per_command = 5000;
+    let keys = 5 * per_command;
+    for first in (0..keys).step_by(per_command) {
+        let pair = |number: usize| format!(" key{number:06} v");
+        let pairs: String = (first..first + per_command).map(pair).collect();
+        assert_eq!(cluster.call(leader, &format!("MSET{pairs}")), ok());
+    }
+    // It is done in a turn; most of what it took is given back in the next ones, without anybody
+    // having to come.
+    assert_eq!(cluster.call(leader, "FLUSHALL"), ok());
+    let node = cluster.node(leader).expect("alive");
+    assert!(node.machine().store().is_empty() && node.machine().store().used_bytes() == 0);
+    assert!(node.machine().has_graveyard());
+    cluster.run_until(Duration::from_secs(1), "all is given back", |cluster| {
+        !cluster.node(leader).expect("alive").machine().has_graveyard()
+    });
+    assert_eq!(cluster.call(leader, "DBSIZE"), Value::Integer(0));
+}

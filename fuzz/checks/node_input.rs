@@ -29,7 +29,7 @@ mod world;
 
 use world::World;
 #[allow(unused_imports, reason = "the replay builds its seeds from them, the target does not")]
-pub use world::{FLOOD, Step};
+pub use world::{FLOOD, SNAPSHOTS, Step};
 
 /// Steps of one input. More would only make the fuzzer slow.
 const STEPS: usize = 400;
@@ -47,6 +47,10 @@ pub struct Seen {
     pub replies: u64,
     /// Forged messages that a node counted as such.
     pub refused: u64,
+    /// Servers that have a snapshot.
+    pub snapshots: usize,
+    /// Snapshots that were sent, verified and made durable.
+    pub installs: u64,
 }
 
 /// Runs what the bytes say.

@@ -15,6 +15,7 @@ use super::membership::Membership;
 use super::server::{Raft, Role};
 use crate::limits;
 use crate::proto::message::{InstallOutcome, InstallSnapshot, InstallSnapshotResponse, Message};
+use crate::testing::{Mark, reached};
 use crate::types::{ClusterTime, Instant, LogIndex, ServerId, SnapshotId, Term};
 
 /// A snapshot that is durable under its name.
@@ -372,6 +373,7 @@ impl Raft {
         let is_covered = snapshot.id.index <= self.commit_index;
         let replaces = !is_covered && !self.log.includes(snapshot.id);
         if replaces {
+            reached(Mark::SnapshotInstalled);
             if !matches!(self.role, Role::Follower(_)) {
                 // Whoever lacks what is committed can't lead; nor does its candidacy make sense.
                 self.step_down(now);

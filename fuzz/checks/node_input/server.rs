@@ -19,7 +19,7 @@ use raftkv::proto::reply::Reply;
 use raftkv::proto::resp::{Decoded, RequestDecoder};
 use raftkv::types::{
     BatchSeq, Boot, ClientId, ClusterId, Identity, Incarnation, Instant, Lineage, LogIndex, Nonce,
-    ServerId, SnapshotId, SnapshotKind, Term, WalSeq, WallClock,
+    ServerId, SnapshotKind, Term, WalSeq, WallClock,
 };
 
 use super::commands;
@@ -65,10 +65,12 @@ pub struct Server {
     /// Whom it promised its vote, in all its lives.
     votes: BTreeMap<Term, ServerId>,
     effects: Vec<Effect>,
-    /// Snapshots that found no room, not yet reported.
-    without_space: Vec<(SnapshotKind, SnapshotId)>,
-    /// Pieces of snapshots that clients asked for: there are none.
-    missing: Vec<(SnapshotId, u64)>,
+    /// What the disk did with snapshots, reported in the next turn.
+    reports: Vec<Input>,
+    /// Whether there is room for them.
+    pub has_room: bool,
+    /// Snapshots from leaders that it has installed.
+    pub installs: u64,
     /// What it sent since that was last taken.
     pub outbox: Vec<Packet>,
     /// A digest of all that it did.
@@ -104,8 +106,9 @@ impl Server {
             before,
             votes: BTreeMap::new(),
             effects: Vec::new(),
-            without_space: Vec::new(),
-            missing: Vec::new(),
+            reports: Vec::new(),
+            has_room: true,
+            installs: 0,
             outbox: Vec::new(),
             trace: 0,
             replies: 0,
@@ -118,8 +121,7 @@ impl Server {
         self.disk.crash(finished_writes);
         self.node = start(self.id, &self.config, &mut self.disk, now);
         self.links.clear();
-        self.without_space.clear();
-        self.missing.clear();
+        self.reports.clear();
         self.clients.iter_mut().for_each(|client| *client = None);
         self.last_seq = WalSeq::ZERO;
         self.is_stopping = false;
@@ -141,12 +143,11 @@ impl Server {
 
     pub fn end_turn(&mut self, now: Instant) {
         self.left = (0, 0);
-        for (kind, id) in std::mem::take(&mut self.without_space) {
-            self.handle(now, Input::SnapshotFull { kind, id });
-        }
-        for (id, offset) in std::mem::take(&mut self.missing) {
-            let reader = SnapshotReader::Client;
-            self.handle(now, Input::SnapshotRead { id, offset, bytes: None, reader });
+        for report in std::mem::take(&mut self.reports) {
+            let is_received = SnapshotKind::Received;
+            self.installs += u64::from(matches!(&report,
+                Input::SnapshotDurable { kind, .. } if *kind == is_received));
+            self.handle(now, report);
         }
         self.handle(now, Input::EndOfTurn);
         let (votes, reads) = self.left;
@@ -314,18 +315,43 @@ impl Server {
                     assert!(!client.is_closing, "a client is closed once");
                     client.is_closing = true;
                 }
-                // The disks of this world have no room for snapshots: none becomes durable.
-                Effect::WriteSnapshot { kind, id, .. } => self.without_space.push((kind, id)),
-                Effect::FinishSnapshot { .. } | Effect::AbandonSnapshot { .. } => {}
-                Effect::ReadSnapshot { id, offset, reader: SnapshotReader::Client, .. } => {
-                    self.missing.push((id, offset));
-                }
-                Effect::ReadSnapshot { .. } | Effect::CompactLog { .. } => {
-                    panic!("durable: a snapshot that isn't is used")
-                }
                 Effect::Diverged(told) => panic!("state-machine-safety: {told:?}"),
+                effect => self.carry_out_snapshot(effect),
             }
         }
+    }
+
+    fn carry_out_snapshot(&mut self, effect: Effect) {
+        let report = match effect {
+            Effect::WriteSnapshot { kind, id, .. } if !self.has_room => {
+                self.disk.abandon_snapshot(kind);
+                Input::SnapshotFull { kind, id }
+            }
+            Effect::WriteSnapshot { kind, id, offset, bytes } => {
+                let written = self.disk.write_snapshot(kind, id, offset, &bytes);
+                let Some(through) = written else { return };
+                Input::SnapshotWritten { kind, id, through }
+            }
+            Effect::FinishSnapshot { kind, id, length } => {
+                if !self.disk.finish_snapshot(kind, id, length) {
+                    return;
+                }
+                Input::SnapshotDurable { kind, id }
+            }
+            Effect::AbandonSnapshot { kind } => return self.disk.abandon_snapshot(kind),
+            Effect::CompactLog { through } => return self.disk.compact(through),
+            Effect::ReadSnapshot { id, offset, length, reader } => {
+                let bytes = self.disk.read_snapshot(id, offset, length);
+                Input::SnapshotRead { id, offset, bytes, reader }
+            }
+            other => panic!("not an effect on snapshots: {other:?}"),
+        };
+        self.reports.push(report);
+    }
+
+    /// Whether it has something to hear of its snapshots.
+    pub fn has_reports(&self) -> bool {
+        !self.reports.is_empty()
     }
 
     /// A message leaves: what it promises is on the disk by now.
@@ -368,6 +394,7 @@ impl Server {
                 assert!(state.current_term >= response.term, "durable-before-ack: a term");
                 if let AppendOutcome::Match { match_index } = response.outcome
                     && match_index > LogIndex::ZERO
+                    && !self.disk.covers(match_index)
                 {
                     let kept = self.disk.term_at(match_index);
                     assert!(kept.is_some(), "durable-before-ack: {match_index} is not on disk");
@@ -467,6 +494,7 @@ fn error_text(reply: &Reply) -> String {
 
 fn start(id: ServerId, config: &Config, disk: &mut Disk, now: Instant) -> Node {
     disk.boot = Boot(disk.boot.0 + 1);
+    let snapshot = disk.recover();
     let identity = Identity {
         cluster: ClusterId::from_name(&config.cluster.name),
         server: id,
@@ -478,7 +506,7 @@ fn start(id: ServerId, config: &Config, disk: &mut Disk, now: Instant) -> Node {
         identity,
         lineage: Lineage::ZERO,
         hard_state: disk.hard_state,
-        snapshot: None,
+        snapshot,
         entries: disk.entries.clone(),
         known_peers: disk.known_peers.values().copied().collect(),
         recovering: None,

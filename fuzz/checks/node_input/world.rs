@@ -31,6 +31,9 @@ const WAITING: usize = 128;
 /// Rounds of good weather that heal everything; an election takes some ten.
 const HEALING_ROUNDS: usize = 3000;
 const NAME: &str = "main";
+/// The flag of a world whose servers take snapshots all the time, and how much log makes one due.
+pub const SNAPSHOTS: u8 = 32;
+const SNAPSHOT_LOG_BYTES: u64 = 300;
 /// The step that is a flood, and the byte behind it. A flood takes as long as many inputs without
 /// one, so it has to be meant, and comes once.
 pub const FLOOD: u8 = 0xf1;
@@ -101,8 +104,8 @@ pub struct World {
     is_flooded: bool,
     /// Who led in which term.
     leaders: BTreeMap<Term, ServerId>,
-    /// What was applied at each index.
-    applied: Vec<(Term, EntryKind, Bytes)>,
+    /// What was applied at each index, where somebody has shown it before it was discarded.
+    applied: BTreeMap<LogIndex, (Term, EntryKind, Bytes)>,
     /// Up to where each server's applied entries were compared.
     checked: Vec<LogIndex>,
 }
@@ -112,7 +115,10 @@ impl World {
         let flags = reader.byte();
         let is_hostile = flags & 1 == 0;
         let members = [3, 1, 5, 2][usize::from(flags >> 1 & 3)];
-        let config = config(members, flags & 8 != 0, flags & 16 != 0);
+        let mut config = config(members, flags & 8 != 0, flags & 16 != 0);
+        if flags & SNAPSHOTS != 0 {
+            config.storage.snapshot_log_bytes = SNAPSHOT_LOG_BYTES;
+        }
         let real = if is_hostile { 1 } else { members };
         let now = Instant(1_000_000_000);
         let servers = (1..=real).map(|id| Server::new(ServerId(id), &config, now)).collect();
@@ -124,7 +130,7 @@ impl World {
             is_hostile,
             is_flooded: false,
             leaders: BTreeMap::new(),
-            applied: Vec::new(),
+            applied: BTreeMap::new(),
             checked: vec![LogIndex::ZERO; real as usize],
         };
         world.link_all();
@@ -139,6 +145,8 @@ impl World {
             applied: nodes().map(|node| node.status().last_applied.0).max().unwrap_or(0),
             replies: self.servers.iter().map(|server| server.replies).sum(),
             refused: nodes().map(|node| node.raft().refused_messages()).sum(),
+            snapshots: nodes().filter(|node| node.status().snapshot.is_some()).count(),
+            installs: self.servers.iter().map(|server| server.installs).sum(),
         }
     }
 
@@ -176,6 +184,7 @@ impl World {
             Step::Restart => self.restart(at, reader.below(4)),
             Step::Room => {
                 let room = [Room::Ample, Room::Scarce, Room::Exhausted][reader.below(3)];
+                self.servers[at].has_room = room != Room::Exhausted;
                 self.servers[at].handle(now, Input::LogRoom { room });
             }
             Step::Stop => {
@@ -208,6 +217,7 @@ impl World {
             if self.servers[at].is_stopping {
                 self.restart(at, usize::MAX);
             }
+            self.servers[at].has_room = true;
             self.servers[at].handle(now, Input::LogRoom { room: Room::Ample });
             self.servers[at].end_turn(now);
         }
@@ -277,7 +287,8 @@ impl World {
             server.end_turn(now);
         }
         self.collect();
-        if self.mail.is_empty() && self.servers.iter().all(|s| s.disk.writes_under_way() == 0) {
+        let is_busy = |s: &Server| s.disk.writes_under_way() > 0 || s.has_reports();
+        if self.mail.is_empty() && !self.servers.iter().any(is_busy) {
             let wanted = self.servers.iter().map(|server| server.node.deadline(now)).min();
             let latest = now.after(Duration::from_millis(100));
             self.now = now.max(wanted.unwrap_or(latest).min(latest));
@@ -504,16 +515,21 @@ impl World {
             while self.checked[at] < status.last_applied {
                 let index = self.checked[at].next();
                 self.checked[at] = index;
-                let entry = server.node.raft().log().entry(index).expect("it was applied");
+                let Some(entry) = server.node.raft().log().entry(index) else {
+                    // It came in a snapshot, or was discarded behind one.
+                    continue;
+                };
                 let seen = (entry.term, entry.kind, entry.payload.clone());
-                if let Some(known) = self.applied.get(index.0 as usize - 1) {
+                if let Some(known) = self.applied.get(&index) {
                     assert_eq!(known, &seen, "state-machine-safety: at {index}");
                     continue;
                 }
-                let holds = |one: &&Server| one.disk.term_at(index) == Some(entry.term);
+                let holds = |one: &&Server| {
+                    one.disk.covers(index) || one.disk.term_at(index) == Some(entry.term)
+                };
                 let holders = self.servers.iter().filter(holds).count();
                 assert!(holders >= majority, "durable-before-ack: {index} on {holders} disks");
-                self.applied.push(seen);
+                self.applied.insert(index, seen);
             }
         }
     }
