@@ -299,8 +299,7 @@ impl State {
             Operation::WriteZeros { file, offset, length } => {
                 // The segment may have been given up meanwhile.
                 if let Some(Some(Handle::File(inode, _))) = self.handles.get(file.0) {
-                    let bytes = ZEROS.first(*length);
-                    self.media.inodes[*inode].write(*offset as usize, bytes);
+                    self.media.inodes[*inode].write_zeros(*offset as usize, *length);
                 }
                 Ok(())
             }
@@ -407,11 +406,7 @@ impl Disk for SimDisk {
             state.bad_reads -= 1;
             return Err(error("pread", &state.path(file), EIO));
         }
-        let content = &state.media.inodes[state.file(file).0].cache;
-        let from = content.len().min(offset as usize);
-        let length = out.len().min(content.len() - from);
-        out[..length].copy_from_slice(&content[from..from + length]);
-        Ok(length)
+        Ok(state.media.inodes[state.file(file).0].cache.read(offset as usize, out))
     }
 
     fn write_at(&mut self, file: FileId, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
@@ -434,7 +429,7 @@ impl Disk for SimDisk {
         }
         state.take_space("fallocate", &path, length.saturating_sub(has))?;
         let length = has.max(length) as usize;
-        state.media.inodes[inode].cache.resize(length, 0);
+        state.media.inodes[inode].cache.resize(length);
         Ok(true)
     }
 
