@@ -61,6 +61,27 @@ fn status_kib(process_id: u32, name: &str) -> u64 {
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
+/// Bytes of the value that [`with_a_large_value`] writes.
+const LARGE_BYTES: usize = 1024 * 1024;
+
+/// One node whose key `big` holds a large value, a client of it, and the memory that it takes, in
+/// KiB.
+fn with_a_large_value() -> (Cluster, Client, u64) {
+    let cluster = single("");
+    let mut client = cluster.client(0);
+    assert_eq!(client.must(&["SET", "big", &"v".repeat(LARGE_BYTES)]), Reply::ok());
+    let before = status_kib(cluster.nodes[0].process_id(), "VmRSS:");
+    (cluster, client, before)
+}
+
+/// Panics if the node ever took more than `before` KiB and so many clients' whole outputs.
+fn assert_peak_within(cluster: &Cluster, before: u64, outputs: u64) {
+    let peak = status_kib(cluster.nodes[0].process_id(), "VmHWM:");
+    let bound = before + outputs * (limits::CLIENT_OUTPUT_BYTES as u64 / 1024);
+    println!("{before} KiB before, {peak} KiB at the most");
+    assert!(peak < bound, "{peak} KiB");
+}
+
 /// Hundredths of a second of processor time that a process has used.
 fn cpu_ticks(process_id: u32) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{process_id}/stat")).unwrap();
@@ -263,12 +284,7 @@ fn silent_and_dripping_clients_are_closed_within_the_idle_limit() {
 
 #[test]
 fn client_that_never_reads_costs_a_bounded_amount_of_memory() {
-    let cluster = single("");
-    let process_id = cluster.nodes[0].process_id();
-    let mut other = cluster.client(0);
-    let value = "v".repeat(1024 * 1024);
-    assert_eq!(other.must(&["SET", "big", &value]), Reply::ok());
-    let before = status_kib(process_id, "VmRSS:");
+    let (cluster, mut other, before) = with_a_large_value();
     // 1. It asks for more than it is ever sent, a little at a time, and reads nothing.
     let mut deaf = connect(&cluster.nodes[0].client);
     deaf.set_write_timeout(Some(SECOND)).unwrap();
@@ -283,22 +299,15 @@ fn client_that_never_reads_costs_a_bounded_amount_of_memory() {
     }
     // 2. It was cut off, or is no longer read from; memory is bounded either way.
     assert!(asked < 100_000, "all its commands were taken");
-    let peak = status_kib(process_id, "VmHWM:");
-    let bound = before + 3 * (limits::CLIENT_OUTPUT_BYTES as u64 / 1024);
-    println!("asked {asked} times; {before} KiB before, {peak} KiB at the most");
-    assert!(peak < bound, "{peak} KiB");
+    println!("asked {asked} times");
+    assert_peak_within(&cluster, before, 3);
     // 3. The end: the others are served.
-    assert_eq!(other.must(&["STRLEN", "big"]), Reply::Integer(value.len() as i64));
+    assert_eq!(other.must(&["STRLEN", "big"]), Reply::Integer(LARGE_BYTES as i64));
 }
 
 #[test]
 fn packet_of_large_reads_costs_a_bounded_amount_of_memory() {
-    let cluster = single("");
-    let process_id = cluster.nodes[0].process_id();
-    let mut other = cluster.client(0);
-    let value = "v".repeat(1024 * 1024);
-    assert_eq!(other.must(&["SET", "big", &value]), Reply::ok());
-    let before = status_kib(process_id, "VmRSS:");
+    let (cluster, mut other, before) = with_a_large_value();
     // A gibibyte of replies to a few kilobytes of commands: reads alone, and behind a write.
     let reads = b"GET big\r\n".repeat(1000);
     for commands in [reads.clone(), [&b"SET a 1\r\n"[..], &reads].concat()] {
@@ -307,10 +316,7 @@ fn packet_of_large_reads_costs_a_bounded_amount_of_memory() {
         rest(&mut greedy);
         assert_eq!(other.must(&["PING"]), Reply::Simple("PONG".to_owned()));
     }
-    let peak = status_kib(process_id, "VmHWM:");
-    let bound = before + 4 * (limits::CLIENT_OUTPUT_BYTES as u64 / 1024);
-    println!("{before} KiB before, {peak} KiB at the most");
-    assert!(peak < bound, "{peak} KiB");
+    assert_peak_within(&cluster, before, 4);
 }
 
 #[test]

@@ -1,35 +1,20 @@
 //! Replays the committed corpus of the fuzz target `frame_decoder`. With `UPDATE_CORPUS=1` it
 //! writes the seeds anew first; inputs that the fuzzer found are left alone.
 
-use std::fs;
-use std::path::Path;
-
 use raftkv::proto::frame::{
     ClientTag, FLAG_MORE, FrameKind, PREFACE, encode_client_reply, encode_frame,
 };
 use raftkv::proto::hello::{Hello, HelloRefused, Refusal, Role};
 use raftkv::types::{Boot, Incarnation, Lineage, LogIndex, Nonce, RequestSeq, ServerId, SessionId};
 
+mod corpus;
+
 #[path = "../fuzz/checks/frame_decoder.rs"]
 mod checks;
 
-const CORPUS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/frame_decoder");
-
 #[test]
 fn frame_decoder_corpus_holds() {
-    if std::env::var_os("UPDATE_CORPUS").is_some() {
-        for (name, seed) in seeds() {
-            fs::write(Path::new(CORPUS).join(name), seed).unwrap();
-        }
-    }
-    let mut inputs = 0;
-    for file in fs::read_dir(CORPUS).unwrap() {
-        let path = file.unwrap().path();
-        println!("{}", path.display());
-        checks::check(&fs::read(&path).unwrap());
-        inputs += 1;
-    }
-    assert!(inputs >= seeds().len(), "the corpus is not there");
+    corpus::replay("frame_decoder", &seeds(), 0, checks::check);
 }
 
 /// One byte that says how to cut, the preface, and what `frames` appends.
@@ -40,7 +25,7 @@ fn seed(cut: u8, frames: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     out
 }
 
-fn seeds() -> Vec<(&'static str, Vec<u8>)> {
+fn seeds() -> corpus::Seeds {
     let tag = ClientTag { session: SessionId::ZERO, sequence: RequestSeq(1) };
     let peer = Hello {
         role: Role::Peer,

@@ -1,8 +1,7 @@
 //! Replays the committed corpus of the fuzz target `node_input`. With `UPDATE_CORPUS=1` it writes
 //! the seeds anew first; inputs that the fuzzer found are left alone.
 
-use std::fs;
-use std::path::Path;
+mod corpus;
 
 #[path = "../fuzz/checks/node_input.rs"]
 mod checks;
@@ -10,8 +9,6 @@ mod checks;
 use raftkv::testing::{Mark, mark};
 
 use checks::{FLOOD, SNAPSHOTS, Step};
-
-const CORPUS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/node_input");
 
 /// The first byte of an input: a real node among others that are not, or three, or five real ones.
 const HOSTILE: u8 = 0;
@@ -23,21 +20,9 @@ const QUOTA: u8 = 16;
 
 #[test]
 fn node_input_corpus_holds() {
-    if std::env::var_os("UPDATE_CORPUS").is_some() {
-        fs::create_dir_all(CORPUS).unwrap();
-        for (name, seed) in seeds() {
-            fs::write(Path::new(CORPUS).join(name), seed).unwrap();
-        }
-    }
-    let mut inputs = 0;
-    for file in fs::read_dir(CORPUS).unwrap() {
-        let path = file.unwrap().path();
-        println!("{}", path.display());
-        let input = fs::read(&path).unwrap();
-        assert_eq!(checks::check(&input), checks::check(&input), "reproducible");
-        inputs += 1;
-    }
-    assert!(inputs >= seeds().len(), "the corpus is not there");
+    corpus::replay("node_input", &seeds(), 0, |input| {
+        assert_eq!(checks::check(input), checks::check(input), "reproducible");
+    });
 }
 
 /// A seed that came nowhere would be replayed for nothing.
@@ -72,7 +57,7 @@ fn input(first: u8, steps: &[(Step, &[u8])]) -> Vec<u8> {
 const OWN: u8 = 0;
 const NEXT: u8 = 80;
 
-fn seeds() -> Vec<(&'static str, Vec<u8>)> {
+fn seeds() -> corpus::Seeds {
     use Step::*;
     // Rounds of good weather; enough of them for an election.
     let calm: (Step, &[u8]) = (Calm, &[23]);

@@ -1,9 +1,6 @@
 //! Replays the committed corpus of the fuzz target `peer_message`. With `UPDATE_CORPUS=1` it writes
 //! the seeds anew first; inputs that the fuzzer found are left alone.
 
-use std::fs;
-use std::path::Path;
-
 use bytes::Bytes;
 
 use raftkv::proto::args::{Args, push_arg};
@@ -21,27 +18,14 @@ use raftkv::types::{
     Term,
 };
 
+mod corpus;
+
 #[path = "../fuzz/checks/peer_message.rs"]
 mod checks;
 
-const CORPUS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/peer_message");
-
 #[test]
 fn peer_message_corpus_holds() {
-    if std::env::var_os("UPDATE_CORPUS").is_some() {
-        fs::create_dir_all(CORPUS).unwrap();
-        for (name, seed) in seeds() {
-            fs::write(Path::new(CORPUS).join(name), seed).unwrap();
-        }
-    }
-    let mut inputs = 0;
-    for file in fs::read_dir(CORPUS).unwrap() {
-        let path = file.unwrap().path();
-        println!("{}", path.display());
-        checks::check(&fs::read(&path).unwrap());
-        inputs += 1;
-    }
-    assert!(inputs >= seeds().len(), "the corpus is not there");
+    corpus::replay("peer_message", &seeds(), 0, checks::check);
 }
 
 /// One byte that says how to cut, and a message.
@@ -106,7 +90,7 @@ fn append(kinds: &[(EntryKind, Bytes)], numbers: u64) -> AppendEntries {
     }
 }
 
-fn seeds() -> Vec<(&'static str, Vec<u8>)> {
+fn seeds() -> corpus::Seeds {
     let entries = [
         (EntryKind::Membership, membership()),
         (EntryKind::Empty, Bytes::new()),

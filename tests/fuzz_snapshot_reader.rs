@@ -1,9 +1,6 @@
 //! Replays the committed corpus of the fuzz target `snapshot_reader`. With `UPDATE_CORPUS=1` it
 //! writes the seeds anew first; inputs that the fuzzer found are left alone.
 
-use std::fs;
-use std::path::Path;
-
 use bytes::Bytes;
 use raftkv::limits;
 use raftkv::proto::message::GatewayId;
@@ -14,26 +11,14 @@ use raftkv::types::{
     Term,
 };
 
+mod corpus;
+
 #[path = "../fuzz/checks/snapshot_reader.rs"]
 mod checks;
 
-const CORPUS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/snapshot_reader");
-
 #[test]
 fn snapshot_reader_corpus_holds() {
-    if std::env::var_os("UPDATE_CORPUS").is_some() {
-        for (name, seed) in seeds() {
-            fs::write(Path::new(CORPUS).join(name), seed).unwrap();
-        }
-    }
-    let mut inputs = 0;
-    for file in fs::read_dir(CORPUS).unwrap() {
-        let path = file.unwrap().path();
-        println!("{}", path.display());
-        checks::check(&fs::read(&path).unwrap());
-        inputs += 1;
-    }
-    assert!(inputs >= seeds().len(), "the corpus is not there");
+    corpus::replay("snapshot_reader", &seeds(), 0, checks::check);
 }
 
 #[test]
@@ -148,7 +133,7 @@ fn records_block() -> usize {
     encode(0, &header(1000), &[]).len() - 1 - footer
 }
 
-fn seeds() -> Vec<(&'static str, Vec<u8>)> {
+fn seeds() -> corpus::Seeds {
     let at = records_block();
     let first_record = at + BLOCK_HEADER_BYTES;
     let large: &'static [u8] = Box::leak(vec![b'v'; limits::SNAPSHOT_BLOCK_BYTES].into());

@@ -141,6 +141,7 @@ impl Client {
                 return Err(ClientError::Reply(refused));
             }
             self.abandon();
+            // This client blocks by contract: its caller has nothing else to wait for.
             std::thread::sleep(pause);
             pause = (pause * 2).min(PAUSE_LONGEST);
         }
@@ -249,6 +250,7 @@ impl Client {
             if !self.was_connected || Instant::now() + pause >= give_up {
                 return Err(ClientError::Unreachable { attempts });
             }
+            // Likewise blocking: asking all servers again at once would only burden them.
             std::thread::sleep(pause);
             pause = (pause * 2).min(PAUSE_LONGEST);
         }

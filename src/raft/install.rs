@@ -121,19 +121,12 @@ impl Raft {
         from: ServerId,
         response: InstallSnapshotResponse,
     ) {
-        if response.term > self.current_term {
-            return self.become_follower(now, response.term, None);
-        }
-        let Role::Leader(leading) = &mut self.role else {
-            return;
-        };
-        let Some(progress) = leading.followers.get_mut(&from) else {
-            return;
-        };
-        if response.term < self.current_term {
+        if !self.answers_this_term(now, response.term) {
             return;
         }
-        progress.last_heard = now;
+        let Some((progress, _)) = self.role.hear(now, from) else {
+            return;
+        };
         let snapshot = response.snapshot;
         let Some(sending) = progress.sending().filter(|sending| sending.snapshot() == snapshot)
         else {

@@ -61,6 +61,23 @@ impl Leading {
     }
 }
 
+impl Role {
+    /// A leader has heard from a follower: what it knows of that one, and the newest read round.
+    /// Nothing where we don't lead, or not it.
+    pub(super) fn hear(
+        &mut self,
+        now: Instant,
+        from: ServerId,
+    ) -> Option<(&mut Progress, ReadRound)> {
+        let Role::Leader(leading) = self else {
+            return None;
+        };
+        let progress = leading.followers.get_mut(&from)?;
+        progress.last_heard = now;
+        Some((progress, leading.read_round))
+    }
+}
+
 impl Raft {
     /// Appends an entry if this server leads and can take one; else `None`, and nothing happened.
     pub fn propose(&mut self, now: Instant, kind: EntryKind, payload: Bytes) -> Option<LogIndex> {
@@ -180,6 +197,15 @@ impl Raft {
         }
     }
 
+    /// Whether what a follower answers in `term` was asked in ours. A later term ends ours.
+    pub(super) fn answers_this_term(&mut self, now: Instant, term: Term) -> bool {
+        let is_ours = term == self.current_term;
+        if term > self.current_term {
+            self.become_follower(now, term, None);
+        }
+        is_ours
+    }
+
     /// AppendEntries, the answer.
     pub(super) fn receive_append_response(
         &mut self,
@@ -187,21 +213,14 @@ impl Raft {
         from: ServerId,
         response: AppendEntriesResponse,
     ) {
-        if response.term > self.current_term {
-            return self.become_follower(now, response.term, None);
-        }
-        let Role::Leader(leading) = &mut self.role else {
-            return;
-        };
-        let Some(progress) = leading.followers.get_mut(&from) else {
-            return;
-        };
-        if response.term < self.current_term {
+        if !self.answers_this_term(now, response.term) {
             return;
         }
-        progress.last_heard = now;
+        let Some((progress, read_round)) = self.role.hear(now, from) else {
+            return;
+        };
         // Nobody can have seen a round that has not begun.
-        if response.read_round <= leading.read_round {
+        if response.read_round <= read_round {
             progress.read_round = progress.read_round.max(response.read_round);
         }
         match response.outcome {

@@ -308,8 +308,7 @@ impl State {
             Operation::WriteZeros { file, offset, length } => {
                 // The segment may have been given up meanwhile.
                 if let Some(Some(Handle::File(inode, _))) = self.handles.get(file.0) {
-                    let bytes = ZEROS.first(*length);
-                    self.media.inodes[*inode].write(*offset as usize, bytes);
+                    self.media.inodes[*inode].write_zeros(*offset as usize, *length);
                 }
                 Ok(())
             }
@@ -383,10 +382,10 @@ impl State {
             self.bad_reads -= 1;
             return Err(error("pread", path, EIO));
         }
-        let content = &self.media.inodes[*inode].cache;
-        let from = content.len().min(offset as usize);
-        let to = content.len().min(from + length);
-        Ok(content[from..to].to_vec())
+        let mut bytes = vec![0; length];
+        let count = self.media.inodes[*inode].cache.read(offset as usize, &mut bytes);
+        bytes.truncate(count);
+        Ok(bytes)
     }
 
     /// A plain write into the page cache; of a file that was given up meanwhile, nothing is left.
@@ -490,7 +489,7 @@ impl Disk for SimDisk {
         }
         state.take_space("fallocate", &path, length.saturating_sub(has))?;
         let length = has.max(length) as usize;
-        state.media.inodes[inode].cache.resize(length, 0);
+        state.media.inodes[inode].cache.resize(length);
         Ok(true)
     }
 

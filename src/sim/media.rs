@@ -10,7 +10,10 @@ use std::path::{Path, PathBuf};
 use rand::RngExt;
 use rand_xoshiro::Xoshiro256PlusPlus;
 
+use super::content::Content;
 use super::world::LOG;
+use crate::limits;
+use crate::storage::buffer::ZEROS;
 use crate::types::Boot;
 
 /// The unit that a disk writes whole or not at all, in bytes.
@@ -26,11 +29,28 @@ const KEPT_OLD_SECTORS: usize = 64;
 #[derive(Clone, Default)]
 pub(super) struct Inode {
     /// What a read sees.
-    pub cache: Vec<u8>,
+    pub cache: Content,
     /// What is there after the power went.
-    pub stable: Vec<u8>,
+    pub stable: Content,
     /// Writes that are in the cache only, oldest first.
-    dirty: Vec<(usize, Vec<u8>)>,
+    dirty: Vec<(usize, Piece)>,
+}
+
+/// What was written.
+#[derive(Clone)]
+enum Piece {
+    Bytes(Vec<u8>),
+    /// So many zeros.
+    Zeros(usize),
+}
+
+impl Piece {
+    fn len(&self) -> usize {
+        match self {
+            Piece::Bytes(bytes) => bytes.len(),
+            Piece::Zeros(count) => *count,
+        }
+    }
 }
 
 /// A change of a directory that isn't durable yet.
@@ -66,6 +86,8 @@ pub(super) struct Media {
     pub inodes: Vec<Inode>,
     pub names: BTreeMap<PathBuf, usize>,
     pub stable_names: BTreeMap<PathBuf, usize>,
+    /// How often those may have become others: who has looked at them needn't look again before.
+    pub names_moved: u64,
     changes: Vec<NameChange>,
     /// Files that another one was renamed over, oldest first.
     replaced: Vec<usize>,
@@ -77,16 +99,25 @@ pub(super) struct Media {
 impl Inode {
     /// A write into the page cache.
     pub fn write(&mut self, offset: usize, bytes: &[u8]) {
-        put(&mut self.cache, offset, bytes);
-        self.dirty.push((offset, bytes.to_vec()));
+        let is_blank = bytes.len() <= limits::FILL_SLICE_BYTES && bytes == ZEROS.first(bytes.len());
+        if is_blank {
+            return self.write_zeros(offset, bytes.len());
+        }
+        self.cache.put(offset, bytes);
+        self.dirty.push((offset, Piece::Bytes(bytes.to_vec())));
+    }
+
+    /// A write of zeros into the page cache.
+    pub fn write_zeros(&mut self, offset: usize, count: usize) {
+        self.cache.put_zeros(offset, count);
+        self.dirty.push((offset, Piece::Zeros(count)));
     }
 
     /// A write that is stable when it ends, and the file's length with it.
     pub fn write_through(&mut self, offset: usize, bytes: &[u8]) {
-        put(&mut self.cache, offset, bytes);
-        let length = self.cache.len();
-        self.stable.resize(length, 0);
-        put(&mut self.stable, offset, bytes);
+        self.cache.put(offset, bytes);
+        self.stable.resize(self.cache.len());
+        self.stable.put(offset, bytes);
         let end = offset + bytes.len();
         // Older bytes of these places must not come back over the newer ones.
         self.dirty.retain(|(at, old)| *at + old.len() <= offset || *at >= end);
@@ -94,10 +125,13 @@ impl Inode {
 
     /// What was written is stable; not what a failed sync has left in the cache.
     pub fn sync(&mut self) {
-        for (offset, bytes) in std::mem::take(&mut self.dirty) {
-            put(&mut self.stable, offset, &bytes);
+        for (offset, piece) in std::mem::take(&mut self.dirty) {
+            match piece {
+                Piece::Bytes(bytes) => self.stable.put(offset, &bytes),
+                Piece::Zeros(count) => self.stable.put_zeros(offset, count),
+            }
         }
-        self.stable.resize(self.cache.len(), 0);
+        self.stable.resize(self.cache.len());
     }
 
     /// A sync has failed: what it was for looks written, and never will be.
@@ -107,47 +141,45 @@ impl Inode {
 
     /// The cache is given back; what is read from now on is on the disk.
     pub fn drop_cache(&mut self) {
-        self.cache.clone_from(&self.stable);
+        self.cache.copy_from(&self.stable);
     }
 
     /// Of some bytes a subset of the sectors becomes stable; how many did not.
-    fn tear(&mut self, offset: usize, bytes: &[u8], random: &mut Xoshiro256PlusPlus) -> u32 {
+    fn tear(&mut self, offset: usize, piece: &Piece, random: &mut Xoshiro256PlusPlus) -> u32 {
         let mut lost = 0;
         let share = random.random_range(0..=100);
-        for (at, sector) in sectors(offset, bytes) {
-            if random.random_range(0..100) < share && at + sector.len() <= self.stable.len() {
-                put(&mut self.stable, at, sector);
-            } else {
-                lost += 1;
+        for (at, from, length) in sectors(offset, piece.len()) {
+            let is_kept = random.random_range(0..100) < share && at + length <= self.stable.len();
+            match piece {
+                _ if !is_kept => lost += 1,
+                Piece::Bytes(bytes) => self.stable.put(at, &bytes[from..from + length]),
+                Piece::Zeros(_) => self.stable.put_zeros(at, length),
             }
         }
         lost
     }
 }
 
-/// Cuts bytes at `offset` of a file where its sectors end.
-fn sectors(offset: usize, bytes: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
-    let mut at = offset;
-    let mut rest = bytes;
+/// Cuts so many bytes at `offset` of a file where its sectors end: where each piece is in the file,
+/// where among the bytes, and how long it is.
+fn sectors(offset: usize, count: usize) -> impl Iterator<Item = (usize, usize, usize)> {
+    let mut done = 0;
     std::iter::from_fn(move || {
-        if rest.is_empty() {
-            return None;
-        }
-        let length = (SECTOR - at % SECTOR).min(rest.len());
-        let (sector, behind) = rest.split_at(length);
-        let item = (at, sector);
-        at += length;
-        rest = behind;
-        Some(item)
+        let at = offset + done;
+        let length = (SECTOR - at % SECTOR).min(count - done);
+        let piece = (at, done, length);
+        done += length;
+        (length > 0).then_some(piece)
     })
 }
 
-fn put(content: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
-    let end = offset + bytes.len();
-    if content.len() < end {
-        content.resize(end, 0);
-    }
-    content[offset..end].copy_from_slice(bytes);
+/// How many bytes two beginnings have in common.
+fn common(one: &[u8], other: &[u8]) -> usize {
+    let is_other = |(one, other): &(&[u8], &[u8])| one != other;
+    let sectors = one.chunks(SECTOR).zip(other.chunks(SECTOR));
+    let same: usize = sectors.take_while(|pair| !is_other(pair)).map(|(one, _)| one.len()).sum();
+    let rest = one[same..].iter().zip(&other[same..]);
+    same + rest.take_while(|(one, other)| one == other).count()
 }
 
 impl Media {
@@ -189,6 +221,7 @@ impl Media {
                 path.parent() == Some(directory)
             });
         self.changes = rest;
+        self.names_moved += u64::from(!durable.is_empty());
         for change in durable {
             let removed = match &change {
                 NameChange::Removed(path) => self.stable_names.get(path).copied(),
@@ -216,12 +249,11 @@ impl Media {
     /// A log write has ended well: keeps what it replaced.
     pub fn write_durable(&mut self, inode: usize, offset: usize, bytes: &[u8]) {
         let file = &mut self.inodes[inode];
-        let before = file.stable.get(offset..).unwrap_or_default();
-        let first_new = before.iter().zip(bytes).position(|(old, new)| old != new);
-        let first_new = offset + first_new.unwrap_or(before.len().min(bytes.len()));
-        for (at, sector) in sectors(offset, bytes) {
-            let was = file.stable.get(at..at + sector.len());
-            if let Some(was) = was.filter(|was| *was != sector) {
+        let before = file.stable.copy(offset, bytes.len());
+        let first_new = offset + common(&before, bytes);
+        for (at, from, length) in sectors(offset, bytes.len()) {
+            let was = before.get(from..from + length);
+            if let Some(was) = was.filter(|was| *was != &bytes[from..from + length]) {
                 self.old.push(OldSector { inode, offset: at, bytes: was.to_vec() });
             }
         }
@@ -242,7 +274,7 @@ impl Media {
     ) {
         match random.random_range(0..4) {
             0 => self.inodes[inode].write(offset, bytes),
-            1 => put(&mut self.inodes[inode].cache, offset, bytes),
+            1 => self.inodes[inode].cache.put(offset, bytes),
             2 => self.inodes[inode].write_through(offset, bytes),
             _ => {}
         }
@@ -256,8 +288,8 @@ impl Media {
         bytes: &[u8],
         random: &mut Xoshiro256PlusPlus,
     ) -> bool {
-        let count = sectors(offset, bytes).count() as u32;
-        let lost = self.inodes[inode].tear(offset, bytes, random);
+        let count = sectors(offset, bytes.len()).count() as u32;
+        let lost = self.inodes[inode].tear(offset, &Piece::Bytes(bytes.to_vec()), random);
         lost > 0 && lost < count
     }
 
@@ -265,10 +297,10 @@ impl Media {
     pub fn lose_power(&mut self, random: &mut Xoshiro256PlusPlus) -> Losses {
         let mut losses = Losses::default();
         for inode in &mut self.inodes {
-            for (offset, bytes) in std::mem::take(&mut inode.dirty) {
-                losses.sectors += inode.tear(offset, &bytes, random);
+            for (offset, piece) in std::mem::take(&mut inode.dirty) {
+                losses.sectors += inode.tear(offset, &piece, random);
             }
-            inode.cache.clone_from(&inode.stable);
+            inode.drop_cache();
         }
         let is_ordered = random.random_bool(0.5);
         let mut goes_on = true;
@@ -283,6 +315,7 @@ impl Media {
             }
         }
         self.names = self.stable_names.clone();
+        self.names_moved += 1;
         losses
     }
 
@@ -290,7 +323,7 @@ impl Media {
     pub fn forget_unsynced(&mut self) {
         for inode in &mut self.inodes {
             inode.dirty.clear();
-            inode.cache.clone_from(&inode.stable);
+            inode.drop_cache();
         }
         self.changes.clear();
         self.names = self.stable_names.clone();
@@ -311,7 +344,7 @@ impl Media {
             .filter(|(path, _)| path.extension().is_some_and(|suffix| suffix == "wal"))
             .filter_map(|(path, inode)| {
                 let is_last = *inode == last;
-                let written = &self.inodes[*inode].stable;
+                let written = self.inodes[*inode].stable.written();
                 let end = written.iter().rposition(|byte| *byte != 0)? / SECTOR * SECTOR;
                 let end = if is_last { end.min(limit / SECTOR * SECTOR) } else { end };
                 Some((path.clone(), *inode, end))
@@ -331,29 +364,28 @@ impl Media {
             Damage::Meta | Damage::MetaCut => unreachable!("the log is damaged here"),
         };
         let file = &mut self.inodes[inode];
-        put(&mut file.stable, offset, &bytes);
-        put(&mut file.cache, offset, &bytes);
+        file.stable.put(offset, &bytes);
+        file.cache.put(offset, &bytes);
         Some(format!("{kind:?} in {} at {offset}", path.display()))
     }
 
     fn damage_meta(&mut self, kind: Damage, random: &mut Xoshiro256PlusPlus) -> Option<String> {
         let inode = *self.stable_names.get(Path::new(META))?;
-        let mut bytes = self.inodes[inode].stable.clone();
-        let at = random.random_range(0..bytes.len().max(1));
-        match kind {
-            Damage::MetaCut => bytes.truncate(at),
-            _ => *bytes.get_mut(at)? ^= 1 << random.random_range(0..8),
-        }
         let file = &mut self.inodes[inode];
-        file.cache.clone_from(&bytes);
-        file.stable = bytes;
+        let at = random.random_range(0..file.stable.len().max(1));
+        match kind {
+            Damage::MetaCut => file.stable.resize(at),
+            _ if at < file.stable.len() => file.stable.flip(at, 1 << random.random_range(0..8)),
+            _ => return None,
+        }
+        file.drop_cache();
         Some(format!("{kind:?} at {at}"))
     }
 
     /// Meta files that were there once, oldest first, and the boot that each tells of.
     pub fn old_metas(&self) -> Vec<(usize, Boot)> {
         let boot = |inode: &usize| {
-            let text = String::from_utf8_lossy(&self.inodes[*inode].stable).into_owned();
+            let text = String::from_utf8_lossy(self.inodes[*inode].stable.written()).into_owned();
             let boot = text.lines().find_map(|line| line.strip_prefix("boot ")?.parse().ok());
             boot.map(|boot| (*inode, Boot(boot)))
         };
@@ -371,6 +403,7 @@ impl Media {
     pub fn put_back_meta(&mut self, inode: usize) {
         self.names.insert(PathBuf::from(META), inode);
         self.stable_names.insert(PathBuf::from(META), inode);
+        self.names_moved += 1;
     }
 
     /// A segment ends before its last acknowledged byte.
@@ -383,8 +416,8 @@ impl Media {
     ) -> String {
         let length = random.random_range(0..end);
         let file = &mut self.inodes[inode];
-        file.stable.truncate(length);
-        file.cache.truncate(length);
+        file.stable.resize(length);
+        file.cache.resize(length);
         format!("Cut of {} at {length}", path.display())
     }
 
@@ -397,13 +430,13 @@ impl Media {
         };
         let file = &mut self.inodes[*inode];
         let middle = file.stable.len() / 2;
-        file.stable[middle] ^= 1;
-        file.cache[middle] ^= 1;
+        file.stable.flip(middle, 1);
+        file.cache.flip(middle, 1);
         true
     }
 
-    fn sector(&self, inode: usize, at: usize) -> &[u8] {
-        &self.inodes[inode].stable[at..at + SECTOR]
+    fn sector(&self, inode: usize, at: usize) -> Vec<u8> {
+        self.inodes[inode].stable.copy(at, SECTOR)
     }
 
     /// A written sector of the file before `end`.
@@ -420,7 +453,7 @@ impl Media {
         random: &mut Xoshiro256PlusPlus,
     ) -> Option<(usize, Vec<u8>)> {
         let at = self.written(inode, end, random)?;
-        let mut bytes = self.sector(inode, at).to_vec();
+        let mut bytes = self.sector(inode, at);
         // A byte that says something: behind the records a segment's last sector may be unused.
         let last = bytes.iter().rposition(|byte| *byte != 0)?;
         bytes[random.random_range(0..=last)] ^= 1 << random.random_range(0..8);
@@ -434,7 +467,7 @@ impl Media {
         random: &mut Xoshiro256PlusPlus,
     ) -> Option<(usize, Vec<u8>)> {
         let (from, to) = (self.written(inode, end, random)?, self.written(inode, end, random)?);
-        let bytes = self.sector(inode, from).to_vec();
+        let bytes = self.sector(inode, from);
         (bytes != self.sector(inode, to)).then_some((to, bytes))
     }
 

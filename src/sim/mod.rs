@@ -2,7 +2,7 @@
 //!
 //! In reading order: [`script`] (what a run is made of), [`swarm`] (a seed becomes one), [`world`]
 //! (the queue of events) of [`server`]s, whose [`lives`] have [`turns`] of a [`process`] on [`link`]
-//! (its connections' bytes); [`network`], [`disk`] on [`media`], [`clients`] in their [`traffic`],
+//! (its connections' bytes); [`network`], [`disk`] on [`media`] of [`content`], [`clients`] in their [`traffic`],
 //! [`faults`], or a test's own hands on a [`cluster`]; then what judges: [`checkers`] with
 //! [`rules`], [`history`], [`linearizability`]; and what tells: [`story`], [`shrink`]. Called by
 //! `rkv-sim` and tests. Contains no second implementation of anything that it tests.
@@ -10,6 +10,7 @@
 mod checkers;
 mod clients;
 mod cluster;
+mod content;
 mod disk;
 mod faults;
 mod history;

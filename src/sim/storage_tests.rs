@@ -118,8 +118,8 @@ fn damage(media: &Media, model: &Model, seed: u64, random: &mut Random) -> Optio
         let inode = state.media.find(&path).expect("it is there");
         let file = &mut state.media.inodes[inode];
         let at = random.random_range(0..file.stable.len());
-        file.stable[at] ^= 1 << random.random_range(0..8);
-        file.cache.clone_from(&file.stable);
+        file.stable.flip(at, 1 << random.random_range(0..8));
+        file.drop_cache();
     });
     let (_, expected) = open(&whole).unwrap_or_else(|error| panic!("{error}"));
     match open(&damaged) {

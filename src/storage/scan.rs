@@ -74,11 +74,10 @@ impl<'a> Records<'a> {
                     return Ok(Step::Stop(self.at, why));
                 }
                 Ok(Decoded::Incomplete) => {
-                    let mut window = vec![0; WINDOW_BYTES];
                     let left = (self.segment.capacity - self.read).min(WINDOW_BYTES as u64);
-                    let window = &mut window[..left as usize];
-                    disk.read_at(self.segment.file, self.read, window)?;
-                    self.decoder.push(window);
+                    let mut window = vec![0; left as usize];
+                    disk.read_at(self.segment.file, self.read, &mut window)?;
+                    self.decoder.push(&window);
                     self.read += left;
                 }
             }
@@ -106,9 +105,10 @@ pub fn behind(
     last_possible: u64,
 ) -> Result<Behind, StorageError> {
     let mut found = Behind::default();
-    let mut window = vec![0; WINDOW_BYTES + HEADER_BYTES];
     let mut at = from.next_multiple_of(ALIGN as u64);
     assert_eq!(at, from, "records begin aligned");
+    let left = segment.capacity.saturating_sub(at);
+    let mut window = vec![0; left.min((WINDOW_BYTES + HEADER_BYTES) as u64) as usize];
     while at < segment.capacity {
         let left = (segment.capacity - at).min(window.len() as u64) as usize;
         let window = &mut window[..left];

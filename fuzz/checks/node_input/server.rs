@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use raftkv::config::Config;
 use raftkv::limits;
-use raftkv::node::{ClientInfo, Effect, Input, Node, Requests, Role, SnapshotReader, Status};
+use raftkv::node::{ClientInfo, Effect, Input, Node, Requests, Role, Status};
 use raftkv::proto::batch::Batch;
 use raftkv::proto::entry::{EntryKind, Recovered};
 use raftkv::proto::hello::Hello;

@@ -112,6 +112,7 @@ fn watch(running: &mut [DemoNode], began: Instant, asked: &mut Asked) -> Result<
             patience = Instant::now() + PATIENCE;
             say("Still no leader; the nodes' logs say why.\n");
         }
+        // No server runs on this thread: it only watches processes, which nothing wakes it for.
         std::thread::sleep(POLL);
     }
     Ok(())

@@ -118,6 +118,7 @@ pub fn end(nodes: &mut [DemoNode], mut hurry: impl FnMut() -> bool) {
         for node in nodes.iter_mut() {
             node.just_ended();
         }
+        // It waits for processes to end, and serves nobody meanwhile.
         std::thread::sleep(POLL);
     }
     for node in nodes.iter_mut().filter(|node| node.runs()) {

@@ -47,7 +47,7 @@ impl Checkers {
         let voters: Vec<ServerId> =
             membership.members().iter().map(|member| member.id).filter(|v| has_voted(*v)).collect();
         assert!(
-            membership.is_quorum(has_voted),
+            super::has_majority(membership, has_voted),
             "one-change: n{id} leads term {term} by the votes of {voters:?}"
         );
         let founds = node.raft().log().term_at(LogIndex(1)) == Some(term);

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use super::marks::Marks;
-use super::{Checkers, mark};
+use super::{Checkers, has_majority, mark};
 use crate::node::Node;
 use crate::types::{LogIndex, ServerId};
 
@@ -68,7 +68,7 @@ impl Checkers {
                     let none = BTreeSet::new();
                     let holders = self.durable.get(&(index, mark.term)).unwrap_or(&none);
                     assert!(
-                        node.raft().membership().is_quorum(|voter| holders.contains(&voter)),
+                        has_majority(node.raft().membership(), |voter| holders.contains(&voter)),
                         "durable-before-ack: {index} is applied, and on the disks of {holders:?}"
                     );
                     self.committed.push(mark);

@@ -20,6 +20,7 @@ use super::rules::Rules;
 use crate::kv::store::Store;
 use crate::node::{Node, Role};
 use crate::proto::entry::Entry;
+use crate::raft::membership::{Member, Membership};
 use crate::types::{LogIndex, ServerId, Term};
 
 use marks::Marks;
@@ -170,6 +171,18 @@ impl Checkers {
         let is_new = std::mem::replace(&mut watched.role, role) != role;
         is_new.then_some(role)
     }
+}
+
+/// Whether `has` holds for a majority of the voters: of the old ones and of the new ones, while the
+/// membership is joint (§4.3). Counted here, so that a mistake in the server's own counting shows.
+fn has_majority(membership: &Membership, has: impl Fn(ServerId) -> bool) -> bool {
+    let is_majority = |is_voter: fn(&Member) -> bool| {
+        let voters = || membership.members().iter().filter(|member| is_voter(member));
+        let count = voters().filter(|member| has(member.id)).count();
+        2 * count > voters().count()
+    };
+    is_majority(|member| member.voter)
+        && (!membership.is_joint() || is_majority(|member| member.outgoing_voter))
 }
 
 /// Everything that a store holds.

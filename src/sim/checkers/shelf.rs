@@ -17,6 +17,8 @@ use crate::types::{LogIndex, ServerId, SnapshotId};
 pub(super) struct StableSnapshots {
     seen: BTreeMap<usize, SnapshotId>,
     newest: SnapshotId,
+    /// The disk's count of changed names when they were last looked at.
+    looked_at: Option<u64>,
 }
 
 impl StableSnapshots {
@@ -27,6 +29,9 @@ impl StableSnapshots {
 
     /// Looks for new ones. A name is stable only when every byte of its file is.
     pub fn look(&mut self, id: ServerId, media: &Media, digests: &mut BTreeMap<LogIndex, u32>) {
+        if self.looked_at.replace(media.names_moved) == Some(media.names_moved) {
+            return;
+        }
         let directory = Path::new(SNAP);
         self.newest = SnapshotId::default();
         let names = media.stable_names.iter().filter(|(path, _)| path.parent() == Some(directory));
@@ -38,7 +43,8 @@ impl StableSnapshots {
                 continue;
             }
             let mut loader = Loader::new();
-            let loaded = loader.feed(&media.inodes[*inode].stable).and_then(|()| loader.finish());
+            let loaded =
+                loader.feed(&media.inodes[*inode].stable.whole()).and_then(|()| loader.finish());
             let (header, machine) = match loaded {
                 Ok(loaded) => loaded,
                 Err(error) => panic!("durable-before-ack: snapshot {name:?} of n{id}: {error}"),

@@ -14,7 +14,7 @@ use crate::node::Node;
 use crate::proto::entry::HardState;
 use crate::proto::message::{AppendOutcome, Message, Packet};
 use crate::proto::record::{Body, Decoded, SegmentKey, decode};
-use crate::sim::media::Media;
+use crate::sim::media::{Media, SECTOR};
 use crate::sim::world::LOG;
 use crate::storage::segment::{self, FIRST_RECORD};
 use crate::types::{LogIndex, ServerId, SnapshotId, Term};
@@ -58,12 +58,22 @@ impl StableLog {
             };
             self.inode = self.inode.or_else(find);
             let Some(inode) = self.inode else { return };
-            let bytes = &media.inodes[inode].stable;
+            let content = &media.inodes[inode].stable;
+            let bytes = content.written();
             let Some(salt) = bytes.get(48..56) else { return };
             let salt = u64::from_le_bytes(salt.try_into().expect("eight bytes"));
             let key = SegmentKey { number, salt };
-            let Some(rest) = bytes.get(self.position..) else { return };
-            let Ok(Decoded::Record(record, length)) = decode(key, rest) else { return };
+            let rest = bytes.get(self.position..).unwrap_or_default();
+            if rest.is_empty() {
+                return;
+            }
+            let mut decoded = decode(key, rest);
+            if matches!(decoded, Ok(Decoded::Incomplete)) {
+                // A torn record whose last bytes are zeros may be whole without having been written.
+                let longer = content.copy(self.position, rest.len() + SECTOR);
+                decoded = decode(key, &longer);
+            }
+            let Ok(Decoded::Record(record, length)) = decoded else { return };
             self.position += length;
             self.pending.push(record.body);
             if record.ends_write {

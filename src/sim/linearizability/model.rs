@@ -4,6 +4,7 @@
 //! mistake there is not repeated here. Called by `search`. Never looks at times or clients.
 
 use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
 
 use super::history::{Answer, Command};
 use crate::proto::integer::{parse_integer, push_integer};
@@ -23,14 +24,14 @@ pub(super) const SOME_TEXT: ValueId = 2;
 /// Values and their numbers. Numbers are given in the order of first use, so that they are the
 /// same in each run; the map is only ever looked up.
 pub(super) struct Values {
-    numbers: HashMap<Vec<u8>, ValueId>,
+    numbers: HashMap<Rc<[u8]>, ValueId>,
     /// What each number stands for; the first three are the places of the constants above.
-    words: Vec<Vec<u8>>,
+    words: Vec<Rc<[u8]>>,
 }
 
 impl Values {
     pub fn new() -> Values {
-        Values { numbers: HashMap::new(), words: vec![Vec::new(); 3] }
+        Values { numbers: HashMap::new(), words: vec![Rc::from([]); 3] }
     }
 
     fn number(&mut self, word: &[u8]) -> ValueId {
@@ -38,8 +39,9 @@ impl Values {
             return known;
         }
         let number = ValueId::try_from(self.words.len()).expect("the budget is far below 2^32");
-        self.words.push(word.to_vec());
-        self.numbers.insert(word.to_vec(), number);
+        let word: Rc<[u8]> = word.into();
+        self.words.push(Rc::clone(&word));
+        self.numbers.insert(word, number);
         number
     }
 
@@ -52,7 +54,7 @@ impl Values {
 
     /// The bytes of a value, or `None` for the absent one.
     pub fn word(&self, value: ValueId) -> Option<&[u8]> {
-        (value != ABSENT).then(|| self.words[value as usize].as_slice())
+        (value != ABSENT).then(|| &*self.words[value as usize])
     }
 
     /// The integer that a value is, if it is one.
