@@ -298,6 +298,7 @@ fn blank(id: u64, edit: impl FnOnce(&mut Config)) -> Node {
     edit(&mut config);
     let recovered = Recovered {
         identity: Identity { cluster: ClusterId::from_name(&config.cluster.name), ..identity(id) },
+        lineage: raftkv::types::Lineage::ZERO,
         hard_state: HardState::default(),
         snapshot: None,
         entries: Vec::new(),

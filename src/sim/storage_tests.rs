@@ -138,7 +138,7 @@ fn damage(media: &Media, model: &Model, seed: u64, random: &mut Random) -> Optio
 /// What is in a directory and below it, by what it is called there.
 fn below(media: &Media, directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let inside = media.names.iter().filter_map(|(path, inode)| {
-        Some((path.strip_prefix(directory).ok()?.to_path_buf(), media.inodes[*inode].cache.clone()))
+        Some((path.strip_prefix(directory).ok()?.to_path_buf(), media.inodes[*inode].cache.whole()))
     });
     inside.collect()
 }

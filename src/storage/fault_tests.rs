@@ -3,7 +3,6 @@
 //! [`super::flip_tests`].
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use bytes::Bytes;
 use rand::{RngExt, SeedableRng};

@@ -160,6 +160,8 @@ fn meta(meta: &Meta) -> String {
     let (standing, aside) = match &meta.standing {
         Standing::Sound => ("sound", None),
         Standing::OldCopy => ("old-copy", None),
+        Standing::Contradicted(_) => ("contradicted", None),
+        Standing::Unfinished => ("unfinished", None),
         Standing::SettingAside(aside) => ("setting-aside", Some(aside)),
         Standing::Recovering(aside) => ("recovering", Some(aside)),
     };
@@ -170,6 +172,7 @@ fn meta(meta: &Meta) -> String {
     Object::new()
         .raw("cluster", hex(meta.cluster.0))
         .text("cluster_name", &meta.cluster_name)
+        .raw("lineage", hex(meta.lineage.0))
         .raw("server", meta.server)
         .text("incarnation", meta.incarnation)
         .raw("boot", meta.boot)

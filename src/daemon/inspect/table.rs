@@ -9,7 +9,7 @@ use raftkv::proto::record::{Body, Record};
 use raftkv::raft::membership::Membership;
 use raftkv::storage::inspection::{Report, SegmentReport, SnapshotReport, Start, Verdict};
 use raftkv::storage::meta::{Meta, Standing};
-use raftkv::types::ServerId;
+use raftkv::types::{Divergence, Lineage, ServerId};
 
 use super::relative;
 
@@ -108,12 +108,20 @@ pub fn inspect(report: &Report) -> String {
 
 fn describe(meta: &Meta, text: &mut Text) {
     text.named("cluster", &format!("{} ({:016x})", meta.cluster_name, meta.cluster.0));
+    if meta.lineage != Lineage::ZERO {
+        text.named("lineage", &format!("{:016x}", meta.lineage.0));
+    }
     text.named("server", &meta.server.to_string());
     text.named("incarnation", &meta.incarnation.to_string());
     text.named("boot", &meta.boot.to_string());
     let standing = match &meta.standing {
         Standing::Sound => "sound".to_owned(),
         Standing::OldCopy => "an old copy of a directory".to_owned(),
+        Standing::Contradicted(Divergence { index, own, majority }) => format!(
+            "contradicted by a majority: up to entry {index} its digest was {own:016x}, and theirs \
+             {majority:016x}"
+        ),
+        Standing::Unfinished => "unfinished: a restore or recover-quorum was broken off".to_owned(),
         Standing::SettingAside(aside) => {
             format!("being set aside into damaged-{}: {}", aside.number, aside.why)
         }
