@@ -100,6 +100,16 @@ impl From<StorageError> for LoopError {
     }
 }
 
+/// How a server ended that nothing has gone wrong with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ended {
+    /// It was asked to.
+    Stopped,
+    /// A peer said that its directory is an old copy, which is noted there: opened once more, it is
+    /// set aside, and the server can be admitted again.
+    OldCopy,
+}
+
 /// A node and everything around it.
 pub struct Server {
     node: Node,
@@ -131,8 +141,12 @@ pub struct Server {
     peers_stamp: (LogIndex, bool, usize),
     /// A signal asked for the end, and by this instant it comes in any case.
     stop: Option<Instant>,
+    /// A peer has met a later process of this directory.
+    is_old_copy: bool,
     /// What was last logged about who leads.
     leadership: Leadership,
+    /// Whether the log says last that the disk has stalled.
+    disk_is_stalled: bool,
 }
 
 /// Who leads, as far as the log lines tell.
@@ -184,6 +198,7 @@ impl Server {
             clients: Clients::new(config, host, FIRST_CLIENT),
             peers: Peers::new(config.id, FIRST_PEER),
             leadership: Leadership::of(&node),
+            disk_is_stalled: false,
             node,
             storage,
             clock,
@@ -203,6 +218,7 @@ impl Server {
             observe_at: now,
             peers_stamp: (LogIndex::ZERO, false, 0),
             stop: None,
+            is_old_copy: false,
         };
         server.log_start();
         Ok(server)
@@ -213,11 +229,19 @@ impl Server {
     /// # Errors
     ///
     /// A storage fault ends the loop at once, and nothing is acknowledged after it.
-    pub fn run(mut self) -> Result<(), LoopError> {
-        while self.turn()? == Turn::GoOn {}
+    pub fn run(mut self) -> Result<Ended, LoopError> {
+        let ended = loop {
+            match self.turn()? {
+                Turn::GoOn => {}
+                Turn::Ended => break Ended::Stopped,
+                Turn::OldCopy => break Ended::OldCopy,
+            }
+        };
         self.storage.close()?;
-        log::info!("stopped");
-        Ok(())
+        if ended == Ended::Stopped {
+            log::info!("stopped");
+        }
+        Ok(ended)
     }
 
     fn log_start(&self) {
@@ -250,10 +274,29 @@ impl Server {
             (Role::Learner, Some(leader)) => {
                 log::info!("learns from server {leader} in term {term}, without a vote");
             }
-            (Role::Recovering, _) => log::warn!("takes part in nothing: its disk is not known"),
+            (Role::Recovering, _) => {
+                let reason = self.node.recovering_reason().unwrap_or("its disk is not known");
+                log::warn!("takes part in nothing until it is admitted again: {reason}");
+            }
             (_, Some(leader)) => log::info!("follows server {leader} in term {term}"),
             (_, None) => log::info!("knows no leader in term {term}"),
         }
         self.leadership = current;
+    }
+
+    /// Says that the disk has stalled, and that it goes on.
+    fn log_disk(&mut self) {
+        let is_stalled = self.node.is_disk_stalled(self.now);
+        if is_stalled == self.disk_is_stalled {
+            return;
+        }
+        match is_stalled {
+            true => log::warn!(
+                "the disk has been at one write for longer than an election timeout: others go on \
+                 without it, and if this node leads it hands over"
+            ),
+            false => log::info!("the disk goes on"),
+        }
+        self.disk_is_stalled = is_stalled;
     }
 }

@@ -24,6 +24,8 @@ pub(super) enum Turn {
     GoOn,
     /// It was asked to end, and everything is done or the time for it is over.
     Ended,
+    /// Its directory is an old copy.
+    OldCopy,
 }
 
 impl Server {
@@ -43,6 +45,7 @@ impl Server {
             log::warn!("{notice}");
         }
         self.log_leadership();
+        self.log_disk();
         self.snapshot_lines.log(&self.node.status());
         Ok(self.verdict())
     }
@@ -166,6 +169,8 @@ impl Server {
                         log::debug!("our hello is not accepted: {}", refused.text);
                         if refused.code == Refusal::OldCopy {
                             self.storage.note_old_copy()?;
+                            log::error!("{}", refused.text);
+                            self.is_old_copy = true;
                         }
                         self.node.hello_refused(self.now, peer, &refused);
                     }
@@ -359,6 +364,9 @@ impl Server {
 
     /// Whether this was the last turn.
     fn verdict(&self) -> Turn {
+        if self.is_old_copy {
+            return Turn::OldCopy;
+        }
         let Some(latest) = self.stop else {
             return Turn::GoOn;
         };

@@ -30,6 +30,12 @@ const SECTIONS: [&str; 9] = [
 ];
 
 impl Node {
+    /// Whether the disk has been at one write for longer than an election timeout. A leader hands
+    /// over then, and a follower is not waited for.
+    pub fn is_disk_stalled(&self, now: Instant) -> bool {
+        self.raft.is_disk_stalled(now)
+    }
+
     /// `INFO [section ...]`
     pub(super) fn info(&self, now: Instant, args: Args<'_>) -> Reply {
         let asked = |section: &str| {
@@ -184,6 +190,7 @@ impl Node {
             ("raft_snapshot_index", snapshot_index(status.snapshot)),
             ("raft_snapshot_bytes", status.snapshot.map_or(0, |(_, bytes)| bytes).to_string()),
             ("raft_snapshot_due_after_bytes", self.bytes_to_snapshot().to_string()),
+            ("raft_disk_stalled", if self.is_disk_stalled(now) { "yes" } else { "no" }.to_owned()),
             ("raft_snapshot_state", self.snapshot_state()),
             ("raft_bad_snapshots", self.counters.bad_snapshots.to_string()),
             ("raft_malformed_batches", self.counters.malformed.to_string()),
@@ -234,7 +241,9 @@ impl Node {
         let line = |member: &Member| {
             let id = member.id;
             let is_self = id == self.identity.server;
+            let is_lost = is_self && self.raft.is_recovering() || self.requested.is_stray(id);
             let role = match (self.raft.leader() == Some(id), member.is_learner()) {
+                _ if is_lost => "recovering",
                 (true, _) => "leader",
                 (false, false) => "follower",
                 (false, true) => "learner",
