@@ -1,4 +1,5 @@
-//! A node that loads a snapshot: what it takes meanwhile is bounded, in memory and by the quota.
+//! A node that loads a snapshot: what it takes meanwhile is bounded, in memory and by the quota; and
+//! what it would not be able to load it doesn't take in the first place.
 //!
 //! One real node; the disk, the clock and the leader are played. Design page 3, §3.
 
@@ -10,7 +11,8 @@ use raftkv::limits;
 use raftkv::node::{Effect, Input, Node};
 use raftkv::proto::entry::{Entry, EntryKind, HardState, Recovered};
 use raftkv::proto::message::{
-    AppendEntries, AppendOutcome, Envelope, GrowthRefusal, Message, Packet,
+    AppendEntries, AppendOutcome, Envelope, GrowthRefusal, InstallOutcome, InstallSnapshot,
+    Message, Packet,
 };
 use raftkv::proto::snapshot::{SnapshotHeader, SnapshotRecord};
 use raftkv::proto::snapshot_encoder::SnapshotEncoder;
@@ -32,6 +34,8 @@ struct Loading {
     read: Option<(u64, usize)>,
     written: Option<Input>,
     sent: Vec<Message>,
+    /// Snapshots from a leader that it gave up.
+    abandoned: u32,
 }
 
 fn incarnation(id: u64) -> Incarnation {
@@ -54,10 +58,16 @@ fn membership(members: u64) -> Membership {
     Membership::new((1..=members).map(member).collect())
 }
 
-fn start(members: u64, used_bytes: u64, max_memory: u64) -> Loading {
+/// A snapshot's header, and its file with these keys.
+fn snapshot(
+    id: SnapshotId,
+    members: u64,
+    used_bytes: u64,
+    keys: &[&[u8]],
+) -> (SnapshotHeader, Vec<u8>) {
     let header = SnapshotHeader {
         cluster: CLUSTER,
-        id: LAST,
+        id,
         membership_index: LogIndex(1),
         membership: membership(members).encode(),
         clock: ClusterTime(5),
@@ -69,12 +79,17 @@ fn start(members: u64, used_bytes: u64, max_memory: u64) -> Loading {
     };
     let mut file = Vec::new();
     let mut encoder = SnapshotEncoder::new(&header, &mut file);
-    let (key, value, revision) = (&b"a"[..], &b"7"[..], Revision(1));
-    encoder.record(
-        SnapshotRecord { key, value, revision, deadline: None, is_early: false },
-        &mut file,
-    );
+    for key in keys {
+        let (value, revision, deadline, is_early) = (&b"7"[..], Revision(1), None, false);
+        let record = SnapshotRecord { key, value, revision, deadline, is_early };
+        encoder.record(record, &mut file);
+    }
     encoder.finish(&mut file);
+    (header, file)
+}
+
+fn start(members: u64, used_bytes: u64, max_memory: u64) -> Loading {
+    let (header, file) = snapshot(LAST, members, used_bytes, &[b"a"]);
     let recovered = Recovered {
         identity: Identity {
             cluster: CLUSTER,
@@ -94,7 +109,7 @@ fn start(members: u64, used_bytes: u64, max_memory: u64) -> Loading {
     config.limits.max_memory = max_memory;
     let now = Instant(1_000_000_000);
     let node = Node::recover(&config, recovered, 1, now);
-    Loading { node, now, file, read: None, written: None, sent: Vec::new() }
+    Loading { node, now, file, read: None, written: None, sent: Vec::new(), abandoned: 0 }
 }
 
 impl Loading {
@@ -108,9 +123,23 @@ impl Loading {
                 }
                 Effect::Send { packet } => self.sent.push(packet.message),
                 Effect::ReadSnapshot { offset, length, .. } => self.read = Some((offset, length)),
+                Effect::AbandonSnapshot { .. } => self.abandoned += 1,
                 other => panic!("{other:?}"),
             }
         }
+    }
+
+    /// Server 2 says something.
+    fn receive(&mut self, message: Message) {
+        let envelope = Envelope {
+            cluster: CLUSTER,
+            from: ServerId(2),
+            from_incarnation: incarnation(2),
+            to: ServerId(1),
+            to_incarnation: incarnation(1),
+        };
+        self.handle(Input::Receive { packet: Packet { envelope, message } });
+        self.turn();
     }
 
     /// A turn, behind which the disk has what it was given.
@@ -157,16 +186,7 @@ impl Loading {
             refuses_growth: None,
             entries: vec![entry],
         };
-        let envelope = Envelope {
-            cluster: CLUSTER,
-            from: ServerId(2),
-            from_incarnation: incarnation(2),
-            to: ServerId(1),
-            to_incarnation: incarnation(1),
-        };
-        let packet = Packet { envelope, message: Message::AppendEntries(request) };
-        self.handle(Input::Receive { packet });
-        self.turn();
+        self.receive(Message::AppendEntries(request));
     }
 
     /// The newest entry that it has acknowledged.
@@ -221,4 +241,32 @@ fn a_follower_that_loads_takes_no_more_of_the_log_than_fits() {
     loading.turn();
     loading.append(stopped + 1);
     assert_eq!(loading.acknowledged(), stopped + 1);
+}
+
+#[test]
+fn a_follower_refuses_a_snapshot_with_a_key_twice_or_out_of_order() {
+    let id = SnapshotId { index: LogIndex(20), term: Term(2) };
+    for keys in [&[&b"a"[..], b"b", b"b"], &[&b"a"[..], b"c", b"b"]] {
+        let mut loading = start(3, 100, 0);
+        loading.handle(Input::PeerUp { peer: ServerId(2), incarnation: incarnation(2) });
+        loading.turn();
+        loading.load();
+        let (_, file) = snapshot(id, 3, 100, keys);
+        loading.receive(Message::InstallSnapshot(InstallSnapshot {
+            term: Term(2),
+            snapshot: id,
+            offset: 0,
+            total: file.len() as u64,
+            cluster_time: ClusterTime(6),
+            bytes: Bytes::from(file),
+        }));
+        // Nothing of it was written or replaced, and the leader is told.
+        assert_eq!(loading.abandoned, 1);
+        assert_eq!(loading.node.status().snapshot.map(|(id, _)| id), Some(LAST));
+        let is_refusal = |message: &Message| match message {
+            Message::InstallSnapshotResponse(answer) => answer.outcome == InstallOutcome::Refused,
+            _ => false,
+        };
+        assert_eq!(loading.sent.iter().filter(|message| is_refusal(message)).count(), 1);
+    }
 }

@@ -8,7 +8,6 @@
 use std::time::Duration;
 
 use crate::limits;
-use crate::testing::{Mark, reached};
 use crate::types::{Instant, SnapshotId};
 
 /// Whether the leader knows what the follower has.
@@ -99,9 +98,6 @@ impl Sending {
             return;
         }
         if self.standing == (Standing::Asked { offset: asked }) {
-            if offset > asked && asked > 0 {
-                reached(Mark::InstallResumed);
-            }
             self.standing = Standing::Known;
             self.acknowledged = offset;
             self.sent = offset;

@@ -92,7 +92,7 @@ pub struct Setup {
     pub hard_state: HardState,
     /// The newest snapshot, if there is one.
     pub snapshot: Option<Snapshot>,
-    /// Payload bytes of the log that stay in memory in front of a snapshot's end.
+    /// Bytes of the log that stay in memory in front of a snapshot's end.
     pub log_tail_bytes: usize,
     /// The log behind it, as the disk has it.
     pub entries: Vec<Entry>,

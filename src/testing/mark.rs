@@ -84,8 +84,6 @@ marks! {
         "A new leader finds nobody who knows the time, and takes its own.",
     SnapshotInstalled = "snapshot-installed":
         "A leader's snapshot replaces a follower's log.",
-    InstallResumed = "install-resumed":
-        "A snapshot's transfer goes on where the follower was.",
     // Reads.
     StepDownWithReads = "step-down-with-reads":
         "A leader that holds reads for a round loses its leadership.",
