@@ -102,7 +102,7 @@ fn start(members: u64, used_bytes: u64, max_memory: u64) -> Loading {
         snapshot: Some((header, file.len() as u64)),
         entries: Vec::new(),
         known_peers: Vec::new(),
-        is_old_copy: false,
+        recovering: None,
     };
     let mut config = Config::single(&Overrides::default()).expect("the defaults are sound");
     config.limits.max_memory = max_memory;
