@@ -6,10 +6,28 @@ mod storage_support;
 use std::fs;
 use std::os::unix::fs::symlink;
 
+use bytes::Bytes;
 use raftkv::limits;
-use raftkv::storage::{Storage, StorageError};
-use raftkv::types::LogIndex;
+use raftkv::storage::{PieceRead, SnapshotEvent, Storage, StorageError};
+use raftkv::types::{LogIndex, SnapshotId, SnapshotReader};
 use storage_support::*;
+
+/// Reads a piece, waiting for it as the loop does.
+fn read(storage: &mut Storage, id: SnapshotId, offset: u64, length: usize) -> Option<Bytes> {
+    let piece = PieceRead { id, offset, length, reader: SnapshotReader::Load };
+    storage.read_snapshot(piece).unwrap();
+    loop {
+        if let Some(event) = storage.next_snapshot_event() {
+            let SnapshotEvent::Read { piece: of, bytes } = event else {
+                panic!("nothing is written: {event:?}");
+            };
+            assert_eq!(of, piece);
+            return bytes;
+        }
+        wait_readable(storage);
+        storage.complete().unwrap();
+    }
+}
 
 #[test]
 fn snapshots_and_the_log_behind_them_are_there_after_a_reopening() {
@@ -36,12 +54,12 @@ fn snapshots_and_the_log_behind_them_are_there_after_a_reopening() {
             assert_eq!(recovered.snapshot, Some((header.clone(), bytes.len() as u64)));
             assert_eq!(recovered.entries.first().map(|entry| entry.index), Some(LogIndex(201)));
             assert_eq!(recovered.entries.len() as u64, seq - 200);
-            let mut read = vec![0; 1 << 20];
             for (at, expected) in bytes.chunks(1 << 20).enumerate() {
-                let length = storage.read_snapshot(id(200), (at as u64) << 20, &mut read).unwrap();
-                assert_eq!(&read[..length.unwrap()], expected);
+                let piece = read(&mut storage, id(200), (at as u64) << 20, expected.len());
+                assert_eq!(piece.as_deref(), Some(expected));
             }
-            assert!(storage.read_snapshot(id(100), 0, &mut read).unwrap().is_none());
+            assert_eq!(read(&mut storage, id(200), 5, bytes.len()), None, "it ends before");
+            assert_eq!(read(&mut storage, id(100), 0, 10), None, "it was removed");
             let first = dir.path().join("log/0000000000000001.wal");
             assert!(!first.exists());
             // A crash.

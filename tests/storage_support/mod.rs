@@ -98,16 +98,19 @@ pub fn snapshot(id: SnapshotId, length: usize) -> (SnapshotHeader, Bytes) {
         clock: ClusterTime(7),
         revision: Revision(u64::MAX),
         digest: 9,
+        used_bytes: 0,
         command_set: 1,
         gateways: Vec::new(),
     };
     let mut bytes = Vec::new();
     let mut encoder = SnapshotEncoder::new(&header, &mut bytes);
-    let value = vec![id.index.0 as u8; 1000];
+    let value = &vec![id.index.0 as u8; 1000][..];
     for number in 0..length / 1000 {
         let key = format!("key{number:08}");
         let (key, revision) = (key.as_bytes(), Revision(number as u64 + 1));
-        encoder.record(SnapshotRecord { key, value: &value, revision, deadline: None }, &mut bytes);
+        let (deadline, is_early) = (None, false);
+        let record = SnapshotRecord { key, value, revision, deadline, is_early };
+        encoder.record(record, &mut bytes);
     }
     encoder.finish(&mut bytes);
     (header, Bytes::from(bytes))
@@ -141,6 +144,7 @@ pub fn make(storage: &mut Storage, seq: &mut u64, id: SnapshotId, bytes: &Bytes)
                     return true;
                 }
                 SnapshotEvent::Full { .. } => return false,
+                SnapshotEvent::Read { .. } => panic!("nobody reads"),
             }
         }
     }

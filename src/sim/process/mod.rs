@@ -81,8 +81,6 @@ pub(super) struct Process {
     /// What this turn wants done.
     pub effects: Vec<Effect>,
     outputs: Vec<Output>,
-    /// Pieces of snapshots that were read in the last turn.
-    snapshots_read: Vec<Input>,
     /// Whose processes were met, for the world to remember.
     pub met: Vec<(ServerId, Boot)>,
     disk_ready: bool,
@@ -121,7 +119,6 @@ impl Process {
             requests: Requests::default(),
             effects: Vec::new(),
             outputs: Vec::new(),
-            snapshots_read: Vec::new(),
             met: Vec::new(),
             disk_ready: true,
             room: Room::Ample,
@@ -253,9 +250,6 @@ impl Process {
     }
 
     fn complete_writes(&mut self, now: Instant) -> Result<(), StorageError> {
-        for input in std::mem::take(&mut self.snapshots_read) {
-            self.handle(now, input);
-        }
         if std::mem::take(&mut self.disk_ready) {
             while let Some(through) = self.storage.complete()? {
                 self.handle(now, Input::Persisted { through });
@@ -371,7 +365,7 @@ impl Process {
                 }
             }
             effect => {
-                driver::carry_out(effect, &mut self.storage, &mut self.snapshots_read)?;
+                driver::carry_out(effect, &mut self.storage)?;
             }
         }
         Ok(())
@@ -428,7 +422,7 @@ impl Process {
         let unread = self.clients.values().any(Conversation::wants_read);
         if unread && self.node.accepts_requests()
             || !self.lost.is_empty()
-            || !self.snapshots_read.is_empty()
+            || self.storage.has_snapshot_event()
             || self.clients.values().any(|client| client.is_closed)
         {
             return now;
@@ -456,5 +450,6 @@ fn strike(event: &SnapshotEvent) -> &'static str {
         SnapshotEvent::Durable { kind: SnapshotKind::Own, .. } => "snapshot-taken",
         SnapshotEvent::Durable { kind: SnapshotKind::Received, .. } => "snapshot-received",
         SnapshotEvent::Full { .. } => "snapshot-without-space",
+        SnapshotEvent::Read { .. } => "snapshot-read",
     }
 }
