@@ -6,10 +6,28 @@ mod storage_support;
 use std::fs;
 use std::os::unix::fs::symlink;
 
+use bytes::Bytes;
 use raftkv::limits;
-use raftkv::storage::{Storage, StorageError};
-use raftkv::types::LogIndex;
+use raftkv::storage::{PieceRead, SnapshotEvent, Storage, StorageError};
+use raftkv::types::{LogIndex, SnapshotId, SnapshotReader};
 use storage_support::*;
+
+/// Reads a piece, waiting for it as the loop does.
+fn read(storage: &mut Storage, id: SnapshotId, offset: u64, length: usize) -> Option<Bytes> {
+    let piece = PieceRead { id, offset, length, reader: SnapshotReader::Load };
+    storage.read_snapshot(piece).unwrap();
+    loop {
+        if let Some(event) = storage.next_snapshot_event() {
+            let SnapshotEvent::Read { piece: of, bytes } = event else {
+                panic!("nothing is written: {event:?}");
+            };
+            assert_eq!(of, piece);
+            return bytes;
+        }
+        wait_readable(storage);
+        storage.complete().unwrap();
+    }
+}
 
 #[test]
 fn snapshots_and_the_log_behind_them_are_there_after_a_reopening() {

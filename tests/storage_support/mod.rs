@@ -10,10 +10,9 @@ use raftkv::config::SyncMode;
 use raftkv::proto::entry::{Entry, EntryKind, HardState, LogWrite, Recovered};
 use raftkv::proto::snapshot::{SnapshotHeader, SnapshotRecord};
 use raftkv::proto::snapshot_encoder::SnapshotEncoder;
-use raftkv::storage::{Options, PieceRead, SnapshotEvent, Storage, StorageError};
+use raftkv::storage::{Options, SnapshotEvent, Storage, StorageError};
 use raftkv::types::{
-    ClusterId, ClusterTime, LogIndex, Revision, ServerId, SnapshotId, SnapshotKind, SnapshotReader,
-    Term, WalSeq,
+    ClusterId, ClusterTime, LogIndex, Revision, ServerId, SnapshotId, SnapshotKind, Term, WalSeq,
 };
 
 pub const BOTH: [SyncMode; 2] = [SyncMode::Uring, SyncMode::Thread];
@@ -105,12 +104,12 @@ pub fn snapshot(id: SnapshotId, length: usize) -> (SnapshotHeader, Bytes) {
     };
     let mut bytes = Vec::new();
     let mut encoder = SnapshotEncoder::new(&header, &mut bytes);
-    let value = vec![id.index.0 as u8; 1000];
+    let value = &vec![id.index.0 as u8; 1000][..];
     for number in 0..length / 1000 {
         let key = format!("key{number:08}");
         let (key, revision) = (key.as_bytes(), Revision(number as u64 + 1));
         let (deadline, is_early) = (None, false);
-        let record = SnapshotRecord { key, value: &value, revision, deadline, is_early };
+        let record = SnapshotRecord { key, value, revision, deadline, is_early };
         encoder.record(record, &mut bytes);
     }
     encoder.finish(&mut bytes);
@@ -186,22 +185,5 @@ impl Drop for SmallFilesystem {
     fn drop(&mut self) {
         // Lazily: a failed test may have left files open.
         let _unmounted = Command::new("umount").arg("-l").arg(self.path()).status();
-    }
-}
-
-/// Reads a piece, waiting for it as the loop does.
-pub fn read(storage: &mut Storage, id: SnapshotId, offset: u64, length: usize) -> Option<Bytes> {
-    let piece = PieceRead { id, offset, length, reader: SnapshotReader::Load };
-    storage.read_snapshot(piece).unwrap();
-    loop {
-        if let Some(event) = storage.next_snapshot_event() {
-            let SnapshotEvent::Read { piece: of, bytes } = event else {
-                panic!("nothing is written: {event:?}");
-            };
-            assert_eq!(of, piece);
-            return bytes;
-        }
-        wait_readable(storage);
-        storage.complete().unwrap();
     }
 }
