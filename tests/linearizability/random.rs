@@ -149,6 +149,28 @@ fn check_agrees_with_every_order_on_random_histories() {
     assert!(verdicts.iter().all(|count| *count > 2_000), "{verdicts:?}");
 }
 
+#[test]
+fn check_agrees_with_every_order_where_most_outcomes_are_unknown() {
+    let mut random = Random::seed_from_u64(3);
+    let mut verdicts = [0; 2];
+    for _ in 0..20_000 {
+        let count = random.random_range(4..=8);
+        let mut operations = stretched(&mut random, count, 300);
+        for operation in &mut operations {
+            let is_answered = matches!(operation.fate, Fate::Answered(..));
+            if is_answered && !operation.command.is_read() && random.random_bool(0.6) {
+                operation.fate = Fate::Unknown;
+            }
+        }
+        let victim = random.random_range(0..operations.len());
+        if let Fate::Answered(_, answer) = &mut operations[victim].fate {
+            mutate(&mut random, answer);
+        }
+        verdicts[usize::from(agree(&operations))] += 1;
+    }
+    assert!(verdicts.iter().all(|count| *count > 2_000), "{verdicts:?}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, rng_seed: RngSeed::Fixed(64), ..Default::default() })]
 

@@ -5,6 +5,7 @@
 //! search in Lowe's order (`search`). Called by the simulator at the end of a seed and by tests. Never trusts an answer that it did not find an order for: a
 //! search that runs out of its budget is a failure.
 
+mod attempts;
 mod history;
 mod model;
 mod needs;
@@ -27,7 +28,7 @@ use search::{Outcome, search};
 
 /// Operations that a search may try for a whole history. A history of thousands of operations
 /// that is linearizable takes some ten or hundred for each.
-pub const STEPS: u64 = 5_000_000;
+pub const STEPS: u64 = 20_000_000;
 
 /// A history that some order explains.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

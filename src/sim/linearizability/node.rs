@@ -3,7 +3,7 @@
 //! Called by `search`, whose rules are numbered in its head. Knows no operation.
 
 use super::history::ClientId;
-use super::model::ValueId;
+use super::model::{Action, ValueId};
 
 /// Unknown commands used: class and count, ascending by class, no zero counts.
 pub(super) type Used = Vec<(u32, u32)>;
@@ -18,6 +18,9 @@ pub(super) struct Node {
     /// The state before the latest operation, if that was an unknown one and nothing was settled
     /// since (rule 10).
     pub before: Option<Vec<ValueId>>,
+    /// For each key the unknown operation that wrote it last, by a number of its own, as long as
+    /// nobody has looked at what it left in any key (rule 11); 0 for none.
+    pub unseen: Vec<u32>,
     /// Operations that took effect out of turn at this answer and have led to nothing yet (rule 7).
     pub loose: Vec<Loose>,
 }
@@ -54,6 +57,34 @@ pub(super) fn chain(loose: &mut Vec<Loose>, keys: Vec<usize>, clients: Vec<Clien
 }
 
 impl Node {
+    /// Rule 11: `action` has just taken effect. Whether an unknown operation before it has turned
+    /// out to be in vain.
+    pub fn overwrites_unseen(&mut self, action: &Action, is_unknown: bool) -> bool {
+        let keys = action.keys();
+        let is_blind = match action {
+            Action::Put(_) => true,
+            // What is answered tells how many keys there were.
+            Action::Delete(_) => is_unknown,
+            _ => false,
+        };
+        let before: Vec<u32> = keys.iter().map(|key| self.unseen[*key]).collect();
+        for key in &keys {
+            self.unseen[*key] = 0;
+        }
+        let written = || before.iter().filter(|number| **number > 0);
+        if !is_blind {
+            written().for_each(|number| {
+                self.unseen.iter_mut().filter(|one| *one == number).for_each(|one| *one = 0);
+            });
+        }
+        let is_vain = is_blind && written().any(|number| !self.unseen.contains(number));
+        if is_unknown {
+            let number = 1 + self.unseen.iter().copied().max().unwrap_or(0);
+            keys.iter().for_each(|key| self.unseen[*key] = number);
+        }
+        is_vain
+    }
+
     pub fn is_done(&self, slot: usize) -> bool {
         self.done[slot / 64] & (1 << (slot % 64)) != 0
     }

@@ -6,7 +6,7 @@
 //!
 //! The search walks the answers in the order in which they came; at each, that operation must
 //! have taken effect. A place in it is a *configuration*: the state, which of the operations
-//! pending at that answer have taken effect already, and which of unknown outcome. Ten rules keep
+//! pending at that answer have taken effect already, and which of unknown outcome. Eleven rules keep
 //! the number of configurations small, and none of them changes the verdict:
 //!
 //! 1. **At once.** A pending operation whose answer fits and says that it changed nothing is put
@@ -32,10 +32,13 @@
 //!    or can be made before it; configurations that need fewer operations for it go first.
 //! 10. **In vain.** An unknown operation without which the next one answers and leaves the same is
 //!     left out: the same order without it is shorter.
+//! 11. **Unseen** (`Node::overwrites_unseen`): so is an unknown operation of which every key is
+//!     overwritten before anybody looks at one of them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
+use super::attempts::Chance;
 use super::model::{Action, Result, ValueId};
 use super::needs::{Needs, Sums, ToCome};
 use super::node::{Loose, Node, Used, chain, is_no_more};
@@ -85,7 +88,7 @@ struct Waiting {
     is_tried: bool,
 }
 
-struct Search<'a> {
+pub(super) struct Search<'a> {
     problem: &'a mut Problem,
     classes: Vec<Class>,
     levels: Vec<Level>,
@@ -94,7 +97,9 @@ struct Search<'a> {
     told: Told,
     /// Known SETs and MSETs that rule 4 would drop if they were unknown.
     untold: Vec<bool>,
-    steps: &'a mut u64,
+    pub steps: &'a mut u64,
+    /// None for an attempt in the first order.
+    pub chance: Option<Chance>,
     made: u64,
     furthest: usize,
     states: Vec<Vec<ValueId>>,
@@ -113,6 +118,7 @@ pub(super) fn search(problem: &mut Problem, steps: &mut u64) -> Outcome {
         done: vec![0; words],
         used: Used::new(),
         before: None,
+        unseen: vec![0; problem.keys],
         loose: Vec::new(),
     };
     let (made, furthest, states) = (0, 0, Vec::new());
@@ -125,15 +131,29 @@ pub(super) fn search(problem: &mut Problem, steps: &mut u64) -> Outcome {
         told,
         untold,
         steps,
+        chance: None,
         made,
         furthest,
         states,
     };
-    search.run(first)
+    search.run_attempts(&first)
 }
 
 impl Search<'_> {
-    fn run(&mut self, first: Node) -> Outcome {
+    /// How many operations were answered.
+    pub fn answers(&self) -> usize {
+        self.levels.len()
+    }
+
+    /// Forgets what an attempt has found out.
+    pub fn begin_anew(&mut self) {
+        self.levels.iter_mut().for_each(|level| level.met.clear());
+        self.furthest = 0;
+        self.states.clear();
+    }
+
+    /// One attempt, in at most [`Search::steps`].
+    pub fn run(&mut self, first: Node) -> Outcome {
         let mut path: Vec<Frame> = Vec::new();
         match self.enter(0, first) {
             Entered::End => return Outcome::Explained,
@@ -226,6 +246,9 @@ impl Search<'_> {
         }
         let mut next = Node { state, before: None, ..node.clone() };
         next.set_done(self.slots[operation]);
+        if next.overwrites_unseen(&action, false) {
+            return None;
+        }
         self.cover(level, operation, node, &mut next);
         (!changed || !self.is_dead(level, node, &next)).then_some((next, changed))
     }
@@ -389,9 +412,9 @@ impl Search<'_> {
     fn push(&mut self, frame: &mut Frame, cost: u32, node: Node) {
         if let Some(distance) = self.distance(frame.level, &node) {
             self.made += 1;
-            frame
-                .waiting
-                .insert((cost + distance, self.made), Waiting { node, cost, is_tried: false });
+            let noise = self.chance.as_mut().map_or(0, Chance::noise);
+            let key = (cost + distance) * 16 + noise;
+            frame.waiting.insert((key, self.made), Waiting { node, cost, is_tried: false });
         }
     }
 
@@ -465,6 +488,9 @@ impl Search<'_> {
             }
             next.before = Some(node.state.clone());
             next.use_some(class, 1);
+            if next.overwrites_unseen(&group.action, true) {
+                continue;
+            }
             if !self.is_dead(level, node, &next) {
                 chain(&mut next.loose, group.action.keys(), Vec::new());
                 self.offer(frame, cost + 2, next);

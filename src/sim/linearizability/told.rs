@@ -61,7 +61,7 @@ impl Told {
     pub fn new(problem: &mut Problem, classes: &[Class], sums: &Sums) -> Told {
         let whole = Key { is_whole: !problem.gives_up_early, ..Key::default() };
         let mut keys = vec![whole; problem.keys];
-        let mut until: HashMap<(usize, ValueId), usize> = HashMap::new();
+        let until: HashMap<(usize, ValueId), usize> = HashMap::new();
         let mut told: BTreeMap<(usize, ValueId), usize> = BTreeMap::new();
         for known in &problem.known {
             let at = known.answered;
@@ -82,31 +82,14 @@ impl Told {
                 *latest = at.max(*latest);
             }
         }
-        for class in classes {
-            look(&mut keys, &class.action);
-            for place in tells(&class.action, None, &mut problem.values) {
-                told.insert(place, usize::MAX);
-            }
+        classes.iter().for_each(|class| look(&mut keys, &class.action));
+        let starts = vec![0; problem.keys];
+        let mut told_until = Until { until, raised: HashMap::new(), starts, keys, sums };
+        for (place, at) in told {
+            told_until.raise(place, at, &mut problem.values);
         }
-        let mut starts = vec![0; problem.keys];
-        for ((key, value), at) in told {
-            let mut put = |value| {
-                let latest = until.entry((key, value)).or_default();
-                *latest = at.max(*latest);
-            };
-            put(value);
-            let Some(integer) = problem.values.as_integer(value) else { continue };
-            match sums.of(key) {
-                None => {}
-                // What unknown additions make of a value tells it too.
-                Some(Some(sums)) if starts[key] + sums.len() <= STARTS => {
-                    starts[key] += sums.len();
-                    let starts = sums.iter().filter_map(|sum| integer.checked_sub(*sum));
-                    starts.for_each(|start| put(problem.values.integer(start)));
-                }
-                Some(_) => keys[key].is_whole = true,
-            }
-        }
+        told_until.spread(classes, &mut problem.values);
+        let Until { until, keys, .. } = told_until;
         Told { until, keys }
     }
 
@@ -176,7 +159,76 @@ impl Told {
         };
         match action {
             Action::Put(pairs) => pairs.iter().any(|(key, value)| by(*key, *value) >= now),
+            // It finds nothing: what it looks for is told from nothing else.
+            Action::Swap { key, old, .. } if !self.keys[*key].is_whole => {
+                self.until.get(&(*key, *old)).is_some_and(|until| *until >= now)
+            }
             _ => action.keys().iter().any(|key| self.keys[*key].any >= now),
+        }
+    }
+}
+
+/// [`Told`] in the making.
+struct Until<'a> {
+    until: HashMap<(usize, ValueId), usize>,
+    /// Values that were given what unknown additions make them from, and up to when.
+    raised: HashMap<(usize, ValueId), usize>,
+    /// By key: what unknown additions have added so far.
+    starts: Vec<usize>,
+    keys: Vec<Key>,
+    sums: &'a Sums,
+}
+
+impl Until<'_> {
+    /// A value is told up to `at`, and so is what unknown additions make it from. Whether that is
+    /// news.
+    fn raise(&mut self, (key, value): (usize, ValueId), at: usize, values: &mut Values) -> bool {
+        // Not `until`: that has values too that are only where others are made from.
+        let latest = self.raised.entry((key, value)).or_default();
+        if at <= *latest {
+            return false;
+        }
+        *latest = at;
+        self.put(key, value, at);
+        let Some(integer) = values.as_integer(value) else { return true };
+        match self.sums.of(key) {
+            None => {}
+            Some(Some(sums)) if self.starts[key] + sums.len() <= STARTS => {
+                self.starts[key] += sums.len();
+                for start in sums.iter().filter_map(|sum| integer.checked_sub(*sum)) {
+                    self.put(key, values.integer(start), at);
+                }
+            }
+            Some(_) => self.keys[key].is_whole = true,
+        }
+        true
+    }
+
+    fn put(&mut self, key: usize, value: ValueId, at: usize) {
+        let latest = self.until.entry((key, value)).or_default();
+        *latest = at.max(*latest);
+    }
+
+    /// An unknown CAS tells the value that it looks for as long as what it makes of it is told:
+    /// beyond that it makes one value that nobody tells into another.
+    fn spread(&mut self, classes: &[Class], values: &mut Values) {
+        let mut is_done = false;
+        while !is_done {
+            is_done = true;
+            for class in classes {
+                let Action::Swap { key, old, new } = class.action else { continue };
+                let (from, to) = (values.as_integer(old), values.as_integer(new));
+                let is_near = |one: Option<i64>| one.is_none_or(|one| one.unsigned_abs() < FAR);
+                let is_near = is_near(from) && is_near(to);
+                let is_alike = new != ABSENT && from.is_some() == to.is_some() && is_near;
+                let at = match is_alike {
+                    true => self.until.get(&(key, new)).copied().unwrap_or(0),
+                    false => usize::MAX,
+                };
+                if at > 0 && self.raise((key, old), at, values) {
+                    is_done = false;
+                }
+            }
         }
     }
 }
