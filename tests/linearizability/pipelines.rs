@@ -97,20 +97,13 @@ fn check_decides_pipelines_after_a_storm() {
     assert!(most < STEPS / 20, "{most} steps are too near to the budget");
 }
 
-/// Histories of the simulator, by its seeds, that searches without rule 11, without attempts, and
-/// with values of untold swaps and of many sums told apart could not decide.
+/// A history of the simulator, by its seed, in which the first order takes a wrong turn early.
 #[test]
 fn check_decides_what_the_simulator_found_hard() {
-    for (seed, text, most) in [
-        (14789, include_str!("seed-14789.plot"), STEPS / 5),
-        (25106, include_str!("seed-25106.plot"), 10_000),
-    ] {
-        let operations = plot(text);
-        let verdict = check(&history(&operations), STEPS);
-        let verdict = verdict.unwrap_or_else(|failure| panic!("seed {seed}: {failure}"));
-        println!("seed {seed}: {} steps", verdict.steps);
-        assert!(verdict.steps < most, "seed {seed}: {} steps", verdict.steps);
-    }
+    let operations = plot(include_str!("seed-14789.plot"));
+    let verdict = check(&history(&operations), STEPS);
+    let verdict = verdict.unwrap_or_else(|failure| panic!("seed 14789: {failure}"));
+    assert!(verdict.steps < STEPS / 5, "seed 14789: {} steps", verdict.steps);
 }
 
 /// A value that an answer tells, and that unknown additions make another told one from as well: what

@@ -9,8 +9,10 @@
 use super::node::Node;
 use super::search::{Outcome, Search};
 
-/// Tries for the first attempt, and the unit of the others.
+/// Tries for the first attempt, and the unit of the others: so many at least, and so many for each
+/// answer. A long history takes many without a wrong turn.
 const ATTEMPT_STEPS: u64 = 20_000;
+const STEPS_EACH: u64 = 200;
 
 /// What chance adds to the cost of a configuration, at most: in sixteenths of an operation.
 const NOISE: [u64; 4] = [16, 32, 64, 48];
@@ -20,11 +22,12 @@ impl Search<'_> {
     pub fn run_attempts(&mut self, first: &Node) -> Outcome {
         let all = *self.steps;
         let mut left = all;
+        let length = ATTEMPT_STEPS.max(STEPS_EACH * self.answers() as u64);
         for attempt in 0u64.. {
             // Luby's sequence without its repetitions: 1, 1, 2, 1, 4, 1, 2, 1, 8 ...
             let unit = if attempt == 0 { 1 } else { attempt & attempt.wrapping_neg() };
             let is_last = left <= all / 2;
-            let given = if is_last { left } else { left.min(unit * ATTEMPT_STEPS) };
+            let given = if is_last { left } else { left.min(unit * length) };
             self.chance = (attempt > 0 && !is_last).then(|| Chance::new(attempt));
             *self.steps = given;
             let outcome = self.run(first.clone());

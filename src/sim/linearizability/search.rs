@@ -140,6 +140,11 @@ pub(super) fn search(problem: &mut Problem, steps: &mut u64) -> Outcome {
 }
 
 impl Search<'_> {
+    /// How many operations were answered.
+    pub fn answers(&self) -> usize {
+        self.levels.len()
+    }
+
     /// Forgets what an attempt has found out.
     pub fn begin_anew(&mut self) {
         self.levels.iter_mut().for_each(|level| level.met.clear());
