@@ -10,7 +10,7 @@ use super::problem::{Class, Known, Problem};
 
 /// Sums of unknown additions that are followed for one key; with more, a value may come from
 /// anywhere.
-const SUMS: usize = 256;
+const SUMS: usize = 64;
 
 /// One value of one key that an answered operation must meet. It is made by an operation that puts
 /// it there, or by unknown additions from a value that is.
