@@ -9,8 +9,9 @@ use rand::RngExt;
 
 use super::network::Host;
 use super::process::Process;
+use super::server::client_address;
 use super::world::{DIR, Event, World};
-use crate::config::SyncMode;
+use crate::config::{NodeConfig, SyncMode};
 use crate::node::Node;
 use crate::storage::{self, Storage, StorageError};
 use crate::types::{Boot, Instant, ServerId};
@@ -23,9 +24,10 @@ impl World {
             return self.plan(pause, Event::Start { server: id });
         }
         let server = self.servers.get_mut(&id).expect("a server of this world");
-        if server.process.is_some() {
+        if server.process.is_some() || server.is_held {
             return;
         }
+        server.is_launched = true;
         if server.is_copy && !self.would_be_told(id, self.servers[&id].boot.next()) {
             return self.tell(|| format!("n{id} stays down: an old copy that nobody could tell"));
         }
@@ -57,6 +59,18 @@ impl World {
         let seed = self.random.random_range(0..=u64::MAX);
         let mut config = self.config.clone();
         config.id = id;
+        if server.joins {
+            // Its own file knows no other server; it asks the founders.
+            let founders = std::mem::take(&mut config.cluster.nodes).into_iter();
+            let others = founders.filter(|founder| founder.id != id);
+            config.join = others.map(|founder| founder.peer).collect();
+            config.cluster.nodes = vec![NodeConfig {
+                id,
+                peer: server.address(id),
+                client: client_address(id, server.moves),
+                http: None,
+            }];
+        }
         server.boot = recovered.identity.boot;
         let now = server.clock.local(self.now);
         let node = Node::recover(&config, recovered, seed, now);

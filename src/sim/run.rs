@@ -48,6 +48,9 @@ pub const STRIKES: &[&str] = &[
     "nonsense-from-peer",
     "refused-start",
     "repeated-command",
+    "request-done",
+    "request-refused",
+    "request-repeated",
     "resp3-client",
     "slowed-segment",
     "snapshot-received",
@@ -243,21 +246,25 @@ fn live(world: &mut World) {
     world.run_for(Duration::from_millis(settings.chaos_ms + suspended));
     // 2. Everything heals: those who are left agree, and every client has its answer.
     world.heal();
-    let patience_ms = 30 * settings.election_max_ms + 2 * settings.request_timeout_ms + 10_000;
+    let mut patience_ms = 30 * settings.election_max_ms + 2 * settings.request_timeout_ms + 10_000;
+    if world.changes_members || settings.repair > 0 {
+        // A change takes an entry or two, an operator asks again, and each waits for the others.
+        patience_ms += 10_000;
+        world.correct_addresses();
+    }
     converge(world, Duration::from_millis(patience_ms));
+    if settings.repair > 0 {
+        world.repair();
+        converge(world, Duration::from_millis(patience_ms));
+    }
     // 3. Every sound server still takes a write and tells everything that was written.
-    let ids: Vec<ServerId> = sound(world);
+    let ids: Vec<ServerId> = world.sound();
     for id in ids {
         read_back(world, id, Duration::from_millis(patience_ms));
     }
     converge(world, Duration::from_millis(patience_ms));
     // 4. No client was told anything that one server without faults would not have said.
     world.recorder.check_linearizable();
-}
-
-/// Servers that have all that they promised.
-fn sound(world: &World) -> Vec<ServerId> {
-    world.ids().into_iter().filter(|id| !world.checkers.damaged.contains(id)).collect()
 }
 
 fn converge(world: &mut World, patience: Duration) {
@@ -285,7 +292,9 @@ fn has_converged(world: &World) -> bool {
             status.last_applied == last && status.last_log_index == last && last > LogIndex::ZERO
         })
     };
-    sound(world).iter().all(has_all) && world.clients.iter().all(|client| !client.is_waiting())
+    world.sound().iter().all(has_all)
+        && world.clients.iter().all(|client| !client.is_waiting())
+        && (!world.changes_members || world.has_settled())
 }
 
 /// A new client writes to and reads everything from one server.

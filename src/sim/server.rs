@@ -68,11 +68,30 @@ pub(super) struct Server {
     pub rotten: Option<String>,
     pub last_turn: Instant,
     pub idle_turns: u32,
+    /// It was put into operation; a spare is at some time, or never.
+    pub is_launched: bool,
+    /// It is started with `--join`: it founds no cluster.
+    pub joins: bool,
+    /// It stays down until what it was stopped for has happened.
+    pub is_held: bool,
+    /// How often its machine has moved to another address.
+    pub moves: u64,
+}
+
+/// Where peers reach a server that has moved so often.
+pub(super) fn peer_address(id: ServerId, moves: u64) -> String {
+    format!("10.0.{moves}.{id}:7201")
+}
+
+/// Where clients do.
+pub(super) fn client_address(id: ServerId, moves: u64) -> String {
+    format!("10.0.{moves}.{id}:7101")
 }
 
 impl Server {
-    /// A machine that nothing runs on yet; its clock runs `ppm` millionths too fast.
-    pub fn new(disk: SimDisk, ppm: i64) -> Server {
+    /// A machine that nothing runs on yet; its clock runs `ppm` millionths too fast. A spare is no
+    /// founder of the cluster.
+    pub fn new(disk: SimDisk, ppm: i64, is_spare: bool) -> Server {
         Server {
             disk,
             process: None,
@@ -90,6 +109,15 @@ impl Server {
             rotten: None,
             last_turn: Instant::ZERO,
             idle_turns: 0,
+            is_launched: !is_spare,
+            joins: is_spare,
+            is_held: false,
+            moves: 0,
         }
+    }
+
+    /// Where peers reach it.
+    pub fn address(&self, own: ServerId) -> String {
+        peer_address(own, self.moves)
     }
 }
