@@ -400,7 +400,7 @@ impl Node {
                 if !is_same || !member.is_met() || self.raft.is_heard(now, id) {
                     return Ok(add(addresses.clone().unwrap_or(own)));
                 }
-                match self.requested.strays.get(&id) {
+                match self.stray(id) {
                     Some(Refusal::OldCopy) => Err(format!(
                         "ERR server {id} runs on an old copy of its data directory: stop it, move \
                          the directory away, start it, and say this again"
@@ -437,16 +437,27 @@ impl Node {
         }
     }
 
+    /// Why a member is not on the data directory that was admitted, if it isn't: it said hello on
+    /// another one, or stands connected on it since before this node knew the membership.
+    fn stray(&self, id: ServerId) -> Option<Refusal> {
+        let member = self.raft.membership().member(id).filter(|member| member.is_met())?;
+        let link = self.raft.link(id).filter(|_| !self.is_guest(id));
+        match link {
+            Some(incarnation) if incarnation != member.incarnation => Some(Refusal::LostDisk),
+            _ => self.requested.strays.get(&id).copied(),
+        }
+    }
+
     /// Where the configuration says so, whoever lost its disk is let in again without a word.
     fn readmit_strays(&mut self, now: Instant) {
         if self.config.cluster.readmit == Readmit::Manual || !self.raft.is_ready() {
             return;
         }
-        let lost = self.requested.strays.iter().filter(|(_, why)| **why == Refusal::LostDisk);
-        let lost: Vec<ServerId> = lost.map(|(id, _)| *id).collect();
+        let members = self.raft.membership().members().iter().map(|member| member.id);
+        let lost = members.filter(|id| self.stray(*id) == Some(Refusal::LostDisk));
+        let lost: Vec<ServerId> = lost.collect();
         for id in lost {
-            let is_met = self.raft.membership().member(id).is_some_and(|member| member.is_met());
-            if is_met && self.raft.propose_change(now, &Change::Readmit { id }, false).is_ok() {
+            if self.raft.propose_change(now, &Change::Readmit { id }, false).is_ok() {
                 self.requested.forget_stray(id);
             }
         }

@@ -19,6 +19,7 @@ use crate::proto::message::GatewayId;
 use crate::proto::snapshot::{SnapshotEnd, SnapshotHeader};
 use crate::raft::membership::Membership;
 use crate::raft::{Piece, Snapshot};
+use crate::testing::{Mutation, is_on};
 use crate::types::{Instant, LogIndex, SnapshotId, SnapshotKind};
 
 /// The version of the command set in force. There has been only one.
@@ -202,6 +203,9 @@ impl Node {
             .raft
             .membership_at(self.machine.last_applied())
             .expect("the first entry of a log is a membership");
+        let oldest =
+            self.raft.oldest_membership().filter(|_| is_on(Mutation::SnapshotForgetsMembers));
+        let (membership_index, membership) = oldest.unwrap_or((membership_index, membership));
         let context = SnapshotContext {
             cluster: self.identity.cluster,
             membership_index,
@@ -302,7 +306,11 @@ impl Node {
                 self.install(now, &header, total, effects);
             }
         }
-        effects.push(Effect::CompactLog { through: id.index });
+        let through = match is_on(Mutation::CompactsPastSnapshot) {
+            true => self.raft.log().last_index(),
+            false => id.index,
+        };
+        effects.push(Effect::CompactLog { through });
     }
 
     /// A received snapshot is verified and durable.

@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::membership::{Member, Membership};
 use super::progress::Progress;
 use super::server::{Raft, Role};
+use crate::testing::{Mutation, is_on};
 use crate::types::{Incarnation, Instant, LogIndex, ServerId};
 
 /// A member that left is told so much longer, in election timeouts, that its leaving is committed.
@@ -131,6 +132,9 @@ impl Raft {
     fn has_caught_up(&mut self, now: Instant, id: ServerId) -> bool {
         let last_index = self.log.last_index();
         let most: Duration = self.config.election_timeout.0;
+        if is_on(Mutation::PromotesAtOnce) {
+            return true;
+        }
         let Role::Leader(leading) = &mut self.role else {
             return false;
         };

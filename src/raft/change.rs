@@ -11,6 +11,7 @@ use super::server::{Raft, Role};
 use crate::limits;
 use crate::proto::admin::Addresses;
 use crate::proto::entry::EntryKind;
+use crate::testing::{Mutation, is_on};
 use crate::types::{Incarnation, Instant, LogIndex, ServerId};
 
 /// What may be asked for. Asking for what is so already changes nothing and is no mistake.
@@ -194,11 +195,12 @@ impl Raft {
         if self.log_is_full {
             return Err(ChangeRefused::LogFull);
         }
-        if !self.is_ready() {
+        if !self.is_ready() && !is_on(Mutation::ChangesBeforeTermCommits) {
             return Err(ChangeRefused::NotReady);
         }
         let (index, membership) = self.memberships.last().expect("a leader has a membership");
-        if *index > self.commit_index || membership.is_joint() {
+        let is_uncommitted = *index > self.commit_index && !is_on(Mutation::ChangesTwice);
+        if is_uncommitted || membership.is_joint() {
             return Err(ChangeRefused::Underway);
         }
         Ok(())
@@ -209,7 +211,8 @@ impl Raft {
     pub(super) fn enter(&mut self, now: Instant, target: &Membership) -> LogIndex {
         let current = self.membership();
         let changes_voters = !target.voters().eq(current.voters());
-        let next = if changes_voters { current.joint_with(target) } else { target.clone() };
+        let is_joint = changes_voters && !is_on(Mutation::SkipsJoint);
+        let next = if is_joint { current.joint_with(target) } else { target.clone() };
         self.append_membership(now, &next)
     }
 
@@ -217,7 +220,8 @@ impl Raft {
     pub(super) fn append_membership(&mut self, now: Instant, next: &Membership) -> LogIndex {
         let index = self.append_own(now, EntryKind::Membership, next.encode());
         let uncommitted = self.memberships.iter().filter(|(at, _)| *at > self.commit_index);
-        assert!(uncommitted.count() <= 1, "one-change: the one before is committed");
+        let is_one = uncommitted.count() <= 1 || is_on(Mutation::ChangesTwice);
+        assert!(is_one, "one-change: the one before is committed");
         self.track_members(now);
         index
     }

@@ -132,6 +132,11 @@ impl Raft {
         before.next().map(|(at, membership)| (*at, membership))
     }
 
+    /// The oldest membership that is remembered, and the index of its entry.
+    pub fn oldest_membership(&self) -> Option<(LogIndex, &Membership)> {
+        self.memberships.first().map(|(at, membership)| (*at, membership))
+    }
+
     /// Whether a follower was offered a snapshot that can't be sent: the next one is urgent.
     pub fn wants_snapshot(&self) -> bool {
         self.snapshots.wants_another

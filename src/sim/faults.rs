@@ -26,7 +26,8 @@ impl World {
         let Some(id) = self.target(fault.a) else {
             return;
         };
-        if self.changes_members && fault.kind.is_ruin() {
+        let is_quiet = fault.kind == Kind::SnapshotRot && fault.b == 0;
+        if self.changes_members && fault.kind.is_ruin() && !is_quiet {
             return self.hold_for(fault, id);
         }
         self.strike_on(fault, id);
@@ -70,6 +71,8 @@ impl World {
             | Kind::Transfer
             | Kind::Snapshot => self.request(fault),
             Kind::Launch => self.launch(id),
+            Kind::SnapshotRot if fault.b == 0 => self.rot_quietly(id),
+            Kind::SnapshotRot => self.rot_snapshots(id, fault.b as usize),
             Kind::Kill => self.strike_kill(id, fault.b),
             Kind::PowerLoss => self.lose_power(id),
             Kind::KillAll => self.of_all(|world, id| world.strike_kill(id, 0)),
@@ -242,6 +245,7 @@ impl World {
         let server = self.servers.get_mut(&id).expect("a server of this world");
         // Who is no member any more is set up as a new server, which founds nothing.
         server.joins |= !is_member;
+        server.is_doubtful = false;
         server.disk.with(|state| state.media = super::media::Media::default());
         server.rotten = None;
         server.is_copy = false;
@@ -279,6 +283,7 @@ impl World {
         self.checkers.is_damaged(id);
         let server = self.servers.get_mut(&id).expect("a server of this world");
         server.disk.with(|state| state.media = media);
+        server.is_doubtful = false;
         server.boot = boot;
         server.is_copy = true;
         self.start(id);
@@ -330,6 +335,42 @@ impl World {
         let pause = Duration::from_millis(100);
         self.plan(pause, Event::Start { server: id });
         done.is_some()
+    }
+
+    /// A bit of the newest snapshot flips while the server runs: whoever is sent it must notice, and
+    /// the next start too.
+    fn rot_quietly(&mut self, id: ServerId) -> bool {
+        let reads_it = |node: &crate::node::Node| {
+            let status = node.status();
+            status.receiving.is_some() || status.loading_percent.is_some()
+        };
+        let is_quiet = self.node(id).is_some_and(|node| !reads_it(node));
+        if !is_quiet || self.servers[&id].rotten.is_some() || !self.may_damage(id) {
+            return false;
+        }
+        self.rot(id, 1)
+    }
+
+    /// Bits of the newest snapshots flip while the server is down. Where the log has what they held,
+    /// it may start; else it must not.
+    fn rot_snapshots(&mut self, id: ServerId, count: usize) -> bool {
+        if self.servers[&id].rotten.is_some() || !self.may_damage(id) {
+            return false;
+        }
+        self.lose_power(id);
+        self.servers[&id].disk.with(|state| state.media.forget_unsynced());
+        let done = self.rot(id, count);
+        self.plan(Duration::from_millis(100), Event::Start { server: id });
+        done
+    }
+
+    fn rot(&mut self, id: ServerId, count: usize) -> bool {
+        let World { servers, random, .. } = self;
+        let server = servers.get_mut(&id).expect("a server of this world");
+        let rotten = server.disk.with(|state| state.media.rot_snapshots(count, random));
+        server.is_doubtful |= rotten > 0;
+        self.tell(|| format!("n{id}: bits flip in {rotten} of its snapshots"));
+        rotten > 0
     }
 
     fn disk(&mut self, id: ServerId, change: impl FnOnce(&mut super::disk::State)) -> bool {

@@ -56,6 +56,10 @@ impl World {
         if let Some(what) = &server.rotten {
             panic!("fail-stop: n{id} starts in spite of {what}");
         }
+        if std::mem::take(&mut server.is_doubtful) {
+            self.strike("snapshot-done-without");
+        }
+        let server = self.servers.get_mut(&id).expect("just seen");
         let seed = self.random.random_range(0..=u64::MAX);
         let mut config = self.config.clone();
         config.id = id;
@@ -104,6 +108,11 @@ impl World {
                 self.plan(Duration::from_millis(300), Event::Start { server: id });
             }
             _ if server.rotten.is_some() => self.strike("refused-start"),
+            _ if std::mem::take(&mut server.is_doubtful) => {
+                server.rotten = Some(error.to_string());
+                self.checkers.is_damaged(id);
+                self.strike("refused-start");
+            }
             _ => panic!("n{id} finds damage where there was none: {error}"),
         }
     }

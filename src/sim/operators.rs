@@ -32,8 +32,11 @@ const PASSING: [&str; 8] = [
     "ERR another change",
     "ERR leadership is being",
     "ERR too many requests",
-    "ERR of the voters there would be",
+    RISKY,
 ];
+
+/// What is refused for want of servers that are heard, some of which may never be heard again.
+const RISKY: &str = "ERR of the voters there would be";
 
 /// What comes of a request to readmit a server that nobody has heard of its loss yet.
 const NOT_MET: &str = "if it lost its disk, start it first";
@@ -45,6 +48,8 @@ pub(super) struct Request {
     /// The connection that it is said over, as a client of the world.
     client: usize,
     tries: u32,
+    /// It would leave too few servers that are heard.
+    is_risky: bool,
     /// Looks at the present attempt.
     looks: u32,
     /// It is done, was refused, or the operator has given up.
@@ -108,7 +113,8 @@ impl World {
     /// A membership without a majority may come of FORCE: never together with lost disks, which
     /// could make that majority one that nobody can heal.
     fn may_force(&mut self) -> bool {
-        let may_force = self.checkers.damaged.is_empty() && !self.servers.values().any(|s| s.is_held);
+        let may_force =
+            self.checkers.damaged.is_empty() && !self.servers.values().any(|s| s.is_held);
         self.has_forced |= may_force;
         may_force
     }
@@ -141,7 +147,9 @@ impl World {
         client.told = Some(Vec::new());
         self.clients.push(client);
         let request = self.requests.len();
-        self.requests.push(Request { line, client: number, tries: 0, looks: 0, is_over: false });
+        let (tries, looks) = (0, 0);
+        let (is_risky, is_over) = (false, false);
+        self.requests.push(Request { line, client: number, tries, is_risky, looks, is_over });
         self.say_request(request);
     }
 
@@ -178,6 +186,7 @@ impl World {
             Value::Error(text) if is_passing(text) => {
                 self.tell(|| format!("{line}: {text}"));
                 self.strike("request-repeated");
+                self.requests[number].is_risky = text.starts_with(RISKY);
                 self.insist(number);
             }
             Value::Error(text) => {
@@ -200,8 +209,9 @@ impl World {
 
     /// The same again, elsewhere.
     fn insist(&mut self, number: usize) {
-        let most = if self.is_healing { TRIES_IN_PEACE } else { TRIES };
         let request = &self.requests[number];
+        let is_patient = self.is_healing && !request.is_risky;
+        let most = if is_patient { TRIES_IN_PEACE } else { TRIES };
         if request.tries >= most {
             self.strike("request-given-up");
             return self.end_request(number);

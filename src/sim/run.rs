@@ -53,6 +53,7 @@ pub const STRIKES: &[&str] = &[
     "request-repeated",
     "resp3-client",
     "slowed-segment",
+    "snapshot-done-without",
     "snapshot-received",
     "snapshot-taken",
     "snapshot-without-space",

@@ -228,6 +228,9 @@ kinds! {
     Transfer = "raft-transfer",
     /// RAFT SNAPSHOT, said to server `a` (0: the leader).
     Snapshot = "raft-snapshot",
+    /// Server `a` dies, and a bit of each of its newest `b` snapshots flips. If `b` is 0: of the
+    /// newest one, and the server goes on.
+    SnapshotRot = "snapshot-rot",
     /// The wall clock of server `a` jumps `b` minutes ahead and `c` minutes back.
     WallJump = "wall-jump",
     /// Client `a` resets its connection in the middle of a command.
@@ -262,6 +265,7 @@ impl Kind {
                 | K::Rot
                 | K::Misdirected
                 | K::Stale
+                | K::SnapshotRot
         )
     }
 

@@ -66,6 +66,8 @@ pub(super) struct Server {
     pub is_copy: bool,
     /// What was done to its log: it must not start on it.
     pub rotten: Option<String>,
+    /// A snapshot of it has rotted: it may start without, if the log reaches back far enough.
+    pub is_doubtful: bool,
     pub last_turn: Instant,
     pub idle_turns: u32,
     /// It was put into operation; a spare is at some time, or never.
@@ -107,6 +109,7 @@ impl Server {
             saved: None,
             is_copy: false,
             rotten: None,
+            is_doubtful: false,
             last_turn: Instant::ZERO,
             idle_turns: 0,
             is_launched: !is_spare,

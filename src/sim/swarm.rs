@@ -224,7 +224,8 @@ impl Plan<'_> {
                 let server = if self.below(2) == 0 { 0 } else { server };
                 self.push(at, kind, server, 300_000, 0);
                 if server == 0 {
-                    (1..=self.settings.machines()).for_each(|n| self.push(later, Kind::Stall, n, 0, 0));
+                    (1..=self.settings.machines())
+                        .for_each(|n| self.push(later, Kind::Stall, n, 0, 0));
                     return;
                 }
                 self.push(later, Kind::Stall, server, 0, 0);

@@ -1,4 +1,5 @@
-//! The part of a seed in which members come and go: spares, operators' requests, lost disks.
+//! The part of a seed in which members come and go (spares, operators' requests, lost disks), and
+//! in which snapshots are sent and damaged more than by chance.
 //!
 //! Drawn from a generator of its own, so that a seed without any of it is what it was before there
 //! was such a part. Called by [`super::swarm`]. Draws from the seed alone.
@@ -11,6 +12,7 @@ use super::script::{Fault, Kind, Settings};
 /// What is drawn here is not what is drawn elsewhere from the same seed.
 const SALT: u64 = 0x3c3c_5eed_c3c3_5eed;
 const PLAN_SALT: u64 = 0x0ff0_5eed_f00f_5eed;
+const SNAPSHOT_SALT: u64 = 0x6996_5eed_9669_5eed;
 
 /// One seed in so many has a membership that changes.
 const CHANGES_IN: u64 = 2;
@@ -23,7 +25,7 @@ const ODD_IN: u64 = 8;
 
 /// Whether this file plans faults of that kind.
 pub(super) fn plans(kind: Kind) -> bool {
-    kind.is_request() || matches!(kind, Kind::Launch | Kind::Snapshot)
+    kind.is_request() || matches!(kind, Kind::Launch | Kind::Snapshot | Kind::SnapshotRot)
 }
 
 /// Draws what the settings say of it.
@@ -39,8 +41,18 @@ pub(super) fn settle(seed: u64, settings: &mut Settings) {
     settings.chaos_ms = settings.chaos_ms.max(2000);
 }
 
-/// Adds what operators and spares do to the faults of a seed whose membership changes.
+/// Adds what operators and spares do to the faults of a seed whose membership changes, and what is
+/// to go wrong with snapshots.
 pub(super) fn plan(seed: u64, settings: &Settings, faults: &mut Vec<Fault>) {
+    if settings.snapshot_kib > 0 {
+        let random = Xoshiro256PlusPlus::seed_from_u64(seed ^ SNAPSHOT_SALT);
+        let mut plan = Plan { random, settings, faults, may_force: false };
+        match plan.below(4) {
+            0 => plan.far_behind(),
+            1 => plan.rotting_snapshots(),
+            _ => {}
+        }
+    }
     let mut random = Xoshiro256PlusPlus::seed_from_u64(seed ^ SALT);
     if random.random_range(0..CHANGES_IN) > 0 {
         return;
@@ -160,6 +172,60 @@ impl Plan<'_> {
             self.push(back, Kind::Start, server, 0, 0);
             let (later, via) = (self.below(1500), self.via());
             self.push(back + later, Kind::Add, via, server, 2);
+        }
+    }
+
+    /// A server is away until the others' logs no longer reach back; then it is sent a snapshot, over
+    /// a link on which something happens, while the next ones are taken.
+    fn far_behind(&mut self) {
+        let server = 1 + self.below(self.settings.machines());
+        let at = 2 * self.settings.election_max_ms + self.below(self.settings.chaos_ms / 4 + 1);
+        let back = at + 300 + self.below(self.settings.chaos_ms / 3 + 1);
+        self.push(at, Kind::Isolate, server, 0, 0);
+        self.push(back - 100, Kind::Snapshot, 0, 0, 0);
+        let kib = 1 + self.below(200);
+        let is_slow = self.below(2) == 0;
+        for other in (1..=self.settings.machines()).filter(|other| is_slow && *other != server) {
+            self.push(back + 1, Kind::Slow, other, server, kib);
+        }
+        self.push(back, Kind::Heal, 0, 0, 0);
+        for _ in 0..1 + self.below(4) {
+            let (then, other) = (back + 2 + self.below(1200), 1 + self.below(self.settings.nodes));
+            match self.below(8) {
+                0 => self.push(then, Kind::Reset, other, server, 0),
+                1 => self.push(then, Kind::Snapshot, 0, 0, 0),
+                2 => {
+                    let behind = self.below(12);
+                    self.push(then, Kind::Kill, server, behind, 0);
+                    self.push(then + 50, Kind::Start, server, 0, 0);
+                }
+                3 => {
+                    let steps = self.below(30);
+                    self.push(then, Kind::CrashAt, server, steps, 0);
+                }
+                4 => {
+                    self.push(then, Kind::Kill, 0, 0, 0);
+                    self.push(then + 300, Kind::Start, 0, 0, 0);
+                }
+                5 => {
+                    let kib = self.below(20);
+                    self.push(then, Kind::Full, server, kib, 0);
+                    self.push(then + 400, Kind::Space, server, 0, 0);
+                }
+                6 => self.push(then, Kind::Flap, other, server, 5),
+                _ => {
+                    self.push(then, Kind::Snapshot, 0, 0, 0);
+                    self.push(then + 30, Kind::Snapshot, 0, 0, 0);
+                }
+            }
+        }
+    }
+
+    fn rotting_snapshots(&mut self) {
+        for _ in 0..1 + self.below(3) {
+            let (at, server, count) = (self.moment(), self.anyone(), self.below(3));
+            self.push(at, Kind::SnapshotRot, server, count, 0);
+            self.push(at + 200, Kind::Start, server, 0, 0);
         }
     }
 

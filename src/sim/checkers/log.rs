@@ -92,6 +92,9 @@ impl Checkers {
             }
         }
         self.servers.get_mut(&id).expect("it has started").applied = applied;
+        let running = node.machine().digest();
+        let known = *self.running.entry(applied).or_insert(running);
+        assert_eq!(known, running, "state-machine-safety: the digest of n{id} at {applied}");
         let digest = super::digest(node.machine().store());
         if applied == self.once.last_applied() {
             let once = super::digest(self.once.store());

@@ -81,7 +81,9 @@ impl Checkers {
             }
             (true, true) => panic!("one-change: a change within a change, by {index} of n{id}"),
         }
-        for member in next.members().iter().filter(|member| member.voter && !old.contains(&member.id)) {
+        for member in
+            next.members().iter().filter(|member| member.voter && !old.contains(&member.id))
+        {
             let directory = (member.id, member.incarnation);
             assert!(member.is_met(), "one-change: n{} is to vote by {index}, unmet", member.id);
             // §4.2.1: who is to vote has caught up; at least to the entry that let it in.
@@ -135,9 +137,8 @@ impl Checkers {
 
     /// At most one membership of a log is uncommitted, by what any server knows to be committed.
     pub(super) fn check_one_change(&self, id: ServerId) {
-        let commit = self.servers.values().map(|watched| watched.commit).max().unwrap_or_default();
         let log = &self.servers[&id].log;
-        let behind = self.memberships.range((commit.next(), Term::ZERO)..);
+        let behind = self.memberships.range((self.commit.next(), Term::ZERO)..);
         let uncommitted = behind.filter(|((at, term), _)| self.holds(log, *at, *term)).count();
         assert!(uncommitted <= 1, "one-change: {uncommitted} under way in the log of n{id}");
     }
@@ -159,8 +160,7 @@ impl Checkers {
             has_majority(membership, has_voted),
             "one-change: n{id} leads term {term} without the votes of {membership:?}"
         );
-        let all_agree =
-            membership.members().iter().all(|m| has_voted((m.id, m.incarnation)));
+        let all_agree = membership.members().iter().all(|m| has_voted((m.id, m.incarnation)));
         assert!(
             !founds || (all_agree && membership.members().len() == self.founders),
             "one-change: n{id} founds a cluster without the votes of {membership:?}"

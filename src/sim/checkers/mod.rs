@@ -74,6 +74,8 @@ pub(super) struct Checkers {
     entries: BTreeMap<(LogIndex, Term), (u32, Term)>,
     /// What is committed.
     committed: Vec<Mark>,
+    /// The highest index that any server knew to be committed.
+    commit: LogIndex,
     /// On whose stable media an entry has been.
     durable: BTreeMap<(LogIndex, Term), BTreeSet<Directory>>,
     /// How far each directory's stable media ever reached.
@@ -88,6 +90,8 @@ pub(super) struct Checkers {
     directories: BTreeMap<ServerId, Incarnation>,
     /// state-machine-safety: the store's digest where someone stood at that index.
     digests: BTreeMap<LogIndex, u32>,
+    /// state-machine-safety: the running digest of the state machine there.
+    running: BTreeMap<LogIndex, u64>,
     /// exactly-once: a store in which each batch takes effect once.
     once: Once,
     /// hard-state: whom a server voted for in a term.
@@ -108,6 +112,7 @@ impl Checkers {
             leaders: BTreeMap::new(),
             entries: BTreeMap::new(),
             committed: Vec::new(),
+            commit: LogIndex::ZERO,
             durable: BTreeMap::new(),
             reached: BTreeMap::new(),
             memberships: BTreeMap::new(),
@@ -115,6 +120,7 @@ impl Checkers {
             admitted: BTreeSet::new(),
             directories: BTreeMap::new(),
             digests: BTreeMap::new(),
+            running: BTreeMap::new(),
             once: Once::new(),
             votes: BTreeMap::new(),
             damaged: BTreeMap::new(),

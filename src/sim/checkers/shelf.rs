@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::kv::loader::Loader;
 use super::Mark;
+use crate::kv::loader::Loader;
 use crate::proto::snapshot::SnapshotHeader;
 use crate::raft::membership::Membership;
 use crate::sim::media::Media;
@@ -70,6 +70,10 @@ impl StableSnapshots {
         for (path, inode) in names {
             let name = path.file_name().and_then(|name| name.to_str());
             let Some(snapshot) = name.and_then(shelf::parse) else { continue };
+            // One that rots is known for what it was; a start has to do without.
+            if media.is_rotten(*inode) && !self.seen.contains_key(inode) {
+                continue;
+            }
             self.newest = self.newest.max(snapshot);
             if self.seen.insert(*inode, snapshot) == Some(snapshot) {
                 continue;

@@ -18,9 +18,7 @@ use crate::node::{ClientInfo, Effect, Facts, Input, Node, Requests};
 use crate::proto::message::Packet;
 use crate::proto::reply::Reply;
 use crate::storage::{SnapshotEvent, Storage, StorageError};
-use crate::types::{
-    Boot, ClientId, Instant, LogIndex, Room, ServerId, SnapshotKind, WallClock,
-};
+use crate::types::{Boot, ClientId, Instant, LogIndex, Room, ServerId, SnapshotKind, WallClock};
 
 use peers::{Ask, Dial};
 
