@@ -5,6 +5,7 @@
 //! be right to complain. A fault that finds nothing to strike does nothing and isn't counted.
 //! Called by the world when a fault's time has come, and once at the end to heal everything.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use rand::RngExt;
@@ -221,10 +222,16 @@ impl World {
                     || self.node(id).is_none()
                     || self.servers[&id].joins
             });
+        let doubtful = self.servers.iter().filter(|(_, server)| server.is_doubtful);
+        let doubtful: BTreeSet<ServerId> = doubtful.map(|(id, _)| *id).chain([id]).collect();
         if self.changes_members {
-            return is_founded && !self.has_forced && self.checkers.keeps_majority_without(id);
+            return is_founded
+                && !self.has_forced
+                && self.checkers.keeps_majority_without(&doubtful);
         }
-        let others = self.checkers.damaged.keys().filter(|damaged| **damaged != id).count();
+        let damaged = self.checkers.damaged.keys().copied();
+        let others = damaged.chain(doubtful).filter(|other| *other != id).collect::<BTreeSet<_>>();
+        let others = others.len();
         is_founded && others < budget
     }
 

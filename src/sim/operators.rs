@@ -14,7 +14,7 @@ use super::server::{client_address, peer_address};
 use super::world::{Event, World};
 use crate::proto::reply_decoder::Value;
 use crate::raft::membership::Member;
-use crate::types::{LogIndex, ServerId};
+use crate::types::ServerId;
 
 /// How often an operator says the same at most while faults strike, and once they are over.
 const TRIES: u32 = 12;
@@ -122,7 +122,10 @@ impl World {
     /// The machine moves: it goes down, and comes back at another address.
     fn relocate(&mut self, id: ServerId, via: ServerId, is_told_before: bool) -> bool {
         let server = self.servers.get_mut(&id).expect("the caller has seen it");
-        if !server.is_launched || server.is_held {
+        // Before the cluster is founded everyone is where its file says.
+        let newest = self.checkers.newest_committed();
+        let is_member = newest.is_some_and(|newest| newest.member(id).is_some());
+        if !server.is_launched || server.is_held || !is_member {
             return false;
         }
         server.moves += 1;
@@ -263,11 +266,6 @@ impl World {
         }
     }
 
-    /// Whether operators still want something.
-    pub(super) fn has_requests(&self) -> bool {
-        self.requests.iter().any(|request| !request.is_over)
-    }
-
     /// Whether the server's directory is another than the one that was lost.
     fn is_on_new_disk(&self, id: ServerId) -> bool {
         let incarnation = self.node(id).map(|node| node.status().incarnation);
@@ -293,16 +291,22 @@ impl World {
         self.ids().into_iter().filter(is_sound).collect()
     }
 
-    /// Whether the membership has come to rest, as far as healing can bring that about: nobody who
-    /// runs is still awaited, or on the way to a vote, and all operators have their answers.
-    pub(super) fn has_settled(&self) -> bool {
+    /// What keeps the membership from coming to rest, as far as healing can bring that about:
+    /// somebody who runs is still awaited or on the way to a vote, or an operator has no answer.
+    pub(super) fn is_unsettled(&self) -> Option<String> {
         let Some(leader) = self.leader().and_then(|id| self.node(id)) else {
-            return false;
+            return Some("nobody leads".to_owned());
         };
+        if let Some(request) = self.requests.iter().find(|request| !request.is_over) {
+            return Some(format!("{} is not over", request.line));
+        }
         let raft = leader.raft();
         let membership = raft.membership();
+        if membership.is_joint() || raft.membership_index() > raft.commit_index() {
+            return Some("a change is under way".to_owned());
+        }
         let is_to_be_readmitted = self.is_repaired || self.script.settings.readmit > 0;
-        let awaits = |member: &Member| {
+        let awaits = |member: &&Member| {
             let Some(server) = self.servers.get(&member.id) else {
                 return false;
             };
@@ -313,12 +317,8 @@ impl World {
                 false => runs && (!member.is_met() || member.is_awaiting_promotion()),
             }
         };
-        let is_committed = raft.membership_index() > LogIndex::ZERO
-            && raft.membership_index() <= raft.commit_index();
-        is_committed
-            && !membership.is_joint()
-            && !membership.members().iter().any(awaits)
-            && !self.has_requests()
+        let awaited = membership.members().iter().find(awaits);
+        awaited.map(|member| format!("n{} is awaited", member.id))
     }
 }
 

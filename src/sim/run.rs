@@ -274,9 +274,10 @@ fn converge(world: &mut World, patience: Duration) {
         let states: Vec<_> =
             world.ids().iter().map(|id| world.node(*id).map(|node| node.status())).collect();
         let waiting = world.clients.iter().filter(|client| client.is_waiting()).count();
+        let why = world.is_unsettled().filter(|_| world.changes_members).unwrap_or_default();
         assert!(
             world.now < deadline,
-            "convergence: not within {patience:?}, {waiting} clients wait: {states:#?}"
+            "convergence: not within {patience:?}, {waiting} clients wait, {why}: {states:#?}"
         );
         world.run_for(Duration::from_millis(5));
     }
@@ -295,7 +296,7 @@ fn has_converged(world: &World) -> bool {
     };
     world.sound().iter().all(has_all)
         && world.clients.iter().all(|client| !client.is_waiting())
-        && (!world.changes_members || world.has_settled())
+        && (!world.changes_members || world.is_unsettled().is_none())
 }
 
 /// A new client writes to and reads everything from one server.

@@ -182,15 +182,15 @@ impl Checkers {
         self.newest.and_then(|place| self.memberships.get(&place))
     }
 
-    /// Whether the cluster could still heal if `id` forgot what it promised: every membership that
+    /// Whether the cluster could still heal if these forgot what they promised: every membership that
     /// is committed, or may become it, keeps a majority of voters on the directories that they were
     /// admitted with.
-    pub fn keeps_majority_without(&self, id: ServerId) -> bool {
+    pub fn keeps_majority_without(&self, ids: &BTreeSet<ServerId>) -> bool {
         let Some(newest) = self.newest else {
             return false;
         };
         let is_sound = |(server, incarnation): Directory| {
-            server != id
+            !ids.contains(&server)
                 && !self.damaged.contains_key(&server)
                 && self.directories.get(&server) == Some(&incarnation)
         };
