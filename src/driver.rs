@@ -1,4 +1,5 @@
-//! What every driver of a node does alike: its effects on snapshot files, and what they come to.
+//! What every driver of a node does alike: its effects on snapshot files, what they come to, and
+//! when a peer is dialled.
 //!
 //! Design page 3, §3. Called by `loop/` and by `sim/`, in steps 3 and 6 of a turn, so that the
 //! simulator runs what the server runs. Pieces are read where they are asked for: they are small,
@@ -6,8 +7,10 @@
 
 use bytes::Bytes;
 
+use crate::limits;
 use crate::node::{Effect, Input};
 use crate::storage::{SnapshotEvent, Storage, StorageError};
+use crate::types::{Instant, ServerId};
 
 /// Carries out an effect on snapshot files or the log's beginning. What was read is put into
 /// `inputs`, for the next turn.
@@ -38,6 +41,12 @@ pub fn carry_out(
         | Effect::Reply { .. }
         | Effect::Close { .. } => unreachable!("each driver carries these out itself"),
     }
+}
+
+/// When a peer that is to be dialled from now on is dialled first. As a rule the smaller id dials;
+/// the larger one waits, so that the two don't meet halfway.
+pub fn first_dial(own: ServerId, peer: ServerId, now: Instant) -> Instant {
+    if own < peer { now } else { now.after(limits::DIAL_BY_LARGER) }
 }
 
 /// What the node is told of a snapshot's file.

@@ -202,6 +202,10 @@ pub const OBSERVE_INTERVAL: Duration = Duration::from_secs(1);
 /// Peers of one cluster, learners included.
 pub const MEMBERS: usize = 31;
 
+/// Servers that are linked without being members by this server's own log: it waits to be let in, or
+/// they know a later membership. At the bound a further one's hello is refused.
+pub const GUESTS: usize = MEMBERS;
+
 /// An address (`host:port`) in bytes: its length is one byte of a membership entry.
 pub const ADDRESS_BYTES: usize = 255;
 
@@ -222,6 +226,18 @@ pub const NOTICES: usize = 16;
 
 /// The pause before a peer that doesn't know this server as a member is dialled again.
 pub const DIAL_RETRY_STRANGER: Duration = Duration::from_secs(2);
+
+/// The pause before a server dials a peer of a smaller id for the first time: as a rule the smaller
+/// id dials, and has done so by then.
+pub const DIAL_BY_LARGER: Duration = Duration::from_millis(300);
+
+/// What was seen of a member on another data directory counts for so long. It tries to connect more
+/// often than that.
+pub const STRAY_LAPSE: Duration = Duration::from_secs(5);
+
+/// How long a server waits that is to found a cluster by itself: should it have lost its disk, the
+/// members of the cluster that it founded before dial it within this time.
+pub const FOUNDING_ALONE: Duration = Duration::from_millis(600);
 
 /// The pause between two attempts of a new server to be let in.
 pub const JOIN_RETRY: Duration = Duration::from_secs(1);
@@ -307,9 +323,12 @@ pub const SNAPSHOT_QUEUE_BYTES: usize = 8 * 1024 * 1024;
 /// doesn't fill the disk's queue in front of the log's writes.
 pub const SNAPSHOT_SYNC_BYTES: u64 = 8 * 1024 * 1024;
 
-/// Peers whose newest process a data directory remembers, past members included. At the bound a
-/// new one is refused with an error.
+/// Peers whose newest process a data directory remembers, past members included. At the bound the
+/// hello of a new one is refused.
 pub const KNOWN_PEERS: usize = 1024;
+
+/// The same for servers that are no members by this server's own log: they leave room for members.
+pub const KNOWN_STRANGERS: usize = KNOWN_PEERS - 4 * MEMBERS;
 
 /// Records of one block of a snapshot, in bytes; a single larger record has a block of its own.
 pub const SNAPSHOT_BLOCK_BYTES: usize = 64 * 1024;
@@ -377,6 +396,10 @@ const _: () = assert!(COMMAND_BYTES + 64 * 1024 <= FRAME_BYTES);
 const _: () = assert!(CLIENT_PIPELINE_BYTES <= READ_BUDGET_BYTES);
 const _: () = assert!(CLIENT_OUTPUT_PAUSE_BYTES < CLIENT_OUTPUT_BYTES);
 const _: () = assert!(SEGMENT_BYTES_MIN <= SEGMENT_BYTES && SEGMENT_BYTES <= SEGMENT_BYTES_MAX);
+const _: () = assert!(DIAL_RETRY_MAX.as_millis() * 5 / 4 * 3 / 2 < FOUNDING_ALONE.as_millis());
+const _: () = assert!(DIAL_RETRY_STRANGER.as_millis() * 5 / 4 < STRAY_LAPSE.as_millis());
+const _: () = assert!(JOIN_RETRY.as_millis() < STRAY_LAPSE.as_millis());
+const _: () = assert!(GUESTS + MEMBERS < PEER_CONNECTIONS);
 const _: () = assert!(2 * MEMBERS < PEER_CONNECTIONS);
 const _: () = assert!(READ_SCRATCH_BYTES <= READ_BUDGET_BYTES && READ_BUDGET_BYTES <= TURN_BYTES);
 const _: () = assert!(BATCH_BYTES + 1024 <= RECORD_BYTES);

@@ -2,54 +2,18 @@
 //!
 //! The scenarios of single servers are in `raft_paper/membership*.rs`, those of real processes in
 //! `cluster_membership.rs`. The cluster in memory checks election-safety, state-machine-safety and
-//! durable-before-ack all the time; the seeds of the storms are drawn anew by `SIM_SEEDS=from..to`.
+//! durable-before-ack all the time. Storms are in `membership_storm.rs`.
 
 mod memory;
 
 use std::time::Duration;
 
-use memory::{Cluster, Weather};
+use memory::Cluster;
+use memory::members::{SECOND, error, founded, server, voters, wait_for_voters, words};
 use raftkv::config::{Config, NodeConfig, Overrides, Readmit};
 use raftkv::node::Role;
 use raftkv::proto::reply::Reply;
 use raftkv::types::{ClientId, ServerId};
-
-const SECOND: Duration = Duration::from_secs(1);
-
-fn server(id: u64) -> ServerId {
-    ServerId(id)
-}
-
-fn founded(count: u64, seed: u64) -> (Cluster, ServerId) {
-    let mut cluster = Cluster::new(count, seed);
-    cluster.run_until(2 * SECOND, "the first leader", |c| c.leader().is_some());
-    let leader = cluster.leader().expect("just seen");
-    cluster.converge(2 * SECOND);
-    (cluster, leader)
-}
-
-fn words(id: u64) -> String {
-    format!("{id} 10.0.0.{id}:7201 10.0.0.{id}:7101")
-}
-
-/// Who votes, by the newest membership of whoever leads; nothing while it is joint.
-fn voters(cluster: &Cluster) -> Option<Vec<u64>> {
-    let node = cluster.node(cluster.leader()?)?;
-    let membership = node.raft().membership();
-    (!membership.is_joint()).then(|| membership.voters().map(|id| id.0).collect())
-}
-
-fn wait_for_voters(cluster: &mut Cluster, expected: &[u64]) {
-    let what = format!("the voters are {expected:?}");
-    cluster.run_until(20 * SECOND, &what, |c| voters(c).as_deref() == Some(expected));
-}
-
-fn error(reply: &Reply) -> String {
-    match reply {
-        Reply::Error(text) => text.to_string(),
-        other => panic!("not an error: {other:?}"),
-    }
-}
 
 fn text(reply: Reply) -> String {
     match reply {
@@ -449,125 +413,4 @@ fn a_member_that_was_away_takes_a_readmitted_one_for_its_leader() {
     cluster.converge(5 * SECOND);
     assert_eq!(cluster.leader(), Some(server(4)));
     assert_eq!(cluster.call(server(5), "INCR n"), Reply::Integer(1));
-}
-
-fn seeds(default: std::ops::Range<u64>) -> std::ops::Range<u64> {
-    let Ok(text) = std::env::var("SIM_SEEDS") else { return default };
-    let (from, to) = text.split_once("..").expect("SIM_SEEDS=from..to");
-    from.parse().unwrap()..to.parse().unwrap()
-}
-
-/// Whether the voters that run, and have their disks, are a majority: no more is promised.
-fn survives_the_loss(cluster: &Cluster) -> bool {
-    let Some(voters) = voters(cluster) else { return false };
-    let has_disk = |id: &&u64| {
-        let node = cluster.node(server(**id));
-        node.is_some_and(|node| node.status().role != Role::Recovering)
-    };
-    voters.iter().filter(has_disk).count() > voters.len() / 2
-}
-
-/// Every node at a glance, for the story of a seed.
-fn glance(cluster: &Cluster) -> String {
-    let line = |id: ServerId| {
-        let node = cluster.node(id)?;
-        let links: Vec<ServerId> =
-            cluster.ids().into_iter().filter(|other| node.raft().has_link(*other)).collect();
-        let members = node.raft().membership().members().iter();
-        let members: Vec<_> = members
-            .map(|m| (m.id.0, m.incarnation.0, m.voter, m.outgoing_voter, m.promote))
-            .collect();
-        Some(format!("{:?} {links:?} {members:?}\n", node.status()))
-    };
-    cluster.ids().into_iter().filter_map(line).collect()
-}
-
-/// Members come and go, nodes die, lose their disks and are cut off, all at once.
-fn storm(seed: u64) {
-    let (mut cluster, _) = founded(3, seed);
-    for id in [4, 5] {
-        cluster.join(server(id));
-    }
-    if seed.is_multiple_of(2) {
-        cluster.weather = Weather::storm();
-    }
-    let mut down: Vec<ServerId> = Vec::new();
-    for _ in 0..60 {
-        let id = server(1 + cluster.draw(5));
-        let other = server(1 + cluster.draw(5));
-        let alive = cluster.alive();
-        let through = alive[cluster.draw(alive.len() as u64) as usize];
-        let line = match cluster.draw(14) {
-            0..=3 => format!("RAFT ADD {}", words(id.0)),
-            4..=5 => format!("RAFT REMOVE {id}"),
-            6 => format!("RAFT REPLACE {other} {}", words(id.0)),
-            7 => format!("RAFT TRANSFER {id}"),
-            8 => format!("RAFT ADD {id}"),
-            9 if down.is_empty() => {
-                cluster.kill(id);
-                down.push(id);
-                continue;
-            }
-            10 => {
-                if let Some(id) = down.pop() {
-                    if cluster.draw(3) == 0 && survives_the_loss(&cluster) {
-                        cluster.wipe(id);
-                    }
-                    cluster.start(id);
-                }
-                continue;
-            }
-            11 if id != other => {
-                cluster.cut(id, other);
-                continue;
-            }
-            12 => {
-                cluster.heal();
-                continue;
-            }
-            _ => "INCR n".to_owned(),
-        };
-        let client = cluster.connect(through);
-        cluster.send(through, client, &[&line]);
-        let pause = cluster.draw(400);
-        cluster.run_for(Duration::from_millis(pause));
-    }
-    // Healed, a change under way ends, and everyone who is a member agrees.
-    cluster.weather = Weather::calm();
-    cluster.heal();
-    for id in down {
-        cluster.start(id);
-    }
-    let healed_at = cluster.now;
-    while voters(&cluster).is_none() {
-        let waited = cluster.now.since(healed_at);
-        assert!(waited < 60 * SECOND, "seed {seed} does not settle:\n{}", glance(&cluster));
-        cluster.step();
-    }
-    cluster.run_for(2 * SECOND);
-    cluster.run_until(10 * SECOND, "one leads", |c| c.leader().is_some());
-    let leader = cluster.leader().expect("just seen");
-    assert!(!matches!(cluster.call(leader, "INCR n"), Reply::Error(_)), "seed {seed}");
-    let last = cluster.node(leader).unwrap().status().last_applied;
-    let members: Vec<ServerId> = {
-        let membership = cluster.node(leader).unwrap().raft().membership();
-        membership.members().iter().filter(|m| m.is_met()).map(|m| m.id).collect()
-    };
-    let what = format!("seed {seed}: {members:?} have applied {last}\n{}", glance(&cluster));
-    cluster.run_until(30 * SECOND, &what, |c| {
-        members.iter().all(|id| {
-            let node = c.node(*id);
-            node.is_none_or(|node| {
-                node.status().last_applied >= last || node.status().role == Role::Recovering
-            })
-        })
-    });
-}
-
-#[test]
-fn members_come_and_go_in_a_storm() {
-    for seed in seeds(0..60) {
-        let outcome = std::panic::catch_unwind(|| storm(seed));
-        assert!(outcome.is_ok(), "seed {seed}");
-    }
 }

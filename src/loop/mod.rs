@@ -35,10 +35,10 @@ use self::snapshots::SnapshotLines;
 use self::turn::Turn;
 use crate::config::Config;
 use crate::limits;
-use crate::node::{Effect, Input, Node, Requests, Role};
+use crate::node::{Effect, Input, Node, PeersStamp, Requests, Role};
 use crate::proto::hello;
 use crate::storage::{Storage, StorageError};
-use crate::types::{Instant, LogIndex, Room, ServerId, Term};
+use crate::types::{Instant, Room, ServerId, Term};
 
 pub use self::clock::Clock;
 pub use self::listener::Listeners;
@@ -130,7 +130,7 @@ pub struct Server {
     room: Room,
     observe_at: Instant,
     /// The state of the node for which the peers were taken over.
-    peers_stamp: (LogIndex, bool, usize),
+    peers_stamp: PeersStamp,
     /// A signal asked for the end, and by this instant it comes in any case.
     stop: Option<Instant>,
     /// What was last logged about who leads.
@@ -204,7 +204,7 @@ impl Server {
             storage_ready: true,
             room: Room::Ample,
             observe_at: now,
-            peers_stamp: (LogIndex::ZERO, false, 0),
+            peers_stamp: PeersStamp::default(),
             stop: None,
         };
         server.log_start();

@@ -19,6 +19,7 @@ use self::join::Ask;
 use super::output::Spares;
 use super::peer::{Fault, News, PeerConnection, Stage};
 use super::sockets;
+use crate::driver;
 use crate::limits;
 use crate::node::Peer;
 use crate::proto::hello::{Hello, HelloRefused};
@@ -36,6 +37,8 @@ pub(super) struct Peers {
     established: BTreeMap<ServerId, usize>,
     /// Those whom this node dials.
     dials: BTreeMap<ServerId, Dial>,
+    /// What the peers' names were looked up to be, dialled or not.
+    addresses: BTreeMap<ServerId, (String, Option<SocketAddr>)>,
     /// Where this server asks to be let in.
     asks: Vec<Ask>,
     /// Slots to be read, the longest waiting first.
@@ -75,6 +78,7 @@ impl Peers {
             first_token,
             established: BTreeMap::new(),
             dials: BTreeMap::new(),
+            addresses: BTreeMap::new(),
             asks: Vec::new(),
             ready: VecDeque::new(),
             dirty: Vec::new(),
@@ -86,25 +90,36 @@ impl Peers {
     }
 
     /// Takes over whom the node wants connections with. A peer that is new or has moved is looked
-    /// up by name, which may block: that happens at the start and when the membership changes.
-    pub(super) fn update(&mut self, peers: &[Peer]) {
+    /// up by name, which may block: that happens at the start and when the membership changes, and
+    /// not whenever it is dialled for want of a leader.
+    pub(super) fn update(&mut self, peers: &[Peer], now: Instant) {
         let dialled = |peer: &&Peer| peer.dial;
         self.dials.retain(|id, _| peers.iter().filter(dialled).any(|peer| peer.id == *id));
+        self.addresses.retain(|id, _| peers.iter().any(|peer| peer.id == *id));
+        for peer in peers.iter().filter(|peer| !peer.address.is_empty()) {
+            let known = self.addresses.get(&peer.id);
+            if known.is_none_or(|(name, _)| *name != peer.address) {
+                let address = look_up(&peer.address);
+                if address.is_none() {
+                    log::error!("peer {} cannot be dialled: no address for it", peer.id);
+                }
+                self.addresses.insert(peer.id, (peer.address.clone(), address));
+            }
+        }
         for peer in peers.iter().filter(dialled) {
             let known = self.dials.get(&peer.id);
             if known.is_some_and(|dial| dial.name == peer.address) {
                 continue;
             }
-            let slot = known.and_then(|dial| dial.slot);
-            let address = look_up(&peer.address);
-            if address.is_none() {
-                log::error!("peer {} cannot be dialled: no address for {}", peer.id, peer.address);
-            }
+            let (slot, retry_at) = match known {
+                Some(dial) => (dial.slot, Instant::ZERO),
+                None => (None, driver::first_dial(self.own, peer.id, now)),
+            };
             let dial = Dial {
                 name: peer.address.clone(),
-                address,
+                address: self.addresses.get(&peer.id).and_then(|(_, address)| *address),
                 slot,
-                retry_at: Instant::ZERO,
+                retry_at,
                 failures: 0,
                 complained: false,
             };
@@ -171,7 +186,8 @@ impl Peers {
         dial.slot = None;
         dial.failures = dial.failures.saturating_add(1);
         dial.retry_at = now.after(pause + jitter);
-        let is_there = matches!(fault, Fault::Stranger | Fault::Replaced);
+        let is_there = matches!(fault, Fault::Stranger | Fault::Replaced)
+            || self.established.contains_key(&id);
         if !dial.complained && !is_there {
             dial.complained = true;
             log::info!("peer {id} at {} cannot be reached: {fault}; trying on", dial.name);
@@ -280,17 +296,11 @@ impl Peers {
         connection.peer.filter(|_| connection.stage == Stage::Established)
     }
 
-    /// Whether a hello of `sender` fits the way the connection came about: we reached whom we
-    /// dialled, and whoever dialled us may do so.
-    pub(super) fn may_greet(&self, slot: usize, sender: ServerId, may_dial: bool) -> bool {
-        let Some(connection) = self.slots.get(slot) else {
-            return false;
-        };
-        match connection.peer {
-            Some(dialled) => dialled == sender,
-            None if connection.dialled => sender != self.own,
-            None => may_dial,
-        }
+    /// Whether a hello of `sender` fits the way the connection came about: whom we dialled is who
+    /// answers.
+    pub(super) fn may_greet(&self, slot: usize, sender: ServerId) -> bool {
+        let connection = self.slots.get(slot);
+        connection.is_some_and(|one| one.peer.is_none_or(|dialled| dialled == sender))
     }
 
     /// Whether the connection in a slot is to give way to one that stands with the same peer: where

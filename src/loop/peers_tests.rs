@@ -99,7 +99,7 @@ fn connected() -> (Side, usize, Side, usize) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let (mut small, mut large) = (Side::new(1), Side::new(2));
-    small.peers.update(&[Peer { id: ServerId(2), address, dial: true }]);
+    small.peers.update(&[Peer { id: ServerId(2), address, dial: true }], small.now);
     small.turn();
     let (stream, _) = listener.accept().unwrap();
     stream.set_nonblocking(true).unwrap();
@@ -109,7 +109,7 @@ fn connected() -> (Side, usize, Side, usize) {
     small.turn();
     let (there, News::Hello(first)) = large.hears() else { panic!("a hello comes first") };
     assert_eq!((first.sender, first.receiver), (ServerId(1), ServerId(2)));
-    assert!(large.peers.may_greet(there, ServerId(1), true));
+    assert!(large.peers.may_greet(there, ServerId(1)));
     let answer = hello(ServerId(2), ServerId(1));
     assert_eq!(large.peers.establish(there, ServerId(1), &answer, large.now), None);
     large.turn();
@@ -117,7 +117,7 @@ fn connected() -> (Side, usize, Side, usize) {
     // 3. The answer is accepted.
     let (here, News::Hello(second)) = small.hears() else { panic!("a hello answers") };
     assert_eq!(second.sender, ServerId(2));
-    assert!(small.peers.may_greet(here, ServerId(2), true));
+    assert!(small.peers.may_greet(here, ServerId(2)));
     assert_eq!(small.peers.establish(here, ServerId(2), &answer, small.now), None);
     assert_eq!(small.peers.established_peer(here), Some(ServerId(2)));
     (small, here, large, there)
@@ -148,7 +148,7 @@ fn peers_dialling_in_a_slot_that_was_to_be_flushed_goes_on() {
     // 2. In the same turn server 3 is dialled, in the slot that is free now.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    small.peers.update(&[Peer { id: ServerId(3), address, dial: true }]);
+    small.peers.update(&[Peer { id: ServerId(3), address, dial: true }], small.now);
     small.turn();
     assert_eq!(small.peers.peer(here), Some(ServerId(3)));
 
@@ -160,7 +160,10 @@ fn peers_dialling_in_a_slot_that_was_to_be_flushed_goes_on() {
 #[test]
 fn peers_large_id_never_dials() {
     let mut large = Side::new(2);
-    large.peers.update(&[Peer { id: ServerId(1), address: "127.0.0.1:1".to_owned(), dial: false }]);
+    large.peers.update(
+        &[Peer { id: ServerId(1), address: "127.0.0.1:1".to_owned(), dial: false }],
+        large.now,
+    );
     large.turn();
     assert_eq!(large.peers.deadline(), Instant::NEVER);
     assert!(large.peers.slots.is_empty());
@@ -188,7 +191,7 @@ fn peers_refused_hello_is_heard_with_its_reason() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let (mut small, mut large) = (Side::new(1), Side::new(2));
-    small.peers.update(&[Peer { id: ServerId(2), address, dial: true }]);
+    small.peers.update(&[Peer { id: ServerId(2), address, dial: true }], small.now);
     small.turn();
     let (stream, _) = listener.accept().unwrap();
     stream.set_nonblocking(true).unwrap();

@@ -170,7 +170,7 @@ impl Server {
                         self.node.hello_refused(self.now, peer, &refused);
                     }
                     let fault = match refused.code {
-                        Refusal::Sender | Refusal::Direction => Fault::Stranger,
+                        Refusal::Sender => Fault::Stranger,
                         _ => Fault::NotAccepted,
                     };
                     self.end_peer(slot, fault);
@@ -192,9 +192,9 @@ impl Server {
 
     /// A hello is accepted once the node says so and what it asks to be remembered is durable.
     fn greet_peer(&mut self, slot: usize, hello: &Hello) -> Result<(), LoopError> {
-        let may_dial = self.node.may_be_dialled_by(hello.sender);
-        if !self.peers.may_greet(slot, hello.sender, may_dial) {
-            self.refuse_peer(slot, &self.node.refuse_direction(hello.sender));
+        if !self.peers.may_greet(slot, hello.sender) {
+            let text = format!("this connection was not made to server {}", hello.sender);
+            self.refuse_peer(slot, &HelloRefused { code: Refusal::Sender, text });
             return Ok(());
         }
         let verdict = match self.node.judge_hello(self.now, hello) {
@@ -208,7 +208,8 @@ impl Server {
             self.storage.record_peer(identity)?;
         }
         let answer = self.node.hello_to(verdict.peer);
-        if self.peers.gives_way(slot, verdict.peer) {
+        // The connection of a process that is no more gives way itself.
+        if verdict.record.is_none() && self.peers.gives_way(slot, verdict.peer) {
             self.end_peer(slot, Fault::Replaced);
             return Ok(());
         }
@@ -304,7 +305,7 @@ impl Server {
     /// Whom the node wants connections with.
     fn update_peers(&mut self) {
         self.peers_stamp = self.node.peers_stamp();
-        self.peers.update(&self.node.peers());
+        self.peers.update(&self.node.peers(), self.now);
         self.peers.ask_at(self.node.asks_to_join());
         let node = &self.node;
         self.peers.forget(|peer| node.knows(peer), self.now);

@@ -79,8 +79,9 @@ pub struct Requested {
     own: Vec<OwnRequest>,
     held: Vec<Held>,
     answered: VecDeque<(ServerId, AdminId, Answer)>,
-    /// Members that said hello on another data directory than the one that was admitted.
-    strays: BTreeMap<ServerId, Refusal>,
+    /// Members that run on another data directory than the one that was admitted, and when that
+    /// was last seen.
+    strays: BTreeMap<ServerId, (Refusal, Instant)>,
 }
 
 impl Requested {
@@ -102,8 +103,15 @@ impl Requested {
     }
 
     /// A member runs on another data directory than the one that was admitted.
-    pub fn note_stray(&mut self, peer: ServerId, why: Refusal) {
-        self.strays.insert(peer, why);
+    pub fn note_stray(&mut self, now: Instant, peer: ServerId, why: Refusal) {
+        self.strays.insert(peer, (why, now));
+    }
+
+    /// Why a member is out, if it still is: who runs on another directory is dialled, or dials,
+    /// over and over. One that was merely down since may have its own disk back.
+    fn stray(&self, now: Instant, peer: ServerId) -> Option<Refusal> {
+        let (why, seen) = self.strays.get(&peer)?;
+        (now < seen.after(limits::STRAY_LAPSE)).then_some(*why)
     }
 
     /// It runs on the right one.
@@ -400,7 +408,7 @@ impl Node {
                 if !is_same || !member.is_met() || self.raft.is_heard(now, id) {
                     return Ok(add(addresses.clone().unwrap_or(own)));
                 }
-                match self.stray(id) {
+                match self.stray(now, id) {
                     Some(Refusal::OldCopy) => Err(format!(
                         "ERR server {id} runs on an old copy of its data directory: stop it, move \
                          the directory away, start it, and say this again"
@@ -439,12 +447,12 @@ impl Node {
 
     /// Why a member is not on the data directory that was admitted, if it isn't: it said hello on
     /// another one, or stands connected on it since before this node knew the membership.
-    fn stray(&self, id: ServerId) -> Option<Refusal> {
+    fn stray(&self, now: Instant, id: ServerId) -> Option<Refusal> {
         let member = self.raft.membership().member(id).filter(|member| member.is_met())?;
         let link = self.raft.link(id).filter(|_| !self.is_guest(id));
         match link {
             Some(incarnation) if incarnation != member.incarnation => Some(Refusal::LostDisk),
-            _ => self.requested.strays.get(&id).copied(),
+            _ => self.requested.stray(now, id),
         }
     }
 
@@ -454,7 +462,7 @@ impl Node {
             return;
         }
         let members = self.raft.membership().members().iter().map(|member| member.id);
-        let lost = members.filter(|id| self.stray(*id) == Some(Refusal::LostDisk));
+        let lost = members.filter(|id| self.stray(now, *id) == Some(Refusal::LostDisk));
         let lost: Vec<ServerId> = lost.collect();
         for id in lost {
             if self.raft.propose_change(now, &Change::Readmit { id }, false).is_ok() {

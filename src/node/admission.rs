@@ -3,8 +3,8 @@
 //! Design 1-architecture §4. Called by `node.rs` and `handshake.rs`; decides whom this node wants
 //! connections with, and when it takes part again.
 
-use super::Peer;
 use super::node::Node;
+use super::{Peer, PeersStamp};
 use crate::config::NodeConfig;
 use crate::limits;
 use crate::proto::message::{Envelope, Message};
@@ -29,12 +29,11 @@ impl Node {
             };
             return others.map(peer).collect();
         }
-        let leads = self.raft.is_leader();
+        let dials_everyone = self.dials_everyone();
         let peer = |member: &Member| Peer {
             id: member.id,
             address: member.peer.clone(),
-            // A member that was away for long may not know who leads now.
-            dial: own < member.id || !member.is_met() || leads,
+            dial: own < member.id || !member.is_met() || dials_everyone,
         };
         let concerned = self.raft.concerned().into_iter().filter(|member| member.id != own);
         let mut peers: Vec<Peer> = concerned.map(peer).collect();
@@ -50,24 +49,27 @@ impl Node {
         peers
     }
 
-    /// Changes whenever [`peers`](Node::peers) may have.
-    pub fn peers_stamp(&self) -> (LogIndex, bool, usize) {
-        let raft = &self.raft;
-        let left = raft.farewells().len() + raft.concerned().len();
-        (raft.membership_index(), raft.is_leader(), left)
+    /// A member that was away may know nobody who is there, or not where or on which directory: it
+    /// can't dial whom it has to hear. So whoever leads dials everyone, and as long as nobody does,
+    /// everyone does: a candidate may need the vote of a member that has never heard of it.
+    fn dials_everyone(&self) -> bool {
+        let may_lead = self.raft.leader().is_none_or(|leader| leader == self.identity.server);
+        may_lead && !self.was_removed()
+    }
+
+    /// Changes whenever [`peers`](Node::peers) or [`knows`](Node::knows) may have.
+    pub fn peers_stamp(&self) -> PeersStamp {
+        PeersStamp {
+            membership: self.raft.membership_index(),
+            committed: self.raft.committed_membership_index(),
+            dials_everyone: self.dials_everyone(),
+            concerned: self.raft.concerned().len() + self.raft.farewells().len(),
+        }
     }
 
     /// Where this node asks to be let into a cluster; empty where it doesn't.
     pub fn asks_to_join(&self) -> &[String] {
         if self.raft.membership().is_empty() { &self.config.join } else { &[] }
-    }
-
-    /// Whether `peer` may be the one that dialled a connection with this node.
-    pub fn may_be_dialled_by(&self, peer: ServerId) -> bool {
-        let membership = self.raft.membership();
-        let knows_it = membership.member(peer).is_some();
-        let is_known = membership.is_voter(self.identity.server);
-        peer < self.identity.server || !is_known || !knows_it
     }
 
     /// Lines for the log since the last call.
@@ -95,8 +97,10 @@ impl Node {
 
     /// A leader replicates to a data directory only once it is admitted: a message of that kind,
     /// meant for ours, is how a server that lost its disk learns that it may take part again.
-    pub(super) fn note_admission(&mut self, message: &Message) {
+    pub(super) fn note_admission(&mut self, from: ServerId, message: &Message) {
         if matches!(message, Message::AppendEntries(_) | Message::InstallSnapshot(_)) {
+            let named = self.guests.get(&from).copied().unwrap_or_default();
+            self.named_as_of = self.named_as_of.max(named);
             self.admitted_again();
         }
     }
@@ -123,10 +127,20 @@ impl Node {
     }
 
     /// The data directory that a message of `peer` has to come from. A guest may lead us to the
-    /// membership that we lack; it gives no vote, and nothing else that we would count.
+    /// membership that we lack, and may be voted for: a server takes entries from a leader, and
+    /// votes for a candidate, that its own membership doesn't name (§4.1); it is the candidate's
+    /// membership that says whose votes count. A guest gives no vote, and nothing else that we
+    /// would count as a member's.
+    ///
+    /// Two directories of one id can't both be elected, even in a term in which we vote for both:
+    /// the newer one is a voter only after the older one's demotion was committed, and of any
+    /// majority that could elect the older one somebody has that entry, which the older one lacks.
     fn incarnation_of_sender(&self, peer: ServerId, message: &Message) -> Option<Incarnation> {
-        let leads = matches!(message, Message::AppendEntries(_) | Message::InstallSnapshot(_));
-        let guest = self.raft.link(peer).filter(|_| leads && self.is_guest(peer));
+        let is_a_guests = matches!(
+            message,
+            Message::AppendEntries(_) | Message::InstallSnapshot(_) | Message::RequestVote(_)
+        );
+        let guest = self.raft.link(peer).filter(|_| is_a_guests && self.is_guest(peer));
         guest.or_else(|| self.raft.incarnation_of(peer))
     }
 
@@ -136,9 +150,12 @@ impl Node {
         guest.or_else(|| self.raft.incarnation_of(peer))
     }
 
-    /// Whether this node's own log says that it is a member on this data directory.
-    pub(super) fn is_admitted_by_own_log(&self) -> bool {
+    /// Whether this node is a member on this data directory, by its own log or by what a server has
+    /// said that knows a membership not older than `index`. A member that lags may know an older
+    /// directory, and whoever was just admitted has not got so far in the log.
+    pub(super) fn is_admitted_as_of(&self, index: LogIndex) -> bool {
         let member = self.raft.membership().member(self.identity.server);
-        member.is_some_and(|member| member.incarnation == self.identity.incarnation)
+        let is_named = self.named_as_of > LogIndex::ZERO && self.named_as_of >= index;
+        is_named || member.is_some_and(|member| member.incarnation == self.identity.incarnation)
     }
 }

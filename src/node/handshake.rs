@@ -5,9 +5,10 @@
 //! disk, or runs on an old copy of one, shows here. Called by the drivers for every hello.
 
 use super::node::Node;
+use crate::limits;
 use crate::proto::hello::{Hello, HelloRefused, Refusal, Role};
 use crate::testing::{Mark, Mutation, is_on, reached};
-use crate::types::{Identity, Incarnation, Instant, ServerId};
+use crate::types::{Identity, Incarnation, Instant, LogIndex, ServerId};
 
 /// A hello that is in order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,7 +39,7 @@ impl Node {
             receiver_incarnation,
             boot: identity.boot,
             nonce: identity.nonce,
-            membership_index: self.raft.committed_membership_index(),
+            membership_index: self.raft.membership_index(),
         }
     }
 
@@ -53,7 +54,7 @@ impl Node {
             && !self.is_called_back(hello)
             && !is_on(Mutation::LostDiskTakesPart)
         {
-            self.requested.note_stray(peer, Refusal::LostDisk);
+            self.requested.note_stray(now, peer, Refusal::LostDisk);
             reached(Mark::LostDiskTold);
             let text = format!(
                 "server {peer} is a member on data directory {known}, not on {incarnation}: it \
@@ -80,7 +81,7 @@ impl Node {
             hello.boot < known.boot || (hello.boot == known.boot && hello.nonce != known.nonce)
         });
         if is_old && !is_on(Mutation::AcceptsOldCopy) {
-            self.requested.note_stray(peer, Refusal::OldCopy);
+            self.requested.note_stray(now, peer, Refusal::OldCopy);
             reached(Mark::OldCopyTold);
             let text = format!(
                 "server {peer} has run on a later state of data directory {incarnation} than boot \
@@ -89,7 +90,10 @@ impl Node {
             );
             return Err(HelloRefused { code: Refusal::OldCopy, text });
         }
+        self.check_room_for(peer)?;
+        self.receive_guest(hello);
         if hello.receiver_incarnation == self.identity.incarnation {
+            self.named_as_of = self.named_as_of.max(hello.membership_index);
             self.admitted_again();
         }
         let record = (known != Some(identity)).then_some(identity);
@@ -115,13 +119,12 @@ impl Node {
             let text = format!("this is server {}, not {}", own.server, hello.receiver);
             return refused(Refusal::Receiver, text);
         }
-        if self.is_called_back(hello) {
-            self.guests.insert(hello.sender, self.raft.membership_index());
-        }
-        if !self.knows(hello.sender) {
-            let text = format!("server {} is not a member", hello.sender);
+        if hello.sender == own.server || hello.sender == ServerId::ZERO {
+            let text = format!("server {} is this one, or none", hello.sender);
             return refused(Refusal::Sender, text);
         }
+        // Before anything else that could be wrong: a server that was wiped may have founded a
+        // cluster of its own, which knows nobody.
         let expected = hello.receiver_incarnation;
         let is_other = expected != Incarnation::ZERO && expected != own.incarnation;
         if is_other && !is_on(Mutation::LostDiskTakesPart) {
@@ -129,43 +132,91 @@ impl Node {
                 "server {} knows this server on data directory {expected}, not on {}",
                 hello.sender, own.incarnation
             );
-            if !self.is_admitted_by_own_log() {
+            if !self.is_admitted_as_of(hello.membership_index) {
                 self.lost_disk(now, text.clone());
+            } else if hello.membership_index > self.raft.membership_index() {
+                self.doubt(&text);
             }
             return refused(Refusal::ReceiverIncarnation, text);
+        }
+        if !self.is_called_back(hello) && !self.is_blank() && !self.is_concerned(hello.sender) {
+            let text = format!("server {} is not a member", hello.sender);
+            return refused(Refusal::Sender, text);
         }
         Ok(())
     }
 
-    /// Whether `peer` was let in because it knows a later membership than this node does.
+    /// Whether this node knows no membership: it founds one with others, or is to be let in.
+    fn is_blank(&self) -> bool {
+        self.raft.membership().is_empty()
+    }
+
+    /// Whether this node wants a connection with `peer`.
+    fn is_concerned(&self, peer: ServerId) -> bool {
+        self.peers().iter().any(|known| known.id == peer)
+    }
+
+    /// Whether `peer` was let in because it knows a later membership than this node knows to be
+    /// committed: what is behind that may be replaced, by a leader that this node can't know.
     pub(super) fn is_guest(&self, peer: ServerId) -> bool {
-        self.guests.get(&peer) == Some(&self.raft.membership_index())
+        let committed = self.raft.committed_membership_index();
+        self.guests.get(&peer).is_some_and(|named| *named > committed)
     }
 
     /// Whether the hello is from a member that this node can't know yet, or not on its directory:
     /// it was away while members came and went, and the sender, which knows a later membership,
-    /// knows it on its own. A server that lost its disk knows no membership at all.
+    /// knows it on its own directory; or awaits it, where this node knows that it has left. A
+    /// server that lost its disk knows no membership at all.
     fn is_called_back(&self, hello: &Hello) -> bool {
-        hello.receiver_incarnation == self.identity.incarnation
-            && hello.membership_index > self.raft.membership_index()
+        let is_awaited = hello.receiver_incarnation == Incarnation::ZERO && self.was_removed();
+        (is_awaited || hello.receiver_incarnation == self.identity.incarnation)
+            && hello.membership_index > self.raft.committed_membership_index()
     }
 
-    /// What is said to a server that dialled, and should not have.
-    pub fn refuse_direction(&self, peer: ServerId) -> HelloRefused {
-        if self.knows(peer) {
-            let text = format!("server {} dials server {peer} itself", self.identity.server);
-            return HelloRefused { code: Refusal::Direction, text };
+    /// Takes note of a guest, or that the sender is none any more.
+    fn receive_guest(&mut self, hello: &Hello) {
+        if self.is_called_back(hello) || self.is_blank() {
+            self.guests.insert(hello.sender, hello.membership_index);
+        } else {
+            self.guests.remove(&hello.sender);
         }
-        HelloRefused { code: Refusal::Sender, text: format!("server {peer} is not a member") }
     }
 
-    /// Whether `peer` may be connected with: it is a member, or this node can't tell, because it
-    /// waits to be let in or lost its disk, and takes part in nothing before that.
+    /// Whoever can say hello could fill what a server remembers, and its meta file. So servers that
+    /// it doesn't know as members are few at a time, and leave room for those that are.
+    fn check_room_for(&mut self, peer: ServerId) -> Result<(), HelloRefused> {
+        let concerned: Vec<ServerId> = self.peers().iter().map(|known| known.id).collect();
+        let raft = &self.raft;
+        self.guests.retain(|id, _| concerned.contains(id) || raft.link(*id).is_some());
+        let is_stranger = !concerned.contains(&peer);
+        let strangers = self.guests.keys().filter(|id| **id != peer && !concerned.contains(id));
+        let bound = match is_stranger {
+            true => limits::KNOWN_STRANGERS,
+            false => limits::KNOWN_PEERS,
+        };
+        let is_new = !self.known_peers.contains_key(&peer);
+        let text = if is_stranger && strangers.count() >= limits::GUESTS {
+            format!("too many servers are linked that are no members; server {peer} is another")
+        } else if is_new && self.known_peers.len() >= bound {
+            let count = self.known_peers.len();
+            format!("too many servers were met: {count}; this one remembers no further one")
+        } else {
+            return Ok(());
+        };
+        Err(HelloRefused { code: Refusal::Sender, text })
+    }
+
+    /// Whether a connection with `peer` may stand: it is a member, on the directory that was
+    /// admitted, or this node can't tell, because it waits to be let in or lost its disk, and takes
+    /// part in nothing before that.
     pub fn knows(&self, peer: ServerId) -> bool {
-        let is_blank = self.raft.membership().is_empty();
-        self.is_guest(peer)
-            || (is_blank && peer != self.identity.server)
-            || self.peers().iter().any(|known| known.id == peer)
+        let member = self.raft.membership().member(peer).filter(|member| member.is_met());
+        let is_on_another = match (member, self.raft.link(peer)) {
+            (Some(member), Some(link)) => member.incarnation != link,
+            _ => false,
+        };
+        let may_stand = !is_on_another || is_on(Mutation::LostDiskTakesPart);
+        self.is_guest(peer) || self.is_blank() || (self.is_concerned(peer) && may_stand)
     }
 
     /// `peer` refused this node's hello; nobody, where it was dialled without knowing who it is.
@@ -176,11 +227,11 @@ impl Node {
                 self.lost_disk(now, refused.text.clone());
             }
             // A member that lags may know an older directory than the one we are a member on.
-            (Refusal::LostDisk, _) if !self.is_admitted_by_own_log() => {
+            (Refusal::LostDisk, _) if !self.is_admitted_as_of(LogIndex::ZERO) => {
                 self.lost_disk(now, refused.text.clone());
             }
             (Refusal::ReceiverIncarnation, Some(peer)) => {
-                self.requested.note_stray(peer, Refusal::LostDisk);
+                self.requested.note_stray(now, peer, Refusal::LostDisk);
             }
             (Refusal::LostDisk | Refusal::Sender, _) => self.cast_out(&refused.text),
             _ => {}
@@ -196,6 +247,17 @@ impl Node {
                 _ => "; waiting to be added: RAFT ADD, to any member",
             };
             self.notice(format!("is not let in: {text}{hint}"));
+        }
+    }
+
+    /// Somebody takes this server, which is a member by its own log, for one of another cluster:
+    /// said once in the log.
+    fn doubt(&mut self, text: &str) {
+        if !std::mem::replace(&mut self.is_doubted, true) {
+            self.notice(format!(
+                "{text}: if this server has lost its disk, it has founded a cluster of its own. \
+                 Then stop it, move its data directory away, and start it with --join"
+            ));
         }
     }
 

@@ -35,4 +35,4 @@ pub use input::{ClientInfo, Facts, Input};
 pub use node::Node;
 pub use queues::Queue;
 pub use requests::{Request, Requests};
-pub use status::{Peer, Role, Status};
+pub use status::{Peer, PeersStamp, Role, Status};

@@ -84,7 +84,11 @@ pub struct Node {
     pub(super) is_old_copy: bool,
     /// What others say who don't know this node as a member, until one of them does.
     pub(super) outcast_reason: Option<String>,
-    /// Whom a later membership than ours names, by the index of ours.
+    /// The newest membership, by its index, of a server that knows this node on its directory.
+    pub(super) named_as_of: LogIndex,
+    /// Whether somebody knows this node on another directory, though its own log names this one.
+    pub(super) is_doubted: bool,
+    /// Who knew a later membership than this node, and its index.
     pub(super) guests: BTreeMap<ServerId, LogIndex>,
     /// Lines for the log that the driver has not taken yet.
     pub(super) notices: Vec<String>,
@@ -143,6 +147,8 @@ impl Node {
             recovering_reason: None,
             is_old_copy: recovered.is_old_copy,
             outcast_reason: None,
+            named_as_of: LogIndex::ZERO,
+            is_doubted: false,
             guests: BTreeMap::new(),
             notices: Vec::new(),
             room: Room::Ample,
@@ -302,7 +308,7 @@ impl Node {
             return;
         }
         let from = envelope.from;
-        self.note_admission(&message);
+        self.note_admission(from, &message);
         match message {
             Message::Forward { batch } => self.receive_forward(now, from, batch),
             Message::ReadIndex { id } if self.raft.is_leader() => self.reads.remote_asks(from, id),

@@ -36,6 +36,15 @@ impl Role {
     }
 }
 
+/// What tells that the node may want connections with others than before.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct PeersStamp {
+    pub(super) membership: LogIndex,
+    pub(super) committed: LogIndex,
+    pub(super) dials_everyone: bool,
+    pub(super) concerned: usize,
+}
+
 /// A node's state at a glance.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Status {

@@ -53,8 +53,8 @@ pub struct Hello {
     pub boot: Boot,
     /// A random number of the sender's process; 0 for a client.
     pub nonce: Nonce,
-    /// The index of the newest membership that the sender knows to be committed; 0 if it knows
-    /// none. Who was away for long tells by it whether a stranger is a newer member.
+    /// The index of the newest membership in the sender's log, committed or not; 0 if it has none.
+    /// Who was away for long tells by it whether a stranger is a newer member.
     pub membership_index: LogIndex,
 }
 
@@ -188,8 +188,6 @@ pub enum Refusal {
     /// The sender is an old copy of its data directory: a later process of that one has been met
     /// (a higher boot, or the same with another nonce).
     OldCopy = 9,
-    /// The receiver is the one that dials: of two members the smaller id.
-    Direction = 10,
 }
 
 impl Refusal {
@@ -204,7 +202,6 @@ impl Refusal {
             7 => Refusal::LostDisk,
             8 => Refusal::Role,
             9 => Refusal::OldCopy,
-            10 => Refusal::Direction,
             _ => Refusal::Unknown,
         }
     }

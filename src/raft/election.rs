@@ -10,6 +10,7 @@ use super::append::Following;
 use super::membership::{Member, Membership};
 use super::replication::Leading;
 use super::server::{Raft, Role};
+use crate::limits;
 use crate::proto::entry::EntryKind;
 use crate::proto::message::{Message, RequestVote, Vote};
 use crate::testing::{Mark, Mutation, is_on, reached};
@@ -42,6 +43,16 @@ impl Raft {
     pub(super) fn is_founding(&self) -> bool {
         let has_nothing = self.log.last_index() == LogIndex::ZERO && self.membership().is_empty();
         has_nothing && self.founders.iter().any(|founder| founder.id == self.id)
+    }
+
+    /// A server starts. Where its own vote would found a cluster it waits a little: it may have done
+    /// so before, and lost its disk since, and who knows it will say so (`lost_disk`).
+    pub(super) fn start_election_timer(&mut self, now: Instant) {
+        self.reset_election_timer(now);
+        if self.is_founding() && self.founders.len() == 1 {
+            let earliest = now.after(limits::FOUNDING_ALONE);
+            self.election_deadline = self.election_deadline.max(earliest);
+        }
     }
 
     /// The election timer ran out: ask whether a campaign would succeed.

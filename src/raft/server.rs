@@ -231,7 +231,7 @@ impl Raft {
             }
             index = index.next();
         }
-        raft.reset_election_timer(now);
+        raft.start_election_timer(now);
         raft
     }
 

@@ -291,11 +291,32 @@ impl World {
         self.ids().into_iter().filter(is_sound).collect()
     }
 
+    /// What every server takes for the membership, in a line.
+    fn memberships(&self) -> String {
+        let mut text = String::new();
+        for id in self.alive() {
+            let Some(node) = self.node(id) else { continue };
+            let membership = node.raft().membership();
+            text += &format!("n{id}:{}", if membership.is_joint() { " joint" } else { "" });
+            for member in membership.members() {
+                let (voter, old) = (member.voter, member.outgoing_voter);
+                text += &format!(
+                    " {}{}{}",
+                    member.id,
+                    ["", "+"][voter as usize],
+                    ["", "-"][old as usize]
+                );
+            }
+            text += "; ";
+        }
+        text
+    }
+
     /// What keeps the membership from coming to rest, as far as healing can bring that about:
     /// somebody who runs is still awaited or on the way to a vote, or an operator has no answer.
     pub(super) fn is_unsettled(&self) -> Option<String> {
         let Some(leader) = self.leader().and_then(|id| self.node(id)) else {
-            return Some("nobody leads".to_owned());
+            return Some(format!("nobody leads; {}", self.memberships()));
         };
         if let Some(request) = self.requests.iter().find(|request| !request.is_over) {
             return Some(format!("{} is not over", request.line));

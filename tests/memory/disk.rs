@@ -28,9 +28,9 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// A new, empty disk in the place of this one.
-    pub fn replacement(&self) -> Disk {
-        Disk { generation: self.generation + 1, ..Disk::default() }
+    /// A new, empty disk, the so-manieth in the place of its first one.
+    pub fn replacement(generation: u64) -> Disk {
+        Disk { generation, ..Disk::default() }
     }
 
     pub fn hard_state(&self) -> HardState {

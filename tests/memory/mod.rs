@@ -7,6 +7,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 mod disk;
+pub mod members;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -14,9 +15,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use raftkv::config::{Config, NodeConfig, Overrides};
-use raftkv::node::{ClientInfo, Effect, Input, Node, Requests, Role, SnapshotReader};
+use raftkv::limits;
+use raftkv::node::{ClientInfo, Effect, Input, Node, Requests, Role, SnapshotReader, Verdict};
 use raftkv::proto::args::push_arg;
 use raftkv::proto::entry::{EntryKind, Recovered};
+use raftkv::proto::hello::{Hello, HelloRefused};
 use raftkv::proto::peer_message;
 use raftkv::proto::reply::Reply;
 use raftkv::types::{
@@ -26,7 +29,7 @@ use raftkv::types::{
 use rand::{RngExt, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
-use disk::Disk;
+pub use disk::Disk;
 
 /// How unkind the world is, in parts of a thousand and durations.
 #[derive(Clone, Copy, Debug)]
@@ -82,6 +85,10 @@ struct Server {
     disk: Disk,
     /// Whether it was started to join, and founds nothing.
     joins: bool,
+    /// Where peers reach it, whatever the membership says.
+    addresses: Vec<String>,
+    /// How many disks it has had.
+    disks: u64,
     boot: u64,
     /// Grows with each start, so that mail and completions of a former life are told apart.
     life: u64,
@@ -92,11 +99,13 @@ struct Server {
 }
 
 impl Server {
-    fn new(joins: bool) -> Server {
+    fn new(id: ServerId, joins: bool) -> Server {
         Server {
             node: None,
             disk: Disk::default(),
             joins,
+            addresses: vec![format!("10.0.0.{id}:7201")],
+            disks: 0,
             boot: 0,
             life: 0,
             inbox: Vec::new(),
@@ -162,7 +171,7 @@ impl Cluster {
         };
         let ids: Vec<ServerId> = cluster.config.cluster.nodes.iter().map(|node| node.id).collect();
         for id in ids {
-            cluster.servers.insert(id, Server::new(false));
+            cluster.servers.insert(id, Server::new(id, false));
             cluster.start(id);
         }
         cluster
@@ -171,7 +180,7 @@ impl Cluster {
     /// Starts a server that wants to be let in.
     pub fn join(&mut self, id: ServerId) {
         assert!(!self.servers.contains_key(&id), "it is a server of this cluster already");
-        self.servers.insert(id, Server::new(true));
+        self.servers.insert(id, Server::new(id, true));
         self.start(id);
     }
 
@@ -224,7 +233,7 @@ impl Cluster {
         let mut config = self.config.clone();
         config.id = id;
         if server.joins {
-            config.join.push("10.0.0.1:7201".to_owned());
+            config.join = config.cluster.nodes.iter().map(|node| node.peer.clone()).collect();
         }
         server.node = Some(Node::recover(&config, recovered, seed, now));
         server.inbox.clear();
@@ -251,8 +260,43 @@ impl Cluster {
     pub fn wipe(&mut self, id: ServerId) {
         assert!(self.node(id).is_none(), "a running server's disk stays");
         let server = self.servers.get_mut(&id).expect("a server of this cluster");
-        server.disk = server.disk.replacement();
+        server.disks += 1;
+        server.disk = Disk::replacement(server.disks);
         server.boot = 0;
+    }
+
+    /// The disk of a server that is down is put aside, and a new one takes its place.
+    pub fn exchange_disk(&mut self, id: ServerId) -> (Disk, u64) {
+        assert!(self.node(id).is_none(), "a running server's disk stays");
+        let server = self.servers.get_mut(&id).expect("a server of this cluster");
+        server.disks += 1;
+        let replacement = Disk::replacement(server.disks);
+        (std::mem::replace(&mut server.disk, replacement), std::mem::take(&mut server.boot))
+    }
+
+    /// A disk that was put aside is back.
+    pub fn put_back(&mut self, id: ServerId, (disk, boot): (Disk, u64)) {
+        assert!(self.node(id).is_none(), "a running server's disk stays");
+        let server = self.servers.get_mut(&id).expect("a server of this cluster");
+        server.disk = disk;
+        server.boot = boot;
+    }
+
+    /// From now on peers reach a server there, and nowhere else.
+    pub fn relocate(&mut self, id: ServerId, addresses: &[String]) {
+        let server = self.servers.get_mut(&id).expect("a server of this cluster");
+        server.addresses = addresses.to_vec();
+    }
+
+    /// Where peers reach a server.
+    pub fn addresses(&self, id: ServerId) -> &[String] {
+        &self.servers[&id].addresses
+    }
+
+    /// The connection between the two ends, if there is one; whoever dials may dial again.
+    pub fn reset_link(&mut self, a: ServerId, b: ServerId) {
+        self.unlink(a, b);
+        self.plan_link(a, b, Duration::from_millis(5));
     }
 
     /// No packet passes between them any more, silently.
@@ -476,7 +520,7 @@ impl Cluster {
         &mut self.servers.get_mut(&id).expect("a server of this cluster").disk
     }
 
-    /// Both sides judge the other's hello, as two drivers would.
+    /// Whoever dials the other does, as two drivers would, and tries again later if it is refused.
     fn link_up(&mut self, a: ServerId, b: ServerId) {
         let is_possible = self.node(a).is_some() && self.node(b).is_some();
         if !is_possible || self.linked.contains(&pair(a, b)) {
@@ -485,31 +529,72 @@ impl Cluster {
         if self.cut.contains(&pair(a, b)) {
             return self.plan_link(a, b, Duration::from_millis(50));
         }
-        let hellos = [(a, b), (b, a)]
-            .map(|(from, to)| (from, to, self.node(from).expect("just seen").hello_to(to)));
+        let is_linked = [(a, b), (b, a)].into_iter().any(|(from, to)| self.dial(from, to));
+        if !is_linked {
+            self.plan_link(a, b, Duration::from_millis(250));
+        }
+    }
+
+    /// `from` dials `to`, if it wants to and knows where. Whether both have accepted the other.
+    fn dial(&mut self, from: ServerId, to: ServerId) -> bool {
         let now = self.now;
-        let mut verdicts = Vec::new();
-        for (from, to, hello) in hellos {
-            let node = self.servers.get_mut(&to).and_then(|server| server.node.as_mut());
-            match node.expect("just seen").judge_hello(now, &hello) {
-                Ok(verdict) => verdicts.push((to, verdict)),
-                Err(refused) => {
-                    let sender = self.servers.get_mut(&from).and_then(|s| s.node.as_mut());
-                    sender.expect("just seen").hello_refused(now, Some(to), &refused);
-                }
+        let is_there = |address: &String| self.servers[&to].addresses.contains(address);
+        let dialler = self.node(from).expect("the caller has seen it");
+        let mut peers = dialler.peers().into_iter();
+        let is_peer = peers.any(|peer| peer.id == to && peer.dial && is_there(&peer.address));
+        if !is_peer && !dialler.asks_to_join().iter().any(is_there) {
+            return false;
+        }
+        // Who asks to be let in does not know whom it reaches.
+        let dialled = is_peer.then_some(to);
+        let hello = dialler.hello_to(dialled.unwrap_or(ServerId::ZERO));
+        let accepter = self.node_mut(to);
+        let verdict = match accepter.judge_hello(now, &hello) {
+            Ok(verdict) => verdict,
+            Err(refused) => {
+                self.node_mut(from).hello_refused(now, dialled, &refused);
+                return false;
             }
+        };
+        self.greeted(to, &verdict);
+        let answer = self.node(to).expect("just seen").hello_to(from);
+        let verdict_of_answer = match self.node_mut(from).judge_hello(now, &answer) {
+            Ok(verdict) => verdict,
+            Err(refused) => {
+                self.node_mut(to).hello_refused(now, Some(from), &refused);
+                return false;
+            }
+        };
+        self.greeted(from, &verdict_of_answer);
+        self.linked.insert(pair(from, to));
+        for (server, Verdict { peer, incarnation, .. }) in
+            [(to, verdict), (from, verdict_of_answer)]
+        {
+            self.give(server, Input::PeerUp { peer, incarnation });
         }
-        if verdicts.len() < 2 {
-            // Whoever dials tries again.
-            return self.plan_link(a, b, Duration::from_millis(250));
-        }
-        self.linked.insert(pair(a, b));
-        for (to, verdict) in verdicts {
-            let disk = &mut self.servers.get_mut(&to).expect("just seen").disk;
-            disk.known_peers.extend(verdict.record.map(|identity| (identity.server, identity)));
-            let (peer, incarnation) = (verdict.peer, verdict.incarnation);
-            self.give(to, Input::PeerUp { peer, incarnation });
-        }
+        true
+    }
+
+    /// Somebody says hello to a server, and nothing more.
+    pub fn greet(&mut self, id: ServerId, hello: &Hello) -> Result<Verdict, HelloRefused> {
+        let now = self.now;
+        let verdict = self.node_mut(id).judge_hello(now, hello)?;
+        self.greeted(id, &verdict);
+        let Verdict { peer, incarnation, .. } = verdict;
+        self.node_mut(id).handle(now, Input::PeerUp { peer, incarnation }, &mut Vec::new());
+        Ok(verdict)
+    }
+
+    fn node_mut(&mut self, id: ServerId) -> &mut Node {
+        let server = self.servers.get_mut(&id).expect("a server of this cluster");
+        server.node.as_mut().expect("the caller has seen it")
+    }
+
+    /// What a hello asks to be remembered is, as the storage does it.
+    fn greeted(&mut self, id: ServerId, verdict: &Verdict) {
+        let known = &mut self.disk(id).known_peers;
+        known.extend(verdict.record.map(|identity| (identity.server, identity)));
+        assert!(known.len() <= limits::KNOWN_PEERS, "bounded: the storage refuses more");
     }
 
     /// One turn of one server's loop.

@@ -194,6 +194,13 @@ impl Checkers {
         let committed = LogIndex(self.committed());
         let lost: BTreeSet<ServerId> =
             self.damaged.keys().copied().filter(|server| self.is_lost(*server)).collect();
+        // To one that takes it for no member any more it may say whatever it likes.
+        let to = packet.envelope.to;
+        let counts = self.servers.get(&to).is_some_and(|watched| {
+            let membership = self.in_force(&watched.log, watched.log.last_index());
+            membership.is_none_or(|membership| membership.member(id).is_some())
+        });
+        let lost = if counts { lost } else { BTreeSet::new() };
         self.rules.sends(id, packet, committed, |server| lost.contains(&server));
         let watched = self.servers.get_mut(&id).expect("it has started");
         let state = watched.stable.hard_state;

@@ -14,11 +14,11 @@ use super::link::{Conversation, Gate, PeerLink};
 use super::network::StreamId;
 use crate::driver;
 use crate::limits;
-use crate::node::{ClientInfo, Effect, Facts, Input, Node, Requests};
+use crate::node::{ClientInfo, Effect, Facts, Input, Node, PeersStamp, Requests};
 use crate::proto::message::Packet;
 use crate::proto::reply::Reply;
 use crate::storage::{SnapshotEvent, Storage, StorageError};
-use crate::types::{Boot, ClientId, Instant, LogIndex, Room, ServerId, SnapshotKind, WallClock};
+use crate::types::{Boot, ClientId, Instant, Room, ServerId, SnapshotKind, WallClock};
 
 use peers::{Ask, Dial};
 
@@ -79,9 +79,6 @@ pub(super) struct CarriedOut {
     /// The log write was begun; not if the process died before that.
     pub has_submitted: bool,
 }
-
-/// What tells that the peers of a node may be others than before.
-type PeersStamp = (LogIndex, bool, usize);
 
 /// A running server.
 pub(super) struct Process {

@@ -6,9 +6,10 @@
 use super::super::link::{PeerLink, Said, Stage};
 use super::super::network::StreamId;
 use super::{Callee, Output, Process};
+use crate::driver;
 use crate::limits;
 use crate::node::Input;
-use crate::proto::hello::{Hello, Refusal};
+use crate::proto::hello::{Hello, HelloRefused, Refusal};
 use crate::storage::StorageError;
 use crate::types::{Instant, ServerId};
 
@@ -44,14 +45,14 @@ pub(super) struct Dial {
 }
 
 impl Dial {
-    /// To be tried at once; the connection of an older address stays until it ends.
-    fn new(address: String, older: Option<&Dial>) -> Dial {
+    /// To be tried at `retry_at`; the connection of an older address stays until it ends.
+    fn new(address: String, older: Option<&Dial>, retry_at: Instant) -> Dial {
         Dial {
             address,
             stream: older.and_then(|dial| dial.stream),
             is_under_way: false,
             deadline: Instant::ZERO,
-            retry_at: Instant::ZERO,
+            retry_at,
             failures: 0,
         }
     }
@@ -161,14 +162,13 @@ impl Process {
         let Some(link) = self.peers.get_mut(&stream) else {
             return Ok(());
         };
-        let is_expected = match link.peer {
-            Some(dialled) => dialled == hello.sender,
-            None if link.dialled => hello.sender != self.own,
-            None => self.node.may_be_dialled_by(hello.sender),
-        };
-        let verdict = match is_expected {
+        // Whom we dialled is who answers.
+        let verdict = match link.peer.is_none_or(|dialled| dialled == hello.sender) {
             true => self.node.judge_hello(now, hello),
-            false => Err(self.node.refuse_direction(hello.sender)),
+            false => {
+                let text = format!("this connection was not made to server {}", hello.sender);
+                Err(HelloRefused { code: Refusal::Sender, text })
+            }
         };
         let verdict = match verdict {
             Ok(verdict) => verdict,
@@ -238,7 +238,11 @@ impl Process {
             for peer in known.into_iter().filter(|peer| peer.dial) {
                 let dial = self.dials.get(&peer.id);
                 if dial.is_none_or(|dial| dial.address != peer.address) {
-                    self.dials.insert(peer.id, Dial::new(peer.address, dial));
+                    let retry_at = match dial {
+                        Some(_) => Instant::ZERO,
+                        None => driver::first_dial(self.own, peer.id, now),
+                    };
+                    self.dials.insert(peer.id, Dial::new(peer.address, dial, retry_at));
                 }
             }
             let node = &self.node;
