@@ -48,7 +48,7 @@ pub(super) struct Request {
     /// The connection that it is said over, as a client of the world.
     client: usize,
     tries: u32,
-    /// It would leave too few servers that are heard.
+    /// It would leave too few servers that are heard, or waits for a disk that nobody replaces.
     is_risky: bool,
     /// Looks at the present attempt.
     looks: u32,
@@ -189,7 +189,8 @@ impl World {
             Value::Error(text) if is_passing(text) => {
                 self.tell(|| format!("{line}: {text}"));
                 self.strike("request-repeated");
-                self.requests[number].is_risky = text.starts_with(RISKY);
+                let awaits_disk = !self.is_repaired && text.contains(NOT_MET);
+                self.requests[number].is_risky = text.starts_with(RISKY) || awaits_disk;
                 self.insist(number);
             }
             Value::Error(text) => {
@@ -227,8 +228,13 @@ impl World {
         self.say_request(number);
     }
 
+    /// Whoever runs; in peace a member, as an operator would know by then.
     fn any_running(&mut self) -> Option<ServerId> {
-        let running = self.alive();
+        let mut running = self.alive();
+        if self.is_healing {
+            let sound = self.sound();
+            running.retain(|id| sound.contains(id));
+        }
         let place = self.random.random_range(0..running.len().max(1));
         running.get(place).copied()
     }
