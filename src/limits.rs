@@ -348,6 +348,14 @@ pub const SNAPSHOT_SLICE_KEYS: usize = 2048;
 /// node applies nothing more until slices have written some of them.
 pub const SNAPSHOT_BACKLOG_BYTES: usize = 64 * 1024 * 1024;
 
+/// Damaged directories that are kept beside each other. A disk that goes bad once more than this is
+/// not used until its operator has looked at them.
+pub const DAMAGED_KEPT: usize = 4;
+
+/// Characters of the reason that a meta file keeps for a directory that was set aside. A longer one
+/// is cut.
+pub const ASIDE_REASON_CHARS: usize = 512;
+
 /// A meta file's length in bytes. A longer one is corrupt.
 pub const META_BYTES: usize = 256 * 1024;
 

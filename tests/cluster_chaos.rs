@@ -4,15 +4,21 @@
 //!
 //! Needs root, `ip` and `nft`. `RAFTKV_CHAOS_SECONDS` is how long each test breaks things,
 //! `RAFTKV_CHAOS_SEED` what it draws from; the times are the machine's, so a seed gives the same
-//! draws and not the same run.
+//! draws and not the same run. `chaos/soak.rs` takes minutes, and runs when asked for.
 
 mod common;
 #[path = "chaos/faults.rs"]
 mod faults;
+#[path = "chaos/gauge.rs"]
+mod gauge;
 #[path = "chaos/network.rs"]
 mod network;
+#[path = "chaos/operator.rs"]
+mod operator;
 #[path = "chaos/registers.rs"]
 mod registers;
+#[path = "chaos/soak.rs"]
+mod soak;
 #[path = "chaos/verdict.rs"]
 mod verdict;
 #[path = "chaos/workload.rs"]
@@ -89,7 +95,7 @@ fn chaos(test: &str, nodes: usize) {
 
     // 2. Faults under load.
     let addresses: Vec<String> = cluster.nodes.iter().map(|node| node.client.clone()).collect();
-    let load = Workload::begin(&addresses, seed);
+    let load = Workload::begin(&addresses, workload::PAUSE_MS, seed);
     let mut faults = Faults::new(&mut cluster, &network, seed);
     faults.rage(Duration::from_secs(seconds));
     let during = load.answered();

@@ -12,7 +12,7 @@ use rustix::process::set_parent_process_death_signal;
 use rustix::process::{Pid, Resource, Rlimit, Signal, getppid, getrlimit, setrlimit};
 
 use raftkv::config::Config;
-use raftkv::event_loop::{Clock, Listeners, LoopError, Server};
+use raftkv::event_loop::{Clock, Ended, Listeners, LoopError, Server};
 use raftkv::limits;
 use raftkv::node::Node;
 use raftkv::storage::{self, Storage};
@@ -38,8 +38,15 @@ pub fn run(arguments: &Arguments) -> ExitCode {
     }
     config.limits.max_clients = allow_clients(config.limits.max_clients);
     info!("raftkvd {} begins, process {}", env!("CARGO_PKG_VERSION"), std::process::id());
-    match serve(&config) {
-        Ok(()) => {
+    // An old copy is set aside by the start behind it, which is not one: it has another incarnation.
+    let ended = loop {
+        match serve(&config) {
+            Ok(Ended::OldCopy) => info!("starts over, to set the old copy aside"),
+            ended => break ended,
+        }
+    };
+    match ended {
+        Ok(_) => {
             info!("ended");
             ExitCode::SUCCESS
         }
@@ -54,12 +61,13 @@ pub fn run(arguments: &Arguments) -> ExitCode {
 }
 
 /// Binds, so that nothing is touched where that fails; recovers; turns until the end.
-fn serve(config: &Config) -> Result<(), String> {
+fn serve(config: &Config) -> Result<Ended, String> {
     let listeners = Listeners::bind(config).map_err(|error| loop_fault(config, &error))?;
     let options = storage::Options {
         dir: config.data_dir.clone(),
         cluster: config.cluster.name.clone(),
         server: config.id,
+        has_others: config.cluster.nodes.len() > 1 || !config.join.is_empty(),
         sync: config.storage.sync,
         segment_bytes: config.storage.segment_bytes,
     };

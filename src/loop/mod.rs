@@ -100,6 +100,16 @@ impl From<StorageError> for LoopError {
     }
 }
 
+/// How a server ended that nothing has gone wrong with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ended {
+    /// It was asked to.
+    Stopped,
+    /// A peer said that its directory is an old copy, which is noted there: opened once more, it is
+    /// set aside, and the server can be admitted again.
+    OldCopy,
+}
+
 /// A node and everything around it.
 pub struct Server {
     node: Node,
@@ -133,6 +143,8 @@ pub struct Server {
     peers_stamp: PeersStamp,
     /// A signal asked for the end, and by this instant it comes in any case.
     stop: Option<Instant>,
+    /// A peer has met a later process of this directory.
+    is_old_copy: bool,
     /// What was last logged about who leads.
     leadership: Leadership,
 }
@@ -206,6 +218,7 @@ impl Server {
             observe_at: now,
             peers_stamp: PeersStamp::default(),
             stop: None,
+            is_old_copy: false,
         };
         server.log_start();
         Ok(server)
@@ -216,11 +229,19 @@ impl Server {
     /// # Errors
     ///
     /// A storage fault ends the loop at once, and nothing is acknowledged after it.
-    pub fn run(mut self) -> Result<(), LoopError> {
-        while self.turn()? == Turn::GoOn {}
+    pub fn run(mut self) -> Result<Ended, LoopError> {
+        let ended = loop {
+            match self.turn()? {
+                Turn::GoOn => {}
+                Turn::Ended => break Ended::Stopped,
+                Turn::OldCopy => break Ended::OldCopy,
+            }
+        };
         self.storage.close()?;
-        log::info!("stopped");
-        Ok(())
+        if ended == Ended::Stopped {
+            log::info!("stopped");
+        }
+        Ok(ended)
     }
 
     fn log_start(&self) {
@@ -253,7 +274,10 @@ impl Server {
             (Role::Learner, Some(leader)) => {
                 log::info!("learns from server {leader} in term {term}, without a vote");
             }
-            (Role::Recovering, _) => log::warn!("takes part in nothing: its disk is not known"),
+            (Role::Recovering, _) => {
+                let reason = self.node.recovering_reason().unwrap_or("its disk is not known");
+                log::warn!("takes part in nothing until it is admitted again: {reason}");
+            }
             (_, Some(leader)) => log::info!("follows server {leader} in term {term}"),
             (_, None) => log::info!("knows no leader in term {term}"),
         }

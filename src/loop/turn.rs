@@ -24,6 +24,8 @@ pub(super) enum Turn {
     GoOn,
     /// It was asked to end, and everything is done or the time for it is over.
     Ended,
+    /// Its directory is an old copy.
+    OldCopy,
 }
 
 impl Server {
@@ -166,6 +168,8 @@ impl Server {
                         log::debug!("our hello is not accepted: {}", refused.text);
                         if refused.code == Refusal::OldCopy {
                             self.storage.note_old_copy()?;
+                            log::error!("{}", refused.text);
+                            self.is_old_copy = true;
                         }
                         self.node.hello_refused(self.now, peer, &refused);
                     }
@@ -363,6 +367,9 @@ impl Server {
 
     /// Whether this was the last turn.
     fn verdict(&self) -> Turn {
+        if self.is_old_copy {
+            return Turn::OldCopy;
+        }
         let Some(latest) = self.stop else {
             return Turn::GoOn;
         };

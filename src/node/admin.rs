@@ -114,6 +114,11 @@ impl Requested {
         (now < seen.after(limits::STRAY_LAPSE)).then_some(*why)
     }
 
+    /// Whether a member was last seen on another data directory.
+    pub fn is_stray(&self, peer: ServerId) -> bool {
+        self.strays.contains_key(&peer)
+    }
+
     /// It runs on the right one.
     pub fn forget_stray(&mut self, peer: ServerId) {
         self.strays.remove(&peer);
@@ -410,8 +415,8 @@ impl Node {
                 }
                 match self.stray(now, id) {
                     Some(Refusal::OldCopy) => Err(format!(
-                        "ERR server {id} runs on an old copy of its data directory: stop it, move \
-                         the directory away, start it, and say this again"
+                        "ERR server {id} ran on an old copy of its data directory, and sets that \
+                         aside when it starts: start it if it doesn't run, and say this again"
                     )),
                     Some(_) => Ok(Change::Readmit { id }),
                     None if addresses.is_some() => Ok(add(own)),

@@ -234,7 +234,9 @@ impl Node {
         let line = |member: &Member| {
             let id = member.id;
             let is_self = id == self.identity.server;
+            let is_lost = is_self && self.raft.is_recovering() || self.requested.is_stray(id);
             let role = match (self.raft.leader() == Some(id), member.is_learner()) {
+                _ if is_lost => "recovering",
                 (true, _) => "leader",
                 (false, false) => "follower",
                 (false, true) => "learner",

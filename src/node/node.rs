@@ -80,7 +80,8 @@ pub struct Node {
     pub(super) started: Instant,
     /// Why this node takes part in nothing.
     pub(super) recovering_reason: Option<String>,
-    /// Whether its directory is an old copy: then no admission helps.
+    /// Whether its directory was found out as an old copy while it runs: no admission helps until
+    /// its files were set aside.
     pub(super) is_old_copy: bool,
     /// What others say who don't know this node as a member, until one of them does.
     pub(super) outcast_reason: Option<String>,
@@ -111,8 +112,10 @@ impl Node {
             client: node.client.clone(),
             http: node.http.clone().unwrap_or_default(),
         };
-        // Who is to join a cluster founds none.
-        let founders = config.cluster.nodes.iter().filter(|_| config.join.is_empty());
+        // Who is to join a cluster founds none; nor does who has forgotten what it promised: else
+        // all nodes of a cluster, each with a damaged disk, would found an empty one.
+        let may_found = config.join.is_empty() && recovered.recovering.is_none();
+        let founders = config.cluster.nodes.iter().filter(|_| may_found);
         let identity = recovered.identity;
         let snapshot = recovered.snapshot.map(|(header, bytes)| snapshot_of(&header, bytes));
         let newest = snapshot.as_ref().map(|snapshot| (snapshot.id, snapshot.bytes));
@@ -145,7 +148,7 @@ impl Node {
             counters: Counters::default(),
             started: now,
             recovering_reason: None,
-            is_old_copy: recovered.is_old_copy,
+            is_old_copy: false,
             outcast_reason: None,
             named_as_of: LogIndex::ZERO,
             is_doubted: false,
@@ -158,10 +161,8 @@ impl Node {
             actions: Vec::new(),
             monotone: Monotone::default(),
         };
-        if recovered.is_old_copy {
-            let reason = "a peer has met a later state of this data directory: it is an old copy, \
-                          and must be admitted again";
-            node.lost_disk(now, reason.to_owned());
+        if let Some(reason) = recovered.recovering {
+            node.lost_disk(now, reason);
         }
         node
     }

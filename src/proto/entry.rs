@@ -96,7 +96,7 @@ pub struct Recovered {
     /// The newest process of every peer that this directory has met: see
     /// [`Identity`] for boot and nonce.
     pub known_peers: Vec<Identity>,
-    /// Whether a peer has met a later process of this directory: it is an old copy, and takes part
-    /// in nothing.
-    pub is_old_copy: bool,
+    /// Why the directory was begun anew, if it has replaced one that was damaged or an old copy, and
+    /// was not admitted since: its server has forgotten promises, and takes part in nothing.
+    pub recovering: Option<String>,
 }

@@ -376,7 +376,7 @@ impl Disk for SimDisk {
                 let inode = state.media.create(path);
                 Handle::File(inode, path.to_path_buf())
             }
-            Open::Existing | Open::Segment => {
+            Open::Existing | Open::Segment | Open::ReadOnly => {
                 let inode = state.media.find(path);
                 let inode = inode.ok_or_else(|| error("open", path, ENOENT))?;
                 if how == Open::Segment {

@@ -31,11 +31,13 @@ impl World {
         if server.is_copy && !self.would_be_told(id, self.servers[&id].boot.next()) {
             return self.tell(|| format!("n{id} stays down: an old copy that nobody could tell"));
         }
+        let has_others = self.servers.len() > 1;
         let server = self.servers.get_mut(&id).expect("just seen");
         let options = storage::Options {
             dir: PathBuf::from(DIR),
             cluster: self.config.cluster.name.clone(),
             server: id,
+            has_others,
             sync: SyncMode::Auto,
             segment_bytes: self.config.storage.segment_bytes,
         };
@@ -53,6 +55,17 @@ impl World {
             Ok(opened) => opened,
             Err(error) => return self.refused(id, &error),
         };
+        if recovered.recovering.is_some() {
+            // From here on it is a server with an empty disk, like one that was wiped.
+            let was_rotten = server.rotten.take().is_some();
+            server.is_copy = false;
+            server.saved = None;
+            server.disk.with(|state| state.media.begin_anew());
+            if was_rotten {
+                self.strike("set-aside");
+            }
+        }
+        let server = self.servers.get_mut(&id).expect("just seen");
         if let Some(what) = &server.rotten {
             panic!("fail-stop: n{id} starts in spite of {what}");
         }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use rand::RngExt;
 use rand_xoshiro::Xoshiro256PlusPlus;
 
+use super::world::LOG;
 use crate::types::Boot;
 
 /// The unit that a disk writes whole or not at all, in bytes.
@@ -308,6 +309,7 @@ impl Media {
         let candidates: Vec<(PathBuf, usize, usize)> = self
             .stable_names
             .iter()
+            .filter(|(path, _)| path.parent() == Some(Path::new(LOG)))
             .filter(|(path, _)| path.extension().is_some_and(|suffix| suffix == "wal"))
             .filter_map(|(path, inode)| {
                 let is_last = *inode == last;
@@ -358,6 +360,13 @@ impl Media {
             boot.map(|boot| (*inode, Boot(boot)))
         };
         self.replaced.iter().filter_map(boot).collect()
+    }
+
+    /// The directory was begun anew: an older meta file would be another directory's, and nothing
+    /// of this one was acknowledged yet.
+    pub fn begin_anew(&mut self) {
+        self.replaced.clear();
+        self.last_durable = None;
     }
 
     /// The directory has that old meta file again.

@@ -22,6 +22,8 @@ pub struct FileId(pub usize);
 pub enum Open {
     /// Blocking reads and writes of a file that exists.
     Existing,
+    /// Blocking reads of a file that exists, as the disk has it.
+    ReadOnly,
     /// Blocking writes of a new file; what was there before is gone.
     New,
     /// A segment that exists: blocking operations and submitted ones. What is read is what the disk

@@ -10,23 +10,12 @@ use rand::{RngExt, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
 use super::disk::Token;
-use super::memory::{Image, MemoryDisk};
-use super::{Options, Storage, StorageError};
-use crate::config::SyncMode;
+use super::memory::{Image, MemoryDisk, options};
+use super::{Storage, StorageError};
 use crate::limits;
 use crate::proto::entry::{Entry, EntryKind, HardState, LogWrite, Recovered};
 use crate::types::{Boot, ClusterTime, Identity, Incarnation, LogIndex, Nonce};
 use crate::types::{Room, ServerId, Term, WalSeq};
-
-fn options() -> Options {
-    Options {
-        dir: PathBuf::from("/data"),
-        cluster: "test".to_owned(),
-        server: ServerId(1),
-        sync: SyncMode::Auto,
-        segment_bytes: limits::SEGMENT_BYTES_MIN,
-    }
-}
 
 fn entry(index: u64, term: u64, length: usize) -> Entry {
     Entry {
@@ -48,8 +37,13 @@ fn write(entries: Vec<Entry>, term: u64) -> LogWrite {
 }
 
 fn open(disk: &MemoryDisk) -> Result<(Storage, Recovered), StorageError> {
+    open_as(disk, false)
+}
+
+/// The same where others may hold what is lost.
+fn open_as(disk: &MemoryDisk, has_others: bool) -> Result<(Storage, Recovered), StorageError> {
     disk.forget_under_way();
-    Storage::open_on(Box::new(disk.clone()), &options())
+    Storage::open_on(Box::new(disk.clone()), &options(has_others))
 }
 
 fn persist(storage: &mut Storage, seq: u64, write: &LogWrite) {
@@ -85,19 +79,33 @@ fn small_directory(seal: bool) -> (Image, Vec<Entry>, Image, usize) {
 }
 
 /// Opens a damaged image: everything acknowledged is there, or all but the last write if that may
-/// be, or it is refused by file and offset.
+/// be, or it is refused by file and offset. Where others may hold what is lost, it is not refused
+/// but set aside, if it can be told whose it is.
 fn judge(image: Image, log: &[Entry], may_lose_to: usize, damaged: &Path, at: usize) {
+    let with_others = MemoryDisk::new(image.clone());
+    let set_aside = open_as(&with_others, true);
     let disk = MemoryDisk::new(image);
     match open(&disk) {
         Ok((_, recovered)) => {
+            let (_, same) = set_aside.unwrap_or_else(|error| panic!("{error}"));
+            assert_eq!((same.entries, same.recovering), (recovered.entries.clone(), None));
             let all = recovered.entries == log;
             let rest = recovered.entries == log[..may_lose_to];
             let found = recovered.entries.len();
             assert!(all || rest, "{} at {at}: {found} entries", damaged.display());
             assert_eq!(recovered.hard_state.current_term, Term(2));
         }
+        Err(StorageError::Corrupt { file, offset, .. }) if !file.ends_with("meta") => {
+            assert_eq!(file, damaged, "at {at}");
+            let (_, anew) = set_aside.unwrap_or_else(|error| panic!("{error}"));
+            let why = anew.recovering.expect("it was begun anew");
+            let named = format!("{} is corrupt at offset {offset}", file.display());
+            assert!(why.contains(&named), "{why}");
+            assert_eq!(anew.entries, []);
+        }
         Err(StorageError::Corrupt { file, .. } | StorageError::Foreign { file, .. }) => {
             assert_eq!(file, damaged, "at {at}");
+            assert!(set_aside.is_err(), "whose it is cannot be told");
         }
         Err(other) => panic!("{} at {at}: {other}", damaged.display()),
     }

@@ -10,12 +10,28 @@ use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use super::Options;
 use super::buffer::ZEROS;
 use super::disk::{Disk, Done, FileId, FileKind, Open, Operation, Token};
 use super::error::DiskError;
+use crate::config::SyncMode;
+use crate::limits;
+use crate::types::ServerId;
 
 /// The files by their paths.
 pub type Image = BTreeMap<PathBuf, Vec<u8>>;
+
+/// The directory that these tests open; whether others may hold what it loses.
+pub fn options(has_others: bool) -> Options {
+    Options {
+        dir: PathBuf::from("/data"),
+        cluster: "test".to_owned(),
+        server: ServerId(1),
+        has_others,
+        sync: SyncMode::Auto,
+        segment_bytes: limits::SEGMENT_BYTES_MIN,
+    }
+}
 
 /// What the test and the storage share.
 #[derive(Default)]
@@ -183,10 +199,10 @@ impl Disk for MemoryDisk {
             Open::New | Open::NewSegment => {
                 state.files.insert(path.to_path_buf(), Vec::new());
             }
-            Open::Existing | Open::Segment if !state.files.contains_key(path) => {
+            Open::Existing | Open::Segment | Open::ReadOnly if !state.files.contains_key(path) => {
                 return state.error("open", path, 2);
             }
-            Open::Existing | Open::Segment | Open::Directory => {}
+            Open::Existing | Open::Segment | Open::ReadOnly | Open::Directory => {}
         }
         state.open.push(Some(path.to_path_buf()));
         Ok(FileId(state.open.len() - 1))

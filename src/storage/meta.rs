@@ -4,7 +4,7 @@
 //! directory. Called when a directory is opened and when a peer is recorded. Never made anew while
 //! there is a log: a node that forgot its boots could be taken for another.
 
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use std::path::{Path, PathBuf};
 
 use super::disk::{Disk, FileKind, Open};
@@ -28,10 +28,80 @@ pub struct Meta {
     pub incarnation: Incarnation,
     /// How often it was started. 0: its log was not yet made.
     pub boot: Boot,
-    /// Whether a peer has met a later process of this directory: it is an old copy, for good.
-    pub is_old_copy: bool,
+    /// Whether it remembers all that its server has promised.
+    pub standing: Standing,
     /// The newest process of each peer, by server.
     pub peers: Vec<Identity>,
+}
+
+/// Whether a directory remembers what its server has promised, and what becomes of it if not.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub enum Standing {
+    /// It does.
+    #[default]
+    Sound,
+    /// A peer has met a later process of this directory: it is an old copy. At the next start its
+    /// files are set aside.
+    OldCopy,
+    /// Its files are being set aside: whatever is still in its place moves, and is not looked at.
+    SettingAside(Aside),
+    /// Its files were set aside, and it was begun anew under another incarnation. That was not yet
+    /// admitted to the cluster.
+    Recovering(Aside),
+}
+
+/// Where a directory's files were put, and why.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Aside {
+    /// The number of the directory that keeps them.
+    pub number: u32,
+    /// What was found, on one line.
+    pub why: String,
+}
+
+impl Aside {
+    /// For what was found; what is longer than a line may be is cut.
+    pub fn new(number: u32, why: &str) -> Aside {
+        let why: String = why.escape_debug().take(limits::ASIDE_REASON_CHARS).collect();
+        Aside { number, why }
+    }
+
+    fn parse(text: &str) -> Option<Aside> {
+        let (number, why) = text.split_once(' ')?;
+        Some(Aside { number: number.parse().ok()?, why: why.to_owned() })
+    }
+}
+
+impl fmt::Display for Aside {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.number, self.why)
+    }
+}
+
+impl fmt::Display for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Standing::Sound => f.write_str("sound"),
+            Standing::OldCopy => f.write_str("old-copy"),
+            Standing::SettingAside(aside) => write!(f, "setting-aside {aside}"),
+            Standing::Recovering(aside) => write!(f, "recovering {aside}"),
+        }
+    }
+}
+
+impl Standing {
+    fn parse(text: &str) -> Option<Standing> {
+        match text {
+            "sound" => return Some(Standing::Sound),
+            "old-copy" => return Some(Standing::OldCopy),
+            _ => {}
+        }
+        match text.split_once(' ')? {
+            ("setting-aside", aside) => Aside::parse(aside).map(Standing::SettingAside),
+            ("recovering", aside) => Aside::parse(aside).map(Standing::Recovering),
+            _ => None,
+        }
+    }
 }
 
 /// Where the file is.
@@ -42,13 +112,13 @@ pub fn path(directory: &Path) -> PathBuf {
 impl Meta {
     fn render(&self) -> String {
         let mut text = format!(
-            "{FORMAT}\ncluster {:016x} {}\nserver {}\nincarnation {:016x}\nboot {}\nold-copy {}\n",
+            "{FORMAT}\ncluster {:016x} {}\nserver {}\nincarnation {:016x}\nboot {}\nstanding {}\n",
             self.cluster.0,
             self.cluster_name,
             self.server,
             self.incarnation.0,
             self.boot,
-            self.is_old_copy
+            self.standing
         );
         for peer in &self.peers {
             let Identity { server, incarnation, boot, nonce, .. } = peer;
@@ -156,7 +226,7 @@ fn parse_lines<'a>(lines: &mut impl Iterator<Item = &'a str>) -> Option<Meta> {
         server: ServerId(lines.next()?.strip_prefix("server ")?.parse().ok()?),
         incarnation: Incarnation(hex(lines.next()?.strip_prefix("incarnation ")?)?),
         boot: Boot(lines.next()?.strip_prefix("boot ")?.parse().ok()?),
-        is_old_copy: lines.next()?.strip_prefix("old-copy ")?.parse().ok()?,
+        standing: Standing::parse(lines.next()?.strip_prefix("standing ")?)?,
         peers: Vec::new(),
     };
     for line in lines {

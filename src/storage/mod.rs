@@ -4,20 +4,25 @@
 //! [`writer`] (one disk write at a time), [`ahead`] (zeros and the next segment, before they are
 //! needed), [`compaction`] (segments that are no longer needed), [`snapshots`] and [`shelf`] (their
 //! files while the node runs, and at the start), [`recovery`] with [`replay`], [`scan`] and
-//! [`terms`], [`meta`], [`lock`], and below them [`disk`], the trait that all of these stand on,
-//! with [`real`] (the filesystem) on [`uring`] or [`thread`].
+//! [`terms`], [`aside`] (what becomes of a corrupt directory), [`inspection`] (looking without
+//! touching, on [`read_only`]), [`meta`], [`lock`], and below them
+//! [`disk`], the trait that all of these stand on, with [`real`] (the filesystem) on [`uring`] or
+//! [`thread`].
 //!
 //! Called by the loop and by main. A failed write or sync is final: the error is printed, and the
 //! process exits. Nothing here is ever retried, and nothing that is wrong is ever repaired
 //! silently.
 
 pub mod ahead;
+pub mod aside;
 pub mod buffer;
 pub mod compaction;
 pub mod disk;
 pub mod error;
+pub mod inspection;
 pub mod lock;
 pub mod meta;
+pub mod read_only;
 pub mod real;
 pub mod recovery;
 pub mod replay;
@@ -31,6 +36,8 @@ pub mod uring;
 pub mod writer;
 
 #[cfg(test)]
+mod aside_tests;
+#[cfg(test)]
 pub(crate) mod crash_model;
 #[cfg(test)]
 mod fault_tests;
@@ -41,7 +48,7 @@ mod snapshot_tests;
 
 use std::fs::File;
 use std::os::fd::BorrowedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use bytes::Bytes;
 
@@ -57,8 +64,9 @@ use crate::types::{
 use ahead::Ahead;
 use compaction::Compaction;
 use disk::{Disk, Done, Open, Token};
-use meta::Meta;
+use meta::{Meta, Standing};
 use real::RealDisk;
+use recovery::{Place, RecoveredLog};
 use segment::{FIRST_RECORD, Owner};
 use shelf::Shelf;
 use snapshots::Snapshots;
@@ -76,6 +84,9 @@ pub struct Options {
     pub cluster: String,
     /// This server's id.
     pub server: ServerId,
+    /// Whether the configuration names other servers, founders or such as are to let this one in:
+    /// they may hold what a damaged directory has lost.
+    pub has_others: bool,
     /// How a write becomes durable.
     pub sync: SyncMode,
     /// The size of a new segment, rounded up to a block.
@@ -125,18 +136,23 @@ impl Storage {
         options: &Options,
     ) -> Result<(Storage, Recovered), StorageError> {
         let disk_mut = &mut *disk;
-        let log = options.dir.join("log");
         disk_mut.create_directory(&options.dir)?;
-        let mut meta = own_meta(disk_mut, &log, options)?;
-        let owner =
-            Owner { cluster: meta.cluster, server: meta.server, incarnation: meta.incarnation };
-        disk_mut.create_directory(&log)?;
-        let names = disk_mut.open(&log, Open::Directory)?;
-        let segment_bytes = segment_size(options.segment_bytes);
-        let mut shelf = Shelf::open(disk_mut, &options.dir, meta.cluster)?;
-        let mut found =
-            recovery::recover(disk_mut, &log, names, owner, meta.boot, segment_bytes, &shelf)?;
+        let mut meta =
+            own_meta(disk_mut, options).map_err(|error| aside::unknown_owner(options, error))?;
+        if meta.standing == Standing::OldCopy {
+            aside::begin_old_copy(disk_mut, options, &mut meta)?;
+        }
+        aside::finish(disk_mut, options, &mut meta)?;
+        let (mut shelf, place, mut found) = match read_files(disk_mut, options, &meta) {
+            Err(error @ StorageError::Corrupt { .. }) => {
+                aside::begin(disk_mut, options, &mut meta, error)?;
+                read_files(disk_mut, options, &meta)?
+            }
+            read => read?,
+        };
         shelf.put_aside(disk_mut)?;
+        let newest = shelf.newest.as_ref().map(|(header, _)| &header.membership[..]);
+        let recovering = aside::recovering(&mut meta, options, newest, &found.entries);
         meta.boot = meta.boot.next();
         if !is_on(Mutation::BootNotSaved) || meta.boot == Boot::ZERO.next() {
             meta.replace(disk_mut, &options.dir)?;
@@ -155,8 +171,9 @@ impl Storage {
             snapshot: shelf.newest.clone(),
             entries: std::mem::take(&mut found.entries),
             known_peers: meta.peers.clone(),
-            is_old_copy: meta.is_old_copy,
+            recovering,
         };
+        let Place { log, names, owner, segment_bytes, .. } = place;
         let compaction = Compaction::new(log.clone(), names, std::mem::take(&mut found.passed));
         let ahead = Ahead::new(log, names, owner, segment_bytes, found.next.take());
         let mut storage = Storage {
@@ -353,15 +370,16 @@ impl Storage {
 
     /// A peer has met a later process of this data directory: this is an old copy of it. That is
     /// noted, durably, so that no number of restarts can raise its boot counter past what the peers
-    /// remember and pass it off as the one that it was copied from.
+    /// remember and pass it off as the one that it was copied from. The next opening sets its files
+    /// aside.
     ///
     /// # Errors
     /// The disk's; final.
     pub fn note_old_copy(&mut self) -> Result<(), StorageError> {
-        if self.meta.is_old_copy {
+        if self.meta.standing == Standing::OldCopy {
             return Ok(());
         }
-        self.meta.is_old_copy = true;
+        self.meta.standing = Standing::OldCopy;
         self.meta.replace(&mut *self.disk, &self.dir)
     }
 
@@ -397,8 +415,30 @@ fn segment_size(configured: u64) -> u64 {
     bounded.next_multiple_of(FIRST_RECORD)
 }
 
+/// Reads snapshots and log.
+fn read_files(
+    disk: &mut dyn Disk,
+    options: &Options,
+    meta: &Meta,
+) -> Result<(Shelf, Place, RecoveredLog), StorageError> {
+    let log = options.dir.join("log");
+    disk.create_directory(&log)?;
+    let shelf = Shelf::open(disk, &options.dir, meta.cluster)?;
+    let names = disk.open(&log, Open::Directory)?;
+    let segment_bytes = segment_size(options.segment_bytes);
+    let place = Place { log, names, owner: Owner::of(meta), boot: meta.boot, segment_bytes };
+    match recovery::recover(disk, &place, &shelf) {
+        Ok(found) => Ok((shelf, place, found)),
+        Err(error) => {
+            disk.close(names);
+            disk.close(shelf.names);
+            Err(error)
+        }
+    }
+}
+
 /// Reads the meta file, or makes it where there is neither meta nor log.
-fn own_meta(disk: &mut dyn Disk, log: &Path, options: &Options) -> Result<Meta, StorageError> {
+fn own_meta(disk: &mut dyn Disk, options: &Options) -> Result<Meta, StorageError> {
     let path = meta::path(&options.dir);
     let cluster = ClusterId::from_name(&options.cluster);
     let cluster_name: String = options.cluster.escape_debug().collect();
@@ -413,16 +453,14 @@ fn own_meta(disk: &mut dyn Disk, log: &Path, options: &Options) -> Result<Meta, 
         }
         return Ok(meta);
     }
-    if disk.kind(log)?.is_some() {
-        let held = disk.list(log)?;
-        if held.iter().any(|(name, _)| segment::number(name).is_some()) {
-            let what = "the file is missing, and a log is there";
+    for (held, what) in [
+        (!segment::numbers(disk, &options.dir.join("log"))?.is_empty(), "a log"),
+        (!shelf::ids(disk, &options.dir.join("snap"))?.is_empty(), "a snapshot"),
+    ] {
+        if held {
+            let what = format!("the file is missing, and {what} is there");
             return Err(StorageError::corrupt(&path, 0, what));
         }
-    }
-    if Shelf::is_used(disk, &options.dir)? {
-        let what = "the file is missing, and a snapshot is there";
-        return Err(StorageError::corrupt(&path, 0, what));
     }
     let meta = Meta {
         cluster,
@@ -430,7 +468,7 @@ fn own_meta(disk: &mut dyn Disk, log: &Path, options: &Options) -> Result<Meta, 
         server: options.server,
         incarnation: Incarnation(disk.random()?),
         boot: Boot::ZERO,
-        is_old_copy: false,
+        standing: Standing::Sound,
         peers: Vec::new(),
     };
     meta.replace(disk, &options.dir)?;

@@ -49,23 +49,31 @@ impl RealDisk {
     /// # Errors
     /// The engine that was demanded cannot be had.
     pub fn open(mode: SyncMode, directory: &Path, lock: &File) -> Result<RealDisk, DiskError> {
-        let thread = |why| {
-            Ok(RealDisk {
-                files: Slab::new(),
-                engine: Engine::Thread(Helper::start().map_err(|source| {
-                    DiskError::new("starting the disk thread", directory, source)
-                })?),
-                why,
-            })
-        };
         if mode == SyncMode::Thread {
-            return thread("as configured".to_owned());
+            return RealDisk::on_thread(directory, "as configured".to_owned());
         }
         match RealDisk::try_uring(directory, lock) {
             Ok(disk) => Ok(disk),
-            Err(error) if mode == SyncMode::Auto => thread(format!("io_uring: {error}")),
+            Err(error) if mode == SyncMode::Auto => {
+                RealDisk::on_thread(directory, format!("io_uring: {error}"))
+            }
             Err(error) => Err(error),
         }
+    }
+
+    /// For who only reads, and needs no engine in particular.
+    ///
+    /// # Errors
+    /// The process may have no more threads or files.
+    pub fn blocking(directory: &Path) -> Result<RealDisk, DiskError> {
+        RealDisk::on_thread(directory, "nothing is written".to_owned())
+    }
+
+    fn on_thread(directory: &Path, why: String) -> Result<RealDisk, DiskError> {
+        let helper = Helper::start();
+        let failed = |source| DiskError::new("starting the disk thread", directory, source);
+        let engine = Engine::Thread(helper.map_err(failed)?);
+        Ok(RealDisk { files: Slab::new(), engine, why })
     }
 
     fn try_uring(directory: &Path, lock: &File) -> Result<RealDisk, DiskError> {
@@ -136,7 +144,7 @@ fn open_options(how: Open) -> OpenOptions {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     options.read(true).custom_flags(flags.bits() as i32);
     match how {
-        Open::Directory => {}
+        Open::Directory | Open::ReadOnly => {}
         Open::Existing | Open::Segment => {
             options.write(true);
         }
@@ -184,6 +192,11 @@ impl Disk for RealDisk {
     fn open(&mut self, path: &Path, how: Open) -> Result<FileId, DiskError> {
         let failed = |source| DiskError::new("open", path, source);
         let file = open_options(how).open(path).map_err(failed)?;
+        if how == Open::ReadOnly {
+            // What is on the disk, not what memory has of it.
+            let dropped = rustix::fs::fadvise(&file, 0, None, Advice::DontNeed);
+            dropped.map_err(|source| DiskError::new("fadvise", path, source.into()))?;
+        }
         if how == Open::Segment {
             // Linux keeps pages whose writing failed, marked as written: recovery would take them
             // for what is on the disk. What is sound is written first, then memory is given back.

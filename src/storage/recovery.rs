@@ -36,7 +36,7 @@
 //!   Then nothing is lost that the damaged one vouched for. Else it is corruption.
 
 use std::collections::VecDeque;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::buffer::{BLOCK_BYTES, ZEROS};
 use super::compaction::Held;
@@ -77,30 +77,76 @@ pub struct RecoveredLog {
     pub passed: VecDeque<Held>,
     /// See there.
     pub current_held: Held,
+    /// A clean stop has sealed it.
+    pub is_sealed: bool,
+    /// The last write, if it was torn.
+    pub torn: Option<Torn>,
 }
 
-/// Reads the log's directory; `boot` is the directory's boot counter before this start, `shelf` the
-/// snapshots that were found.
+/// A last write that a crash has torn: it was never acknowledged.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Torn {
+    /// Its number.
+    pub write: u64,
+    /// Where it begins: the log is cut off there.
+    pub cut: u64,
+    /// Where the records stop.
+    pub at: u64,
+    /// Zeros are written up to here.
+    end: u64,
+    /// What is there instead of a record.
+    pub what: String,
+}
+
+/// A log's directory, and what is known of it before it is read.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// Where it is.
+    pub log: PathBuf,
+    /// That directory, open.
+    pub names: FileId,
+    /// Whose it is.
+    pub owner: Owner,
+    /// The boot counter before this start.
+    pub boot: Boot,
+    /// The size of a new segment.
+    pub segment_bytes: u64,
+}
+
+/// Reads the log's directory; `shelf` is what was found of snapshots.
 ///
 /// # Errors
 /// The disk's; [`StorageError::Corrupt`] and [`StorageError::Foreign`].
 pub fn recover(
     disk: &mut dyn Disk,
-    log: &Path,
-    names: FileId,
-    owner: Owner,
-    boot: Boot,
-    segment_bytes: u64,
+    place: &Place,
     shelf: &Shelf,
 ) -> Result<RecoveredLog, StorageError> {
+    let mut segments = Vec::new();
+    let read = read(disk, place, shelf, &mut segments);
+    if read.is_err() {
+        // The process may go on, with these files under other names.
+        segments.into_iter().for_each(|segment| disk.close(segment.file));
+    }
+    read
+}
+
+fn read(
+    disk: &mut dyn Disk,
+    place: &Place,
+    shelf: &Shelf,
+    segments: &mut Vec<Segment>,
+) -> Result<RecoveredLog, StorageError> {
+    let Place { log, names, owner, boot, segment_bytes } = place;
+    let (names, owner, boot) = (*names, *owner, *boot);
     let snapshot = shelf.newest_id();
-    let mut segments = open_all(disk, log, owner, snapshot.is_some())?;
+    open_all(disk, log, owner, snapshot.is_some(), segments)?;
     if segments.is_empty() {
         if boot > Boot::ZERO {
             let first = segment::path(log, 1);
             return Err(StorageError::corrupt(&first, 0, "the log's segments are missing"));
         }
-        segments.push(segment::create(disk, log, names, 1, segment_bytes, owner)?);
+        segments.push(segment::create(disk, log, names, 1, *segment_bytes, owner)?);
     }
     // A crash may have left a name that isn't durable yet.
     disk.sync(names)?;
@@ -120,16 +166,20 @@ pub fn recover(
             return Err(StorageError::corrupt(&missing, 0, what));
         }
     };
-    expect_unused(disk, &segments, current, at)?;
+    expect_unused(disk, segments, current, at)?;
     let was_sealed = replay.sealed == Some(boot);
     if was_sealed {
         reached(Mark::SealFound);
     }
     let reset_due = follow_on(log, &segments[0], &mut replay, shelf)?;
     let segment = &segments[current];
-    let position = cut_torn(disk, segment, &mut replay, at, why, was_sealed)?;
+    let torn = judge_tail(disk, segment, &mut replay, at, why, was_sealed)?;
+    let position = match &torn {
+        Some(torn) => torn.cut_off(disk, segment)?,
+        None => at,
+    };
     if !was_sealed {
-        make_durable(disk, &segments, &replay)?;
+        make_durable(disk, segments, &replay)?;
     }
     let block = position - position % BLOCK_BYTES as u64;
     let mut tail = vec![0; (position - block) as usize];
@@ -157,6 +207,8 @@ pub fn recover(
         next,
         passed: replay.held.into(),
         current_held,
+        is_sealed: was_sealed,
+        torn,
     })
 }
 
@@ -167,34 +219,35 @@ fn open_all(
     log: &Path,
     owner: Owner,
     has_snapshot: bool,
-) -> Result<Vec<Segment>, StorageError> {
-    let mut numbers = Vec::new();
+    segments: &mut Vec<Segment>,
+) -> Result<(), StorageError> {
     for (name, kind) in disk.list(log)? {
         match segment::number(&name) {
-            Some(number) => numbers.push(number),
+            Some(_) => {}
             None if name.ends_with(".tmp") && kind == FileKind::Regular => {
                 disk.remove(&log.join(name))?;
             }
             None => log::warn!("{} is no segment of the log: left alone", log.join(name).display()),
         }
     }
-    numbers.sort_unstable();
+    let numbers = segment::numbers(disk, log)?;
     let first = numbers.first().copied().filter(|_| has_snapshot).unwrap_or(1);
-    let mut segments = Vec::new();
     for (number, expected) in numbers.into_iter().zip(first..) {
         if number != expected {
             let missing = segment::path(log, expected);
             let what = format!("the segment is missing, and {number:016x}.wal is there");
             return Err(StorageError::corrupt(&missing, 0, what));
         }
-        let mut segment = segment::open(disk, log, number, owner)?;
+        let segment = segment::open(disk, log, number, owner)?;
+        let (file, capacity) = (segment.file, segment.capacity);
+        segments.push(segment);
         // Where the filesystem makes no promise, this asks for one and changes nothing else.
-        if !disk.allocate(segment.file, segment.capacity)? {
+        if !disk.allocate(file, capacity)? {
+            let segment = segments.last_mut().expect("just pushed");
             segment.promised = segment.filled;
         }
-        segments.push(segment);
     }
-    Ok(segments)
+    Ok(())
 }
 
 /// Brings snapshot and log together; the reset that is due, if the log doesn't follow on.
@@ -290,19 +343,19 @@ fn expect_unused(
     Ok(())
 }
 
-/// Cuts the last write if it is torn, durably; returns where the next one goes.
-fn cut_torn(
+/// Tells a torn last write from the log's end (`None`) and from corruption.
+fn judge_tail(
     disk: &mut dyn Disk,
     segment: &Segment,
     replay: &mut Replay,
     at: u64,
     why: Option<RecordError>,
     was_sealed: bool,
-) -> Result<u64, StorageError> {
+) -> Result<Option<Torn>, StorageError> {
     // One write is under way at a time: of the one after the last whole write a part may be there,
     // but if a yet later one left a trace, this one had been acknowledged.
-    let torn_write = replay.last_write.unwrap_or(0) + 1;
-    let behind = scan::behind(disk, segment, at, torn_write)?;
+    let write = replay.last_write.unwrap_or(0) + 1;
+    let behind = scan::behind(disk, segment, at, write)?;
     let what = why.map_or("zeros in place of a record".to_owned(), |why| why.to_string());
     if let Some(later) = behind.later
         && !is_on(Mutation::CutsCorruption)
@@ -316,7 +369,7 @@ fn cut_torn(
     }
     let pending = replay.pending.take();
     if behind.written_to.is_none() && pending.is_none() {
-        return Ok(at);
+        return Ok(None);
     }
     if was_sealed {
         let what = format!("{what}, and the log was sealed by a clean stop");
@@ -330,23 +383,31 @@ fn cut_torn(
     }
     let cut = pending.map_or(at, |(start, _)| start);
     let end = behind.written_to.unwrap_or(0);
-    log::warn!(
-        "{}: write {torn_write} was torn by a crash ({what} at offset {at}); it was never \
-         acknowledged, and is cut off at offset {cut}",
-        segment.path.display()
-    );
-    if is_on(Mutation::TornTailStays) {
-        return Ok(cut);
-    }
     let end = end.max(at.next_multiple_of(BLOCK_BYTES as u64)).min(segment.capacity);
-    let mut from = cut;
-    while from < end {
-        let length = (end - from).min(limits::FILL_SLICE_BYTES as u64);
-        disk.write_at(segment.file, from, ZEROS.first(length as usize))?;
-        from += length;
+    Ok(Some(Torn { write, cut, at, end, what }))
+}
+
+impl Torn {
+    /// Cuts it off, durably; returns where the next write goes.
+    fn cut_off(&self, disk: &mut dyn Disk, segment: &Segment) -> Result<u64, StorageError> {
+        let Torn { write, cut, at, end, what } = self;
+        log::warn!(
+            "{}: write {write} was torn by a crash ({what} at offset {at}); it was never \
+             acknowledged, and is cut off at offset {cut}",
+            segment.path.display()
+        );
+        if is_on(Mutation::TornTailStays) {
+            return Ok(*cut);
+        }
+        let mut from = *cut;
+        while from < *end {
+            let length = (end - from).min(limits::FILL_SLICE_BYTES as u64);
+            disk.write_at(segment.file, from, ZEROS.first(length as usize))?;
+            from += length;
+        }
+        disk.sync(segment.file)?;
+        Ok(*cut)
     }
-    disk.sync(segment.file)?;
-    Ok(cut)
 }
 
 /// Writes the last whole write once more and syncs it, before it counts: it may have been read from

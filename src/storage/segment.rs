@@ -11,6 +11,7 @@ use byteorder::{ByteOrder, LittleEndian};
 use super::buffer::{BLOCK_BYTES, BlockBuffer, ZEROS};
 use super::disk::{Disk, FileId, FileKind, Open};
 use super::error::StorageError;
+use super::meta::Meta;
 use crate::limits;
 use crate::proto::record::SegmentKey;
 use crate::types::{ClusterId, Incarnation, ServerId};
@@ -31,6 +32,13 @@ pub struct Owner {
     pub server: ServerId,
     /// The data directory's random number.
     pub incarnation: Incarnation,
+}
+
+impl Owner {
+    /// Whoever the meta file says.
+    pub fn of(meta: &Meta) -> Owner {
+        Owner { cluster: meta.cluster, server: meta.server, incarnation: meta.incarnation }
+    }
 }
 
 /// An open segment.
@@ -60,6 +68,20 @@ pub fn number(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".wal")?;
     let number = u64::from_str_radix(digits, 16).ok()?;
     (format!("{number:016x}") == digits).then_some(number)
+}
+
+/// The numbers of the segments in a log's directory, ascending; none where there is no directory.
+///
+/// # Errors
+/// The disk's.
+pub fn numbers(disk: &mut dyn Disk, log: &Path) -> Result<Vec<u64>, StorageError> {
+    if disk.kind(log)?.is_none() {
+        return Ok(Vec::new());
+    }
+    let names = disk.list(log)?.into_iter();
+    let mut numbers: Vec<u64> = names.filter_map(|(name, _)| number(&name)).collect();
+    numbers.sort_unstable();
+    Ok(numbers)
 }
 
 /// A header's block.
@@ -94,19 +116,37 @@ pub fn open(
         return Err(StorageError::corrupt(&path, 0, "not a regular file"));
     }
     let file = disk.open(&path, Open::Segment)?;
+    match read_header(disk, file, &path, number, owner) {
+        Ok((key, capacity)) => {
+            Ok(Segment { key, path, file, capacity, filled: FIRST_RECORD, promised: capacity })
+        }
+        Err(error) => {
+            disk.close(file);
+            Err(error)
+        }
+    }
+}
+
+fn read_header(
+    disk: &mut dyn Disk,
+    file: FileId,
+    path: &Path,
+    number: u64,
+    owner: Owner,
+) -> Result<(SegmentKey, u64), StorageError> {
     let mut block = [0; BLOCK_BYTES];
     let read = disk.read_at(file, 0, &mut block)?;
     if read < BLOCK_BYTES {
         let what = "the segment is cut short within its header";
-        return Err(StorageError::corrupt(&path, read as u64, what));
+        return Err(StorageError::corrupt(path, read as u64, what));
     }
-    let (key, capacity) = check_header(&path, &block, number, owner)?;
+    let (key, capacity) = check_header(path, &block, number, owner)?;
     let length = disk.length(file)?;
     if length != capacity {
         let what = format!("the segment is {length} bytes long, its header says {capacity}");
-        return Err(StorageError::corrupt(&path, length.min(capacity), what));
+        return Err(StorageError::corrupt(path, length.min(capacity), what));
     }
-    Ok(Segment { key, path, file, capacity, filled: FIRST_RECORD, promised: capacity })
+    Ok((key, capacity))
 }
 
 fn check_header(

@@ -57,6 +57,20 @@ pub fn parse(text: &str) -> Option<SnapshotId> {
     (id.index > LogIndex::ZERO && name(id) == text).then_some(id)
 }
 
+/// The snapshots in a directory by their names, oldest first; none where there is no directory.
+///
+/// # Errors
+/// The disk's.
+pub fn ids(disk: &mut dyn Disk, directory: &Path) -> Result<Vec<SnapshotId>, StorageError> {
+    if disk.kind(directory)?.is_none() {
+        return Ok(Vec::new());
+    }
+    let names = disk.list(directory)?.into_iter();
+    let mut ids: Vec<SnapshotId> = names.filter_map(|(name, _)| parse(&name)).collect();
+    ids.sort_unstable();
+    Ok(ids)
+}
+
 impl Shelf {
     /// Removes temporary files, makes all names durable, and finds the newest whole snapshot.
     ///
@@ -71,12 +85,23 @@ impl Shelf {
         let directory = data.join("snap");
         disk.create_directory(&directory)?;
         let names = disk.open(&directory, Open::Directory)?;
-        let mut found = list(disk, &directory)?;
-        // A crash may have left a name that isn't durable yet; the log may go on behind it.
-        disk.sync(names)?;
-        found.sort_unstable();
         let mut shelf =
             Shelf { directory, names, newest: None, older: Vec::new(), damaged: Vec::new() };
+        match shelf.fill(disk, cluster) {
+            Ok(()) => Ok(shelf),
+            Err(error) => {
+                disk.close(names);
+                Err(error)
+            }
+        }
+    }
+
+    fn fill(&mut self, disk: &mut dyn Disk, cluster: ClusterId) -> Result<(), StorageError> {
+        let shelf = self;
+        let mut found = list(disk, &shelf.directory)?;
+        // A crash may have left a name that isn't durable yet; the log may go on behind it.
+        disk.sync(shelf.names)?;
+        found.sort_unstable();
         while let Some(id) = found.pop() {
             let path = path(&shelf.directory, id);
             match verify(disk, &path, id, cluster) {
@@ -106,20 +131,7 @@ impl Shelf {
             disk.close(file);
             shelf.older.push((id, length?));
         }
-        Ok(shelf)
-    }
-
-    /// Whether there is a snapshot in a data directory.
-    ///
-    /// # Errors
-    /// The disk's.
-    pub fn is_used(disk: &mut dyn Disk, data: &Path) -> Result<bool, StorageError> {
-        let directory = data.join("snap");
-        if disk.kind(&directory)?.is_none() {
-            return Ok(false);
-        }
-        let held = disk.list(&directory)?;
-        Ok(held.iter().any(|(name, _)| parse(name).is_some()))
+        Ok(())
     }
 
     /// The newest whole snapshot.
@@ -171,20 +183,39 @@ fn list(disk: &mut dyn Disk, directory: &Path) -> Result<Vec<SnapshotId>, Storag
     Ok(found)
 }
 
+/// Reads a snapshot's header, and nothing behind it.
+///
+/// # Errors
+/// The disk's, or what is there is not the beginning of a snapshot.
+pub fn read_header(disk: &mut dyn Disk, path: &Path) -> Result<SnapshotHeader, StorageError> {
+    if disk.kind(path)? != Some(FileKind::Regular) {
+        return Err(StorageError::corrupt(path, 0, "not a regular file"));
+    }
+    let file = disk.open(path, Open::Existing)?;
+    let mut header = None;
+    let read = decode(disk, file, path, |item| match item {
+        SnapshotItem::Header(found) => {
+            header = Some(found);
+            false
+        }
+        _ => true,
+    });
+    disk.close(file);
+    read?;
+    header.ok_or_else(|| StorageError::corrupt(path, 0, "it has no header"))
+}
+
 /// Reads a snapshot to its end; its header and its length.
-fn verify(
+///
+/// # Errors
+/// The disk's; it is not that snapshot, whole, or another cluster's.
+pub fn verify(
     disk: &mut dyn Disk,
     path: &Path,
     id: SnapshotId,
     cluster: ClusterId,
 ) -> Result<(SnapshotHeader, u64), StorageError> {
-    if disk.kind(path)? != Some(FileKind::Regular) {
-        return Err(StorageError::corrupt(path, 0, "not a regular file"));
-    }
-    let file = disk.open(path, Open::Existing)?;
-    let read = read_through(disk, file, path);
-    disk.close(file);
-    let (header, length) = read?;
+    let (header, length) = read(disk, path)?;
     if header.cluster != cluster {
         let what = format!("its cluster is {}, not {cluster}", header.cluster);
         return Err(StorageError::foreign(path, 0, what));
@@ -196,17 +227,39 @@ fn verify(
     Ok((header, length))
 }
 
-fn read_through(
+/// The same for any snapshot, whoever's it is.
+///
+/// # Errors
+/// The disk's, or what is there is not a whole snapshot.
+pub fn read(disk: &mut dyn Disk, path: &Path) -> Result<(SnapshotHeader, u64), StorageError> {
+    if disk.kind(path)? != Some(FileKind::Regular) {
+        return Err(StorageError::corrupt(path, 0, "not a regular file"));
+    }
+    let file = disk.open(path, Open::Existing)?;
+    let mut header = None;
+    let end = decode(disk, file, path, |item| {
+        if let SnapshotItem::Header(found) = item {
+            header = Some(found);
+        }
+        true
+    });
+    disk.close(file);
+    let (header, length) = header.zip(end?).expect("a whole snapshot begins with a header");
+    Ok((header, length))
+}
+
+/// Decodes a snapshot's file until `goes_on` says no (`None`) or it ends (its length in bytes).
+fn decode(
     disk: &mut dyn Disk,
     file: FileId,
     path: &Path,
-) -> Result<(SnapshotHeader, u64), StorageError> {
+    mut goes_on: impl FnMut(SnapshotItem) -> bool,
+) -> Result<Option<u64>, StorageError> {
     let wrong = |error: SnapshotError| match error.fault {
         SnapshotFault::UnknownVersion(_) => StorageError::foreign(path, error.offset, error.fault),
         fault => StorageError::corrupt(path, error.offset, fault),
     };
     let mut decoder = SnapshotDecoder::new();
-    let mut found = None;
     let mut window = vec![0; WINDOW_BYTES];
     let mut at = 0;
     loop {
@@ -214,15 +267,13 @@ fn read_through(
         at += read as u64;
         let mut input = &window[..read];
         while let Some(item) = decoder.decode(&mut input).map_err(wrong)? {
-            if let SnapshotItem::Header(header) = item {
-                found = Some(header);
+            if !goes_on(item) {
+                return Ok(None);
             }
         }
         if read < window.len() {
             break;
         }
     }
-    let end = decoder.finish().map_err(wrong)?;
-    let header = found.expect("a snapshot that came to its end began with a header");
-    Ok((header, end.bytes))
+    Ok(Some(decoder.finish().map_err(wrong)?.bytes))
 }

@@ -11,26 +11,17 @@ use bytes::Bytes;
 
 use super::crash_model::{Model, id, snapshot};
 use super::disk::Token;
-use super::memory::{Image, MemoryDisk};
-use super::{Options, SnapshotEvent, Storage, StorageError, segment, shelf};
-use crate::config::SyncMode;
-use crate::limits;
+use super::memory::{Image, MemoryDisk, options};
+use super::{SnapshotEvent, Storage, StorageError, segment, shelf};
 use crate::proto::entry::{Entry, EntryKind, HardState, LogWrite, Recovered};
-use crate::types::{ClusterTime, LogIndex, ServerId, SnapshotId, SnapshotKind, Term, WalSeq};
+use crate::types::{ClusterTime, LogIndex, SnapshotId, SnapshotKind, Term, WalSeq};
 
 const OWN: SnapshotKind = SnapshotKind::Own;
 const RECEIVED: SnapshotKind = SnapshotKind::Received;
 
 fn open(disk: &MemoryDisk) -> Result<(Storage, Recovered), StorageError> {
     disk.forget_under_way();
-    let options = Options {
-        dir: PathBuf::from("/data"),
-        cluster: "test".to_owned(),
-        server: ServerId(1),
-        sync: SyncMode::Auto,
-        segment_bytes: limits::SEGMENT_BYTES_MIN,
-    };
-    Storage::open_on(Box::new(disk.clone()), &options)
+    Storage::open_on(Box::new(disk.clone()), &options(false))
 }
 
 fn start(disk: &MemoryDisk, model: &mut Model) -> Result<Storage, StorageError> {

@@ -154,6 +154,8 @@ marks! {
         "Recovery finds a segment that was made ahead and not used.",
     HeldForZeros = "held-for-zeros":
         "A log write waits for the zeros that are under way in its place.",
+    DamageSetAside = "damage-set-aside":
+        "A corrupt directory's files were set aside, and it began anew.",
     DiskFull = "disk-full":
         "The log finds no more space.",
     RoomExhausted = "room-exhausted":

@@ -17,6 +17,7 @@ use crate::common::Cluster;
 const LASTS_MS: std::ops::Range<u64> = 50..2_500;
 /// How long until the next one, in milliseconds.
 const NEXT_MS: std::ops::Range<u64> = 50..1_200;
+/// How often what is over is looked for.
 const TURN: Duration = Duration::from_millis(5);
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -57,6 +58,10 @@ pub struct Faults<'a> {
     network: &'a Network,
     random: Xoshiro256PlusPlus,
     began: Instant,
+    /// Whom faults strike, by position; two at least.
+    pub members: Vec<usize>,
+    /// How long until the next fault, in milliseconds.
+    pub next_ms: std::ops::Range<u64>,
     bag: Vec<Kind>,
     /// When a killed node comes back.
     down: BTreeMap<usize, Instant>,
@@ -69,6 +74,8 @@ pub struct Faults<'a> {
 impl<'a> Faults<'a> {
     pub fn new(cluster: &'a mut Cluster, network: &'a Network, seed: u64) -> Faults<'a> {
         Faults {
+            members: (0..cluster.nodes.len()).collect(),
+            next_ms: NEXT_MS,
             cluster,
             network,
             random: Xoshiro256PlusPlus::seed_from_u64(seed),
@@ -85,12 +92,25 @@ impl<'a> Faults<'a> {
     pub fn rage(&mut self, duration: Duration) {
         let end = Instant::now() + duration;
         while Instant::now() < end {
-            let kind = self.draw();
-            self.strike(kind);
-            *self.struck.entry(kind).or_default() += 1;
-            let pause = self.span(NEXT_MS);
-            self.wait_until(Instant::now() + pause);
+            self.strike_once();
         }
+    }
+
+    /// One fault, and the wait for the next.
+    pub fn strike_once(&mut self) {
+        let kind = self.draw();
+        self.strike(kind);
+        *self.struck.entry(kind).or_default() += 1;
+        let pause = self.span(self.next_ms.clone());
+        self.wait_until(Instant::now() + pause);
+    }
+
+    /// Nobody strikes this node any more, and it is stopped for good.
+    pub fn retire(&mut self, position: usize) {
+        self.members.retain(|member| *member != position);
+        self.paused.remove(&position);
+        self.down.remove(&position);
+        self.cluster.kill(position);
     }
 
     /// Ends all faults.
@@ -110,20 +130,20 @@ impl<'a> Faults<'a> {
     }
 
     fn strike(&mut self, kind: Kind) {
-        let nodes = self.cluster.nodes.len();
-        let any = self.random.random_range(0..nodes);
-        let other = (any + self.random.random_range(1..nodes)) % nodes;
+        let members = self.members.clone();
+        let first = self.random.random_range(0..members.len());
+        let second = (first + self.random.random_range(1..members.len())) % members.len();
+        let (any, other) = (members[first], members[second]);
         let leader = self.leader().unwrap_or(any);
         let until = Instant::now() + self.span(LASTS_MS);
-        let all = 0..nodes;
-        let others = |one: usize| (0..nodes).filter(move |&other| other != one);
+        let others = |one: usize| members.iter().copied().filter(move |&other| other != one);
         match kind {
             Kind::KillAny => self.kill(any, until),
             Kind::KillLeader => self.kill(leader, until),
             Kind::KillAll => {
                 self.cluster.kill_all();
                 self.paused.clear();
-                self.down = all.map(|position| (position, until)).collect();
+                self.down = members.iter().map(|position| (*position, until)).collect();
             }
             Kind::PauseAny => self.pause(any, until),
             Kind::PauseLeader => self.pause(leader, until),
@@ -160,18 +180,18 @@ impl<'a> Faults<'a> {
 
     /// Two sides that don't hear each other, and perhaps a node that hears both.
     fn split(&mut self, bridge: Option<usize>, until: Instant) {
-        let nodes = self.cluster.nodes.len();
-        let sides: Vec<bool> = (0..nodes).map(|_| self.random.random()).collect();
-        let pairs = (0..nodes).flat_map(|from| (0..nodes).map(move |to| (from, to)));
-        // The drawn sides may all be one: then the first node that is no bridge is alone.
-        let alone = (0..nodes).find(|&one| Some(one) != bridge).expect("there are two nodes");
-        let mut drawn = (0..nodes).filter(|&one| Some(one) != bridge).map(|one| sides[one]);
-        let one_sided = drawn.all(|side| side == sides[alone]);
-        let side = |one: usize| sides[one] != (one_sided && one == alone);
-        let apart = |&(from, to): &(usize, usize)| {
-            Some(from) != bridge && Some(to) != bridge && side(from) != side(to)
-        };
-        self.cut(pairs.filter(apart).collect::<Vec<_>>(), until);
+        let members = self.members.iter().copied();
+        let apart: Vec<usize> = members.filter(|one| Some(*one) != bridge).collect();
+        let mut sides: Vec<bool> = apart.iter().map(|_| self.random.random()).collect();
+        // The drawn sides may all be one: then the first node is alone.
+        if sides.iter().all(|side| *side == sides[0]) {
+            sides[0] = !sides[0];
+        }
+        let sided = || apart.iter().zip(&sides);
+        let pairs = sided().flat_map(|from| sided().map(move |to| (from, to)));
+        let links = pairs.filter(|((_, from), (_, to))| from != to);
+        let links: Vec<(usize, usize)> = links.map(|((from, _), (to, _))| (*from, *to)).collect();
+        self.cut(links, until);
     }
 
     fn cut(&mut self, links: impl IntoIterator<Item = (usize, usize)>, until: Instant) {
@@ -187,7 +207,8 @@ impl<'a> Faults<'a> {
         self.network.cut(&cuts);
     }
 
-    fn wait_until(&mut self, moment: Instant) {
+    /// Lets what is over end, until then.
+    pub fn wait_until(&mut self, moment: Instant) {
         while Instant::now() < moment {
             std::thread::sleep(TURN);
             self.expire(Some(Instant::now()));

@@ -5,8 +5,9 @@
 //! Called by the tests of chaos; the history is judged by `verdict`.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -27,7 +28,9 @@ pub const GENERATION: Duration = Duration::from_millis(500);
 const CLIENTS_PER_NODE: usize = 2;
 const PIPELINE: usize = 8;
 /// How long a client waits for a reply before it gives up, in milliseconds.
-const TIMEOUT_MS: std::ops::Range<u64> = 200..2_500;
+const TIMEOUT_MS: Range<u64> = 200..2_500;
+/// How long a client waits between two pipelines, in milliseconds.
+pub const PAUSE_MS: Range<u64> = 0..5;
 
 /// What is asked, by how it will be judged.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -121,14 +124,16 @@ fn outcome(now: Instant, reply: Reply) -> Outcome {
 
 /// Clients at work; they stop when this is dropped.
 pub struct Workload {
+    addresses: Arc<Mutex<Vec<String>>>,
     stop: Arc<AtomicBool>,
     answered: Arc<AtomicUsize>,
     threads: Vec<JoinHandle<Story>>,
 }
 
 impl Workload {
-    /// Some clients for each of these nodes.
-    pub fn begin(addresses: &[String], seed: u64) -> Workload {
+    /// Some clients for each of these nodes, which pause for so long between pipelines.
+    pub fn begin(addresses: &[String], pause_ms: Range<u64>, seed: u64) -> Workload {
+        let shared = Arc::new(Mutex::new(addresses.to_vec()));
         let stop = Arc::new(AtomicBool::new(false));
         let answered = Arc::new(AtomicUsize::new(0));
         let began = Instant::now();
@@ -136,8 +141,9 @@ impl Workload {
         let threads = clients.map(|number| {
             let worker = Worker {
                 number,
-                addresses: addresses.to_vec(),
-                at: number % addresses.len(),
+                addresses: Arc::clone(&shared),
+                at: addresses[number % addresses.len()].clone(),
+                pause_ms: pause_ms.clone(),
                 random: Xoshiro256PlusPlus::seed_from_u64(seed ^ (number as u64 + 1)),
                 stop: Arc::clone(&stop),
                 answered: Arc::clone(&answered),
@@ -150,7 +156,12 @@ impl Workload {
             std::thread::spawn(move || worker.run())
         });
         let threads = threads.collect();
-        Workload { stop, answered, threads }
+        Workload { addresses: shared, stop, answered, threads }
+    }
+
+    /// From now on clients that look for another node look among these.
+    pub fn move_to(&self, addresses: &[String]) {
+        *self.addresses.lock().unwrap() = addresses.to_vec();
     }
 
     /// Commands that were answered and done so far.
@@ -173,9 +184,10 @@ impl Drop for Workload {
 
 struct Worker {
     number: usize,
-    addresses: Vec<String>,
+    addresses: Arc<Mutex<Vec<String>>>,
     /// The node that it is connected to.
-    at: usize,
+    at: String,
+    pause_ms: Range<u64>,
     random: Xoshiro256PlusPlus,
     stop: Arc<AtomicBool>,
     answered: Arc<AtomicUsize>,
@@ -191,12 +203,13 @@ struct Worker {
 impl Worker {
     fn run(mut self) -> Story {
         while !self.stop.load(Ordering::SeqCst) {
-            if let Ok(mut client) = Client::connect(&self.addresses[self.at]) {
+            if let Ok(mut client) = Client::connect(&self.at) {
                 client.set_timeout(Duration::from_millis(self.random.random_range(TIMEOUT_MS)));
                 self.story.connections.push(Vec::new());
                 self.talk(&mut client);
             }
-            self.at = self.random.random_range(0..self.addresses.len());
+            let addresses = self.addresses.lock().unwrap().clone();
+            self.at = addresses[self.random.random_range(0..addresses.len())].clone();
             std::thread::sleep(Duration::from_millis(self.random.random_range(1..20)));
         }
         self.story
@@ -208,7 +221,7 @@ impl Worker {
             let count = self.random.random_range(1..=PIPELINE);
             self.enter_generation();
             let asked: Vec<Asked> = (0..count).map(|_| self.draw()).collect();
-            let operations = exchange(client, &self.addresses[self.at], &asked);
+            let operations = exchange(client, &self.at, &asked);
             let mut served = true;
             for operation in &operations {
                 match &operation.outcome {
@@ -223,7 +236,8 @@ impl Worker {
             if !served {
                 return;
             }
-            std::thread::sleep(Duration::from_millis(self.random.random_range(0..5)));
+            let pause = self.random.random_range(self.pause_ms.clone());
+            std::thread::sleep(Duration::from_millis(pause));
         }
     }
 

@@ -27,11 +27,14 @@ pub struct Options {
     pub toml: String,
     /// Data directories elsewhere than in the cluster's own.
     pub data: Vec<PathBuf>,
-    /// A program that runs the nodes, by position.
+    /// A program that runs the nodes, by position; also those that are prepared later.
     pub wrappers: Vec<Vec<String>>,
-    /// The addresses of the nodes, by position, where they are not all on the loopback.
+    /// The addresses of the nodes, by position, where they are not all on the loopback; also of
+    /// those that are prepared later.
     pub addresses: Vec<String>,
 }
+
+const LOOPBACK: &str = "127.0.0.1";
 
 /// A cluster; its nodes are named by their position, 0 and up (node 0 has the id 1).
 pub struct Cluster {
@@ -39,6 +42,8 @@ pub struct Cluster {
     /// Where peers reach the nodes, by position.
     pub peers: Vec<String>,
     wrappers: Vec<Vec<String>>,
+    /// The host of each node, by position; the loopback behind the end.
+    addresses: Vec<String>,
     toml: String,
     // Dropped after the nodes, which still use them.
     ports: Vec<Ports>,
@@ -67,9 +72,9 @@ impl Cluster {
         let directory = tempfile::tempdir().unwrap();
         let ports = ports::reserve(2 * count);
         let mut addresses = options.addresses;
-        addresses.resize(count, "127.0.0.1".to_owned());
+        addresses.resize(addresses.len().max(count), LOOPBACK.to_owned());
         let mut list = String::new();
-        for (position, address) in addresses.iter().enumerate() {
+        for (position, address) in addresses[..count].iter().enumerate() {
             let (client, peer) = (ports.numbers[2 * position], ports.numbers[2 * position + 1]);
             write!(
                 list,
@@ -81,7 +86,7 @@ impl Cluster {
         }
         let mut nodes = Vec::new();
         let mut peers = Vec::new();
-        for (position, address) in addresses.iter().enumerate() {
+        for (position, address) in addresses[..count].iter().enumerate() {
             let id = position as u64 + 1;
             let in_directory = |name: String| directory.path().join(name);
             let data = options.data.get(position).cloned();
@@ -95,9 +100,9 @@ impl Cluster {
             nodes.push(Node::new(id, client, file, data, log));
         }
         let mut wrappers = options.wrappers;
-        wrappers.resize(count, Vec::new());
+        wrappers.resize(wrappers.len().max(count), Vec::new());
         let (toml, ports) = (options.toml, vec![ports]);
-        Cluster { nodes, peers, wrappers, toml, ports, directory }
+        Cluster { nodes, peers, wrappers, addresses, toml, ports, directory }
     }
 
     /// Writes the configuration of one more node, which is to join; returns its position. It is
@@ -106,7 +111,8 @@ impl Cluster {
         let position = self.nodes.len();
         let id = position as u64 + 1;
         let join = self.peers.join(",");
-        let (peer, client) = self.reserve_addresses();
+        let host = self.addresses.get(position).map_or(LOOPBACK, String::as_str).to_owned();
+        let (peer, client) = self.reserve_addresses_at(&host);
         let file = self.directory.path().join(format!("node{id}.toml"));
         let data = self.directory.path().join(format!("data{id}"));
         let log = self.directory.path().join(format!("node{id}.log"));
@@ -114,17 +120,21 @@ impl Cluster {
         node.arguments = vec!["--join".to_owned(), join];
         self.nodes.push(node);
         self.peers.push(peer);
-        self.wrappers.push(Vec::new());
+        self.wrappers.resize(self.wrappers.len().max(position + 1), Vec::new());
         self.write_alone(position);
         position
     }
 
     /// A peer and a client address that nobody uses.
     pub fn reserve_addresses(&mut self) -> (String, String) {
+        self.reserve_addresses_at(LOOPBACK)
+    }
+
+    fn reserve_addresses_at(&mut self, host: &str) -> (String, String) {
         let ports = ports::reserve(2);
         let [client, peer] = ports.numbers[..] else { panic!("two were asked for") };
         self.ports.push(ports);
-        (format!("127.0.0.1:{peer}"), format!("127.0.0.1:{client}"))
+        (format!("{host}:{peer}"), format!("{host}:{client}"))
     }
 
     /// Writes a configuration that lists a node alone, at its addresses as they are now.

@@ -118,7 +118,7 @@ impl World {
             snapshot: None,
             entries: vec![founding()],
             known_peers: Vec::new(),
-            is_old_copy: false,
+            recovering: None,
         };
         let mut world = World {
             node: Node::recover(config, recovered, 1, now),

@@ -228,7 +228,7 @@ impl Cluster {
             snapshot,
             entries,
             known_peers: server.disk.known_peers.values().copied().collect(),
-            is_old_copy: false,
+            recovering: None,
         };
         let mut config = self.config.clone();
         config.id = id;

@@ -17,6 +17,7 @@ pub fn options(dir: &Path, sync: SyncMode, segment_bytes: u64) -> Options {
         dir: dir.to_path_buf(),
         cluster: "test".to_owned(),
         server: ServerId(1),
+        has_others: false,
         sync,
         segment_bytes,
     }

@@ -468,7 +468,7 @@ fn start(id: ServerId, config: &Config, disk: &mut Disk, now: Instant) -> Node {
         snapshot: None,
         entries: disk.entries.clone(),
         known_peers: disk.known_peers.values().copied().collect(),
-        is_old_copy: false,
+        recovering: None,
     };
     Node::recover(config, recovered, disk.boot.0 ^ id.0 << 32, now)
 }
