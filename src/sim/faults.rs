@@ -456,9 +456,6 @@ impl World {
 
     /// The same in the start of a process: recovery's writes are counted from its first.
     fn crash_in_start(&mut self, id: ServerId, steps: u32) -> bool {
-        if self.servers[&id].rotten.is_some() {
-            return false;
-        }
         match self.random.random_bool(0.5) {
             true => self.kill(id),
             false => {

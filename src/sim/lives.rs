@@ -61,7 +61,10 @@ impl World {
             server.is_copy = false;
             server.saved = None;
             server.disk.with(|state| state.media.begin_anew());
-            if was_rotten {
+            if std::mem::take(&mut server.is_doubtful) {
+                self.checkers.is_damaged(id);
+                self.strike("set-aside");
+            } else if was_rotten {
                 self.strike("set-aside");
             }
         }
@@ -128,6 +131,14 @@ impl World {
             }
             _ => panic!("n{id} finds damage where there was none: {error}"),
         }
+    }
+
+    /// A process was told that its directory is an old copy: it starts over, to set that aside.
+    pub(super) fn start_over(&mut self, id: ServerId) {
+        self.tell(|| format!("n{id} is told that it is an old copy, and starts over"));
+        self.strike("old-copy-starts-over");
+        self.kill(id);
+        self.plan(Duration::from_millis(10), Event::Start { server: id });
     }
 
     /// A process ends well.

@@ -195,6 +195,9 @@ impl World {
             return;
         };
         let local = server.clock.local(now);
+        if process.is_old_copy {
+            return self.start_over(id);
+        }
         if process.is_over(local) {
             return self.end(id);
         }

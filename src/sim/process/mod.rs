@@ -109,6 +109,8 @@ pub(super) struct Process {
     room: Room,
     observe_at: Instant,
     stop: Option<Instant>,
+    /// A peer has met a later process of its directory.
+    pub is_old_copy: bool,
     /// The client that is read first in the next turn.
     next_client: StreamId,
     /// Bytes on a connection need not make sense: the script lets the network lose hellos.
@@ -149,6 +151,7 @@ impl Process {
             room: Room::Ample,
             observe_at: now,
             stop: None,
+            is_old_copy: false,
             next_client: StreamId(0),
             network_lies,
             strikes: Vec::new(),

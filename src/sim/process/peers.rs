@@ -135,6 +135,7 @@ impl Process {
                     if self.peers.contains_key(&stream) {
                         if refused.code == Refusal::OldCopy {
                             self.storage.note_old_copy()?;
+                            self.is_old_copy = true;
                         }
                         let peer = self.peers.get(&stream).and_then(|link| link.peer);
                         self.node.hello_refused(now, peer, &refused);
