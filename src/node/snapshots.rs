@@ -306,11 +306,7 @@ impl Node {
                 self.install(now, &header, total, effects);
             }
         }
-        let through = match is_on(Mutation::CompactsPastSnapshot) {
-            true => self.raft.log().last_index(),
-            false => id.index,
-        };
-        effects.push(Effect::CompactLog { through });
+        effects.push(Effect::CompactLog { through: id.index });
     }
 
     /// A received snapshot is verified and durable.

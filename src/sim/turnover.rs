@@ -47,9 +47,10 @@ pub(super) fn plan(seed: u64, settings: &Settings, faults: &mut Vec<Fault>) {
     if settings.snapshot_kib > 0 {
         let random = Xoshiro256PlusPlus::seed_from_u64(seed ^ SNAPSHOT_SALT);
         let mut plan = Plan { random, settings, faults, may_force: false };
-        match plan.below(4) {
+        match plan.below(5) {
             0 => plan.far_behind(),
             1 => plan.rotting_snapshots(),
+            2 => plan.overtaken_leader(),
             _ => {}
         }
     }
@@ -219,6 +220,21 @@ impl Plan<'_> {
                 }
             }
         }
+    }
+
+    /// A leader goes on appending what nobody hears of, while the next one takes snapshots of other
+    /// entries at the same indexes.
+    fn overtaken_leader(&mut self) {
+        let timeout = self.settings.election_max_ms;
+        let at = 2 * timeout + self.below(self.settings.chaos_ms / 2 + 1);
+        self.push(at, Kind::Isolate, 0, 0, 0);
+        let mut then = at + timeout;
+        for _ in 0..4 {
+            then += self.below(timeout / 2 + 2);
+            self.push(then, Kind::Snapshot, 0, 0, 0);
+        }
+        let pause = self.below(timeout);
+        self.push(then + pause, Kind::Heal, 0, 0, 0);
     }
 
     fn rotting_snapshots(&mut self) {
