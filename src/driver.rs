@@ -2,26 +2,19 @@
 //! when a peer is dialled.
 //!
 //! Design page 3, §3. Called by `loop/` and by `sim/`, in steps 3 and 6 of a turn, so that the
-//! simulator runs what the server runs. Pieces are read where they are asked for: they are small,
-//! and their file is in the page cache or about to be. Decides nothing.
-
-use bytes::Bytes;
+//! simulator runs what the server runs. Nothing here blocks. Decides nothing.
 
 use crate::limits;
 use crate::node::{Effect, Input};
-use crate::storage::{SnapshotEvent, Storage, StorageError};
+use crate::storage::{PieceRead, SnapshotEvent, Storage, StorageError};
 use crate::types::{Instant, ServerId};
 
-/// Carries out an effect on snapshot files or the log's beginning. What was read is put into
-/// `inputs`, for the next turn.
+/// Carries out an effect on snapshot files or the log's beginning. What it comes to is an event of
+/// the storage.
 ///
 /// # Errors
 /// The disk's: the process ends.
-pub fn carry_out(
-    effect: Effect,
-    storage: &mut Storage,
-    inputs: &mut Vec<Input>,
-) -> Result<(), StorageError> {
+pub fn carry_out(effect: Effect, storage: &mut Storage) -> Result<(), StorageError> {
     match effect {
         Effect::WriteSnapshot { kind, id, offset, bytes } => {
             storage.write_snapshot(kind, id, offset, bytes)
@@ -30,11 +23,7 @@ pub fn carry_out(
         Effect::AbandonSnapshot { kind } => storage.abandon_snapshot(kind),
         Effect::CompactLog { through } => storage.compact(through),
         Effect::ReadSnapshot { id, offset, length, reader } => {
-            let mut bytes = vec![0; length];
-            let read = storage.read_snapshot(id, offset, &mut bytes)?;
-            let bytes = (read == Some(length)).then(|| Bytes::from(bytes));
-            inputs.push(Input::SnapshotRead { id, offset, bytes, reader });
-            Ok(())
+            storage.read_snapshot(PieceRead { id, offset, length, reader })
         }
         Effect::Persist { .. }
         | Effect::Send { .. }
@@ -57,5 +46,8 @@ pub fn input(event: SnapshotEvent) -> Input {
         }
         SnapshotEvent::Durable { kind, id } => Input::SnapshotDurable { kind, id },
         SnapshotEvent::Full { kind, id } => Input::SnapshotFull { kind, id },
+        SnapshotEvent::Read { piece: PieceRead { id, offset, reader, .. }, bytes } => {
+            Input::SnapshotRead { id, offset, bytes, reader }
+        }
     }
 }

@@ -43,16 +43,40 @@ pub const PEER_WINDOW_BYTES: usize = 16 * 1024 * 1024;
 /// AppendEntries with entries that are under way to one follower; the same at the bound.
 pub const PEER_WINDOW_MESSAGES: usize = 256;
 
-/// Payload bytes of the log that stay in memory in front of a snapshot's end at most, for followers
+/// What an entry of the log takes in memory beside its payload, in bytes: its place in the log and
+/// the allocator's share. Whatever counts the log's bytes counts it.
+pub const LOG_ENTRY_BYTES: usize = 96;
+
+/// Bytes of the log that stay in memory in front of a snapshot's end at most, for followers
 /// that lag a little: a quarter of what makes a snapshot due, or this if that is more. Who lags
 /// further is sent the snapshot.
 pub const LOG_TAIL_BYTES: u64 = 16 * 1024 * 1024;
 /// See [`LOG_TAIL_BYTES`].
 pub const LOG_TAIL_SHARE: u64 = 4;
 
-/// While a follower is being sent a snapshot, what it will need next stays for it, up to so many
-/// times that. One that takes longer is sent the next snapshot after this one.
+/// While a follower is being sent a snapshot, or takes the entries behind it, what it will need next
+/// stays for it, up to so many times that, or the snapshot's own bytes if that is more: a follower
+/// whose link brings it the snapshot before as much was written again catches up. One that takes
+/// longer is sent the next snapshot after this one.
 pub const LOG_INSTALL_TAILS: usize = 8;
+
+/// A follower that has taken nothing for so long is waited for no more: neither a snapshot nor
+/// entries stay for it.
+pub const INSTALL_PATIENCE: Duration = Duration::from_secs(30);
+
+/// The pause before a snapshot is sent again to a follower that has refused one; it grows up to the
+/// maximum while it does.
+pub const INSTALL_RETRY_MIN: Duration = Duration::from_millis(250);
+/// See [`INSTALL_RETRY_MIN`].
+pub const INSTALL_RETRY_MAX: Duration = Duration::from_secs(15);
+
+/// After a full disk a follower takes no piece of a snapshot for so long.
+pub const INSTALL_FULL_PAUSE: Duration = Duration::from_secs(1);
+
+/// Bytes of the log that a node holds while it loads a snapshot and can apply none of it, or the
+/// snapshot's own bytes if that is more. At the bound it takes no further entries, from its leader
+/// or from clients, until it has loaded; what it has stays.
+pub const LOADING_LOG_BYTES: usize = 64 * 1024 * 1024;
 
 /// Entries that one turn discards behind a snapshot; what is left goes in the next ones.
 pub const COMPACT_ENTRIES: u64 = 4096;
@@ -80,8 +104,11 @@ pub const SNAPSHOT_WRITE_AHEAD_BYTES: u64 = 256 * 1024;
 /// Bytes of a snapshot that are loaded in one turn.
 pub const SNAPSHOT_LOAD_BYTES: usize = 256 * 1024;
 
-/// Keys that one turn drops of a state that a snapshot is about to replace.
+/// Keys whose memory one turn gives back: of a store that was emptied, of a state that a snapshot is
+/// about to replace, of a snapshot that was given up. What is left goes in the next turns.
 pub const DISCARD_KEYS: usize = 4096;
+/// The same in bytes of values, which take their time too; one value may go beyond it.
+pub const DISCARD_BYTES: usize = 32 * 1024 * 1024;
 
 /// After a full disk a snapshot is not begun again for so long.
 pub const SNAPSHOT_RETRY: Duration = Duration::from_secs(5);
@@ -319,6 +346,10 @@ pub const SNAPSHOTS_KEPT: usize = 2;
 /// kind. Who hands over more has not waited as it must: that is a panic.
 pub const SNAPSHOT_QUEUE_BYTES: usize = 8 * 1024 * 1024;
 
+/// Pieces of snapshots that wait to be read: more than all members' windows together. At the bound
+/// further ones are dropped, and asked for again.
+pub const SNAPSHOT_READS: usize = 1024;
+
 /// An unfinished snapshot is synced whenever so many bytes were written, so that the sync at its end
 /// doesn't fill the disk's queue in front of the log's writes.
 pub const SNAPSHOT_SYNC_BYTES: u64 = 8 * 1024 * 1024;
@@ -394,6 +425,10 @@ const _: () = assert!(FRAME_BYTES < PEER_OUTPUT_BYTES);
 const _: () = assert!(SNAPSHOT_CHUNK_BYTES as u64 <= SNAPSHOT_WINDOW_BYTES);
 const _: () =
     assert!(SNAPSHOT_WINDOW_BYTES + 1024 < (PEER_OUTPUT_BYTES - PEER_WINDOW_BYTES) as u64);
+const _: () = assert!(INSTALL_RETRY_MIN.as_millis() < INSTALL_RETRY_MAX.as_millis());
+const _: () = assert!(LOADING_LOG_BYTES > PEER_WINDOW_BYTES + BATCH_BYTES);
+const _: () =
+    assert!(MEMBERS * (SNAPSHOT_WINDOW_BYTES as usize / SNAPSHOT_CHUNK_BYTES + 2) < SNAPSHOT_READS);
 const _: () = assert!(SNAPSHOT_LOG_BYTES_MIN <= SNAPSHOT_LOG_BYTES);
 const _: () = assert!(SNAPSHOT_LOG_BYTES <= SNAPSHOT_LOG_BYTES_MAX);
 const _: () = assert!(FRAME_BUFFER_KEPT_BYTES < FRAME_BYTES);

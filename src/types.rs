@@ -222,3 +222,12 @@ pub enum SnapshotKind {
     /// A leader sends it.
     Received,
 }
+
+/// For whom a piece of a snapshot is read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SnapshotReader {
+    /// The state machine is made from it.
+    Load,
+    /// It is sent to this peer.
+    Peer(ServerId),
+}

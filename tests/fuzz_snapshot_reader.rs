@@ -82,13 +82,14 @@ fn snapshot_reader_holds_on_damaged_seeds() {
     }
 }
 
+/// Key, value, revision, deadline. A value that says so comes early.
 type Record = (&'static [u8], &'static [u8], u64, Option<u64>);
 
 const FEW: [Record; 4] = [
-    (b"a", b"1", 1, None),
-    (b"c", b"out of order", 3, Some(u64::MAX - 1)),
-    (b"b", b"", 9, Some(5)),
     (b"", b"empty key", 4, Some(0)),
+    (b"a", b"1", 1, None),
+    (b"c", b"early", 3, Some(u64::MAX - 1)),
+    (b"b", b"", 9, Some(5)),
 ];
 
 fn header(clock: u64) -> SnapshotHeader {
@@ -105,6 +106,7 @@ fn header(clock: u64) -> SnapshotHeader {
         clock: ClusterTime(clock),
         revision: Revision(9),
         digest: 0x0123_4567_89ab_cdef,
+        used_bytes: 77,
         command_set: 1,
         gateways: vec![(gateway(1), Boot(2), BatchSeq(3)), (gateway(2), Boot(4), BatchSeq(5))],
     }
@@ -116,7 +118,8 @@ fn encode(cut: u8, header: &SnapshotHeader, records: &[Record]) -> Vec<u8> {
     let mut encoder = SnapshotEncoder::new(header, &mut file);
     for (key, value, revision, deadline) in records {
         let (revision, deadline) = (Revision(*revision), deadline.map(ClusterTime));
-        encoder.record(SnapshotRecord { key, value, revision, deadline }, &mut file);
+        let is_early = *value == b"early";
+        encoder.record(SnapshotRecord { key, value, revision, deadline, is_early }, &mut file);
     }
     encoder.finish(&mut file);
     [&[cut], &file[..]].concat()
@@ -159,8 +162,11 @@ fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     vec![
         seed("no-records", 7, &[]),
         seed("few-records", 1, &FEW),
-        seed("three-blocks", 200, &[FEW[0], (b"large", large, 7, None), FEW[1]]),
-        seed("key-twice", 7, &[FEW[0], FEW[1], FEW[0]]),
+        seed("three-blocks", 200, &[FEW[2], FEW[1], (b"large", large, 7, None)]),
+        seed("key-twice", 7, &[FEW[0], FEW[1], FEW[1]]),
+        seed("early-key-twice", 7, &[FEW[2], FEW[1], FEW[2]]),
+        seed("early-key-again", 7, &[FEW[2], FEW[1], (b"c", b"", 9, None)]),
+        seed("out-of-order", 7, &[FEW[1], FEW[0]]),
         seed("revision-of-the-future", 7, &[(b"a", b"", 10, None)]),
         ("nobody", encode(30, &nobody, &[])),
         changed("bad-checksum", &FEW, |file| file[first_record] ^= 1),
@@ -170,7 +176,7 @@ fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         changed("value-too-long", &FEW, |file| file[first_record + 7] = 1),
         changed("newer-version", &FEW, |file| file[24] = 2),
         changed("not-a-snapshot", &FEW, |file| file[16] = b'X'),
-        changed("membership-too-long", &[], |file| file[89] = 1),
+        changed("membership-too-long", &[], |file| file[97] = 1),
         changed("footer-first", &[], |file| file[8] = 3),
         changed("footer-twice", &[], |file| file.extend_from_within(at..)),
         changed("miscounted", &FEW, |file| *file.last_mut().unwrap() = 1),

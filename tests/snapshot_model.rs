@@ -377,7 +377,7 @@ fn begin_snapshot_of_nothing_is_a_whole_file() {
 
 #[test]
 fn loader_refuses_a_key_that_comes_twice_and_a_file_that_is_cut() {
-    use raftkv::proto::snapshot::SnapshotRecord;
+    use raftkv::proto::snapshot::{BLOCK_HEADER_BYTES, SnapshotRecord};
     use raftkv::proto::snapshot_encoder::SnapshotEncoder;
     use raftkv::types::Revision;
 
@@ -387,14 +387,17 @@ fn loader_refuses_a_key_that_comes_twice_and_a_file_that_is_cut() {
     let mut twice = Vec::new();
     let mut encoder = SnapshotEncoder::new(&header, &mut twice);
     let start = encoder.bytes();
-    let revision = Revision(1);
+    let (key, revision, deadline, is_early) = (b"a", Revision(1), None, false);
+    let mut first_bytes = 0;
     for value in [b"1", b"2"] {
-        let record = SnapshotRecord { key: b"a", value, revision, deadline: None };
+        let record = SnapshotRecord { key, value, revision, deadline, is_early };
         encoder.record(record, &mut twice);
+        first_bytes = record.encoded_len();
     }
     encoder.finish(&mut twice);
     let error = Loader::new().feed(&twice).expect_err("a key twice");
-    assert_eq!((error.offset, error.fault), (start, SnapshotFault::DuplicateKey));
+    let second = start + (BLOCK_HEADER_BYTES + first_bytes) as u64;
+    assert_eq!((error.offset, error.fault), (second, SnapshotFault::DuplicateKey));
 
     let mut loader = Loader::new();
     loader.feed(&file[..file.len() - 1]).expect("so far it is good");

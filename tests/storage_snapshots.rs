@@ -11,8 +11,10 @@ use bytes::Bytes;
 use raftkv::limits;
 use raftkv::proto::snapshot::{SnapshotHeader, SnapshotRecord};
 use raftkv::proto::snapshot_encoder::SnapshotEncoder;
-use raftkv::storage::{SnapshotEvent, Storage, StorageError};
-use raftkv::types::{ClusterId, ClusterTime, LogIndex, Revision, SnapshotId, SnapshotKind, Term};
+use raftkv::storage::{PieceRead, SnapshotEvent, Storage, StorageError};
+use raftkv::types::{
+    ClusterId, ClusterTime, LogIndex, Revision, SnapshotId, SnapshotKind, SnapshotReader, Term,
+};
 use storage_support::*;
 
 fn id(index: u64) -> SnapshotId {
@@ -33,16 +35,19 @@ fn snapshot(id: SnapshotId, length: usize) -> (SnapshotHeader, Bytes) {
         clock: ClusterTime(7),
         revision: Revision(u64::MAX),
         digest: 9,
+        used_bytes: 0,
         command_set: 1,
         gateways: Vec::new(),
     };
     let mut bytes = Vec::new();
     let mut encoder = SnapshotEncoder::new(&header, &mut bytes);
-    let value = vec![id.index.0 as u8; 1000];
+    let value = &vec![id.index.0 as u8; 1000][..];
     for number in 0..length / 1000 {
         let key = format!("key{number:08}");
         let (key, revision) = (key.as_bytes(), Revision(number as u64 + 1));
-        encoder.record(SnapshotRecord { key, value: &value, revision, deadline: None }, &mut bytes);
+        let (deadline, is_early) = (None, false);
+        let record = SnapshotRecord { key, value, revision, deadline, is_early };
+        encoder.record(record, &mut bytes);
     }
     encoder.finish(&mut bytes);
     (header, Bytes::from(bytes))
@@ -76,8 +81,26 @@ fn make(storage: &mut Storage, seq: &mut u64, id: SnapshotId, bytes: &Bytes) -> 
                     return true;
                 }
                 SnapshotEvent::Full { .. } => return false,
+                SnapshotEvent::Read { .. } => panic!("nobody reads"),
             }
         }
+    }
+}
+
+/// Reads a piece, waiting for it as the loop does.
+fn read(storage: &mut Storage, id: SnapshotId, offset: u64, length: usize) -> Option<Bytes> {
+    let piece = PieceRead { id, offset, length, reader: SnapshotReader::Load };
+    storage.read_snapshot(piece).unwrap();
+    loop {
+        if let Some(event) = storage.next_snapshot_event() {
+            let SnapshotEvent::Read { piece: of, bytes } = event else {
+                panic!("nothing is written: {event:?}");
+            };
+            assert_eq!(of, piece);
+            return bytes;
+        }
+        wait_readable(storage);
+        storage.complete().unwrap();
     }
 }
 
@@ -106,12 +129,12 @@ fn snapshots_and_the_log_behind_them_are_there_after_a_reopening() {
             assert_eq!(recovered.snapshot, Some((header.clone(), bytes.len() as u64)));
             assert_eq!(recovered.entries.first().map(|entry| entry.index), Some(LogIndex(201)));
             assert_eq!(recovered.entries.len() as u64, seq - 200);
-            let mut read = vec![0; 1 << 20];
             for (at, expected) in bytes.chunks(1 << 20).enumerate() {
-                let length = storage.read_snapshot(id(200), (at as u64) << 20, &mut read).unwrap();
-                assert_eq!(&read[..length.unwrap()], expected);
+                let piece = read(&mut storage, id(200), (at as u64) << 20, expected.len());
+                assert_eq!(piece.as_deref(), Some(expected));
             }
-            assert!(storage.read_snapshot(id(100), 0, &mut read).unwrap().is_none());
+            assert_eq!(read(&mut storage, id(200), 5, bytes.len()), None, "it ends before");
+            assert_eq!(read(&mut storage, id(100), 0, 10), None, "it was removed");
             let first = dir.path().join("log/0000000000000001.wal");
             assert!(!first.exists());
             // A crash.

@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 
+use super::graveyard::Graveyard;
 use super::store::{Record, Records, known_deadline};
 use crate::limits;
 use crate::proto::snapshot::{SnapshotEnd, SnapshotHeader, SnapshotRecord};
@@ -146,11 +147,23 @@ impl Capture {
         self.old_forms.insert(key.into(), form);
     }
 
-    /// `records` left the store all at once. If it is not the first time, they came later.
-    pub(super) fn all_left(&mut self, records: Records) {
-        if self.orphans.is_none() {
-            self.orphans = Some(records);
+    /// `records` left the store all at once. If it is not the first time, they came later, and are
+    /// given back.
+    pub(super) fn all_left(&mut self, records: Records) -> Records {
+        if self.orphans.is_some() {
+            return records;
         }
+        self.orphans = Some(records);
+        Records::new()
+    }
+
+    /// Gives up: what is left, for its memory to be given back.
+    pub(super) fn abandon(self) -> Graveyard {
+        let mut graveyard = Graveyard::default();
+        graveyard.bury(self.orphans.unwrap_or_default(), |(_, record)| record.value.len());
+        graveyard.bury(self.early, |(_, record)| record.value.len());
+        graveyard.bury(self.old_forms, |(key, _)| key.len());
+        graveyard
     }
 
     /// Appends the next slice of the file to `out`: whole blocks of it, some `max_bytes` of records
@@ -161,7 +174,8 @@ impl Capture {
             && let Some((key, record)) = self.early.pop_front()
         {
             self.early_bytes -= early_bytes(&key, &record);
-            budget.spend(self.write(record.as_snapshot_record(&key), out));
+            let record = record.as_snapshot_record(&key);
+            budget.spend(self.write(SnapshotRecord { is_early: true, ..record }, out));
         }
         let is_at_end = match self.orphans.take() {
             Some(mut orphans) => {
@@ -232,6 +246,7 @@ impl Capture {
             value: &record.value[..form.value_bytes],
             revision: form.revision,
             deadline: known_deadline(form.deadline),
+            is_early: false,
         };
         self.write(old, out)
     }

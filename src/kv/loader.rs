@@ -4,7 +4,7 @@
 //! time, so that a node that loads ten million keys still answers its peers. Opens no file.
 
 use super::machine::StateMachine;
-use crate::proto::snapshot::{SnapshotError, SnapshotFault, SnapshotHeader};
+use crate::proto::snapshot::{SnapshotError, SnapshotHeader};
 use crate::proto::snapshot_decoder::{SnapshotDecoder, SnapshotItem};
 
 /// A state machine in the making. Nothing of it can be seen before all of the file was.
@@ -36,10 +36,7 @@ impl Loader {
                 Some(SnapshotItem::Record(record)) => {
                     let (_, machine) =
                         self.state.as_mut().expect("the decoder gives the header first");
-                    if !machine.restore(record) {
-                        let offset = self.decoder.block_offset();
-                        return Err(SnapshotError { offset, fault: SnapshotFault::DuplicateKey });
-                    }
+                    assert!(machine.restore(record), "the decoder refuses a key that comes twice");
                 }
                 Some(SnapshotItem::End(_)) => {}
             }
@@ -54,6 +51,11 @@ impl Loader {
     /// How many bytes of the file were taken.
     pub fn bytes(&self) -> u64 {
         self.decoder.bytes()
+    }
+
+    /// Gives up: what was made so far, for its memory to be given back in slices.
+    pub fn give_up(self) -> Option<StateMachine> {
+        self.state.map(|(_, machine)| machine)
     }
 
     /// To be called where the file ends: the header, and the state machine as it was when the

@@ -116,6 +116,7 @@ impl StateMachine {
             clock: self.store.clock(),
             revision: self.store.revision(),
             digest: self.digest(),
+            used_bytes: self.store.used_bytes() as u64,
             command_set,
             gateways,
         };
@@ -144,10 +145,31 @@ impl StateMachine {
         self.store.capture_progress()
     }
 
-    /// Drops some of the records without a trace, at most `keys` of them; whether none is left.
-    /// What remains is no state any more: another is about to take its place.
-    pub fn discard(&mut self, keys: usize) -> bool {
-        self.store.discard(keys)
+    /// Drops all records without a trace: what remains is no state any more, and another is about
+    /// to take its place. Their memory is given back by [`free_slice`](StateMachine::free_slice).
+    pub fn discard(&mut self) {
+        self.store.discard();
+    }
+
+    /// Takes a state machine that nobody has seen, to give its memory back.
+    pub fn bury(&mut self, other: StateMachine) {
+        self.store.bury(other.store);
+    }
+
+    /// Whether records have left the store, all at once, whose memory is not yet given back.
+    pub fn has_graveyard(&self) -> bool {
+        !self.store.graveyard().is_empty()
+    }
+
+    /// Whether so many have that nothing more is to be applied before some are gone.
+    pub fn is_crowded(&self) -> bool {
+        self.store.graveyard().is_crowded()
+    }
+
+    /// Gives back the memory of some of them: at most [`limits::DISCARD_KEYS`] and, but for one
+    /// value, [`limits::DISCARD_BYTES`].
+    pub fn free_slice(&mut self) {
+        self.store.free_slice();
     }
 
     /// What a snapshot's header says: a state machine that lacks nothing but its records.

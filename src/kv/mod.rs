@@ -17,6 +17,7 @@ pub mod error;
 pub mod expiry;
 pub mod gateways;
 pub mod glob;
+mod graveyard;
 pub mod introspection;
 pub mod keys;
 pub mod loader;

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use super::capture::{Capture, SnapshotProgress};
+use super::graveyard::Graveyard;
 use crate::proto::snapshot::{SnapshotEnd, SnapshotHeader, SnapshotRecord};
 use crate::types::{ClusterTime, Revision};
 
@@ -56,6 +57,8 @@ pub struct Store {
     used_bytes: usize,
     /// The snapshot that is being taken: it is told of every record that changes or leaves.
     capture: Option<Box<Capture>>,
+    /// What has left and still takes memory.
+    graveyard: Graveyard,
 }
 
 impl Store {
@@ -240,11 +243,12 @@ impl Store {
         if !self.is_empty() {
             self.revision = self.revision.next();
         }
-        let records = std::mem::take(&mut self.records);
+        let mut records = std::mem::take(&mut self.records);
         if let Some(capture) = &mut self.capture {
-            capture.all_left(records);
+            records = capture.all_left(records);
         }
-        self.deadlines = BTreeSet::new();
+        let deadlines = std::mem::take(&mut self.deadlines);
+        self.bury_all(records, deadlines);
         self.used_bytes = 0;
     }
 
@@ -278,7 +282,31 @@ impl Store {
 
     /// Gives up the snapshot that is being taken, if there is one.
     pub(super) fn abandon_capture(&mut self) {
-        self.capture = None;
+        if let Some(capture) = self.capture.take() {
+            self.graveyard.take_over(capture.abandon());
+        }
+    }
+
+    /// What has left and still takes memory.
+    pub(super) fn graveyard(&self) -> &Graveyard {
+        &self.graveyard
+    }
+
+    /// Gives back a slice of the memory of what has left.
+    pub(super) fn free_slice(&mut self) {
+        self.graveyard.free_slice();
+    }
+
+    /// Takes all that another store holds, to give its memory back.
+    pub(super) fn bury(&mut self, other: Store) {
+        assert!(other.capture.is_none(), "a store in the making is in no snapshot");
+        self.graveyard.take_over(other.graveyard);
+        self.bury_all(other.records, other.deadlines);
+    }
+
+    fn bury_all(&mut self, records: Records, deadlines: BTreeSet<(ClusterTime, Box<[u8]>)>) {
+        self.graveyard.bury(records, |(_, record)| record.value.len());
+        self.graveyard.bury(deadlines, |(_, key)| key.len());
     }
 
     /// How far the snapshot that is being taken has come.
@@ -296,7 +324,7 @@ impl Store {
     /// Puts a snapshot's record in. `false`, and the record's place is taken, if its key was there
     /// already. Records that come in the order of their keys are put in fast.
     pub(super) fn restore(&mut self, record: SnapshotRecord<'_>) -> bool {
-        let SnapshotRecord { key, value, revision, deadline } = record;
+        let SnapshotRecord { key, value, revision, deadline, .. } = record;
         let deadline = deadline.unwrap_or(NEVER);
         self.used_bytes += record_bytes(key, value);
         self.move_deadline(key, NEVER, deadline);
@@ -304,17 +332,13 @@ impl Store {
         self.records.insert(key.into(), record).is_none()
     }
 
-    /// Drops the first records, at most `limit`, without a revision; whether none is left.
-    pub(super) fn discard(&mut self, limit: usize) -> bool {
+    /// Drops everything without a revision.
+    pub(super) fn discard(&mut self) {
         assert!(self.capture.is_none(), "a snapshot of what is dropped was given up");
-        for _ in 0..limit {
-            self.deadlines.pop_first();
-            if self.records.pop_first().is_none() && self.deadlines.is_empty() {
-                self.used_bytes = 0;
-                return true;
-            }
-        }
-        false
+        let records = std::mem::take(&mut self.records);
+        let deadlines = std::mem::take(&mut self.deadlines);
+        self.bury_all(records, deadlines);
+        self.used_bytes = 0;
     }
 
     fn is_alive(&self, record: &Record) -> bool {
@@ -361,7 +385,7 @@ impl Record {
 
     pub(super) fn as_snapshot_record<'a>(&'a self, key: &'a [u8]) -> SnapshotRecord<'a> {
         let Item { value, revision, deadline } = self.item();
-        SnapshotRecord { key, value, revision, deadline }
+        SnapshotRecord { key, value, revision, deadline, is_early: false }
     }
 }
 

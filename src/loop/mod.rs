@@ -35,7 +35,7 @@ use self::snapshots::SnapshotLines;
 use self::turn::Turn;
 use crate::config::Config;
 use crate::limits;
-use crate::node::{Effect, Input, Node, PeersStamp, Requests, Role};
+use crate::node::{Effect, Node, PeersStamp, Requests, Role};
 use crate::proto::hello;
 use crate::storage::{Storage, StorageError};
 use crate::types::{Instant, Room, ServerId, Term};
@@ -129,8 +129,6 @@ pub struct Server {
     requests: Requests,
     /// What the node wants done, in order.
     effects: Vec<Effect>,
-    /// Pieces of snapshots that were read for it in the last turn.
-    snapshots_read: Vec<Input>,
     snapshot_lines: SnapshotLines,
     /// The time of this turn.
     now: Instant,
@@ -209,7 +207,6 @@ impl Server {
             news: Vec::new(),
             requests: Requests::default(),
             effects: Vec::new(),
-            snapshots_read: Vec::new(),
             snapshot_lines: SnapshotLines::default(),
             now,
             // Whatever happened before the registration is looked at in the first turn.

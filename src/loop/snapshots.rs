@@ -9,7 +9,7 @@ use crate::types::{SnapshotId, SnapshotKind};
 /// Logs what the disk says of a snapshot, but for each piece.
 pub(super) fn log_event(event: &SnapshotEvent) {
     match event {
-        SnapshotEvent::Written { .. } => {}
+        SnapshotEvent::Written { .. } | SnapshotEvent::Read { .. } => {}
         SnapshotEvent::Durable { kind, id } => {
             let work = match kind {
                 SnapshotKind::Own => "taken",

@@ -81,7 +81,7 @@ impl Server {
     /// Nothing is waited for while there is something left to do.
     fn timeout(&self) -> Option<Duration> {
         let clients_wait = self.clients.has_ready() && self.node.accepts_requests();
-        let unfinished = !self.snapshots_read.is_empty()
+        let unfinished = self.storage.has_snapshot_event()
             || self.peers.has_ready()
             || self.peers.has_lost()
             || self.clients.has_gone()
@@ -245,15 +245,12 @@ impl Server {
 
     /// Step 3: what has become durable, and whether there is room for more.
     fn complete_writes(&mut self) -> Result<(), LoopError> {
-        for input in std::mem::take(&mut self.snapshots_read) {
-            self.handle(input);
-        }
         if std::mem::take(&mut self.storage_ready) {
             while let Some(through) = self.storage.complete()? {
                 self.handle(Input::Persisted { through });
             }
         }
-        // A snapshot that found no space ends with nothing under way that could complete.
+        // A piece of a snapshot that is gone is answered with nothing under way that could complete.
         while let Some(event) = self.storage.next_snapshot_event() {
             snapshots::log_event(&event);
             self.handle(driver::input(event));
@@ -349,7 +346,7 @@ impl Server {
                 }
                 Effect::Close { client } => self.clients.close(client, self.now),
                 effect => {
-                    driver::carry_out(effect, &mut self.storage, &mut self.snapshots_read)?;
+                    driver::carry_out(effect, &mut self.storage)?;
                 }
             }
         }

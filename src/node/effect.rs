@@ -8,16 +8,7 @@ use bytes::Bytes;
 use crate::proto::entry::LogWrite;
 use crate::proto::message::Packet;
 use crate::proto::reply::{Protocol, Reply};
-use crate::types::{ClientId, LogIndex, ServerId, SnapshotId, SnapshotKind, WalSeq};
-
-/// For whom a piece of a snapshot is read.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum SnapshotReader {
-    /// The state machine is made from it.
-    Load,
-    /// It is sent to this peer.
-    Peer(ServerId),
-}
+use crate::types::{ClientId, LogIndex, SnapshotId, SnapshotKind, SnapshotReader, WalSeq};
 
 /// One effect.
 #[derive(Debug)]

@@ -29,10 +29,12 @@ mod snapshots;
 mod status;
 mod verify;
 
-pub use effect::{Effect, SnapshotReader};
+pub use effect::Effect;
 pub use handshake::Verdict;
 pub use input::{ClientInfo, Facts, Input};
 pub use node::Node;
 pub use queues::Queue;
 pub use requests::{Request, Requests};
 pub use status::{Peer, PeersStamp, Role, Status};
+
+pub use crate::types::SnapshotReader;

@@ -117,8 +117,8 @@ impl Node {
         let may_found = config.join.is_empty() && recovered.recovering.is_none();
         let founders = config.cluster.nodes.iter().filter(|_| may_found);
         let identity = recovered.identity;
+        let snapshots = Snapshots::new(recovered.snapshot.as_ref());
         let snapshot = recovered.snapshot.map(|(header, bytes)| snapshot_of(&header, bytes));
-        let newest = snapshot.as_ref().map(|snapshot| (snapshot.id, snapshot.bytes));
         let setup = Setup {
             id: identity.server,
             incarnation: identity.incarnation,
@@ -141,7 +141,7 @@ impl Node {
             gateway: Gateway::new(identity.boot),
             reads: Reads::new(identity.boot),
             requested: Requested::new(identity.boot),
-            snapshots: Snapshots::new(newest),
+            snapshots,
             unparked: Vec::new(),
             parked_bytes: 0,
             facts: Facts::default(),
@@ -202,7 +202,8 @@ impl Node {
     /// When the next [`Input::Tick`] and [`Input::EndOfTurn`] are wanted.
     pub fn deadline(&self, now: Instant) -> Instant {
         let may_go_on = self.has_unapplied() && self.may_apply();
-        if !self.unparked.is_empty() || may_go_on || self.snapshots.is_ready() {
+        let may_go_on = may_go_on || self.snapshots.is_ready() || self.machine.has_graveyard();
+        if !self.unparked.is_empty() || may_go_on {
             return Instant::ZERO;
         }
         let timeout = self.config.client.request_timeout;
@@ -376,8 +377,9 @@ impl Node {
         self.take_parked(now, effects);
         self.gateway.end_turn();
         self.reads.end_turn();
-        self.raft.set_room(self.own_growth_refusal(), self.room == Room::Exhausted);
-        if self.stop_deadline.is_some() {
+        let takes_nothing = self.room == Room::Exhausted || self.is_loading_full();
+        self.raft.set_room(self.own_growth_refusal(), takes_nothing);
+        if self.stop_deadline.is_some() || self.is_loading_full() {
             self.raft.hand_over(now);
         }
         self.send_batches(now, effects);
@@ -549,7 +551,7 @@ impl Node {
         if self.room != Room::Ample {
             return Some(GrowthRefusal::Disk);
         }
-        let is_over = quota > 0 && self.machine.store().used_bytes() as u64 >= quota;
+        let is_over = quota > 0 && self.used_bytes() >= quota;
         is_over.then_some(GrowthRefusal::Memory)
     }
 

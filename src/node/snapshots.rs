@@ -7,7 +7,6 @@
 use bytes::{Buf, Bytes};
 
 use super::Effect;
-use super::effect::SnapshotReader;
 use super::node::Node;
 use super::verify::Verifying;
 use crate::config::Config;
@@ -20,7 +19,7 @@ use crate::proto::snapshot::{SnapshotEnd, SnapshotHeader};
 use crate::raft::membership::Membership;
 use crate::raft::{Piece, Snapshot};
 use crate::testing::{Mutation, is_on};
-use crate::types::{Instant, LogIndex, SnapshotId, SnapshotKind};
+use crate::types::{Instant, LogIndex, SnapshotId, SnapshotKind, SnapshotReader};
 
 /// The version of the command set in force. There has been only one.
 pub(super) const COMMAND_SET: u32 = 1;
@@ -59,10 +58,10 @@ struct Taking {
 struct Loading {
     id: SnapshotId,
     total: u64,
+    /// The memory that it will take, as its header says.
+    used_bytes: u64,
     loader: Loader,
     is_reading: bool,
-    /// Whether what the state machine held before is gone: both would not fit in memory.
-    is_discarded: bool,
 }
 
 impl Taking {
@@ -89,8 +88,8 @@ impl Taking {
 
 impl Snapshots {
     /// A node that starts from this snapshot, if there is one.
-    pub fn new(newest: Option<(SnapshotId, u64)>) -> Snapshots {
-        let loading = newest.map(|(id, total)| Loading::new(id, total, true));
+    pub fn new(newest: Option<&(SnapshotHeader, u64)>) -> Snapshots {
+        let loading = newest.map(|(header, total)| Loading::new(header, *total));
         Snapshots { loading, ..Snapshots::default() }
     }
 
@@ -128,8 +127,9 @@ impl Snapshots {
 }
 
 impl Loading {
-    fn new(id: SnapshotId, total: u64, is_discarded: bool) -> Loading {
-        Loading { id, total, loader: Loader::new(), is_reading: false, is_discarded }
+    fn new(header: &SnapshotHeader, total: u64) -> Loading {
+        let SnapshotHeader { id, used_bytes, .. } = *header;
+        Loading { id, total, used_bytes, loader: Loader::new(), is_reading: false }
     }
 }
 
@@ -139,7 +139,26 @@ impl Node {
     pub(super) fn may_apply(&self) -> bool {
         let progress = self.machine.snapshot_progress();
         let backlog_bytes = progress.map_or(0, |progress| progress.backlog_bytes);
-        !self.snapshots.is_loading() && backlog_bytes < limits::SNAPSHOT_BACKLOG_BYTES
+        let is_pressed = backlog_bytes >= limits::SNAPSHOT_BACKLOG_BYTES;
+        !self.snapshots.is_loading() && !is_pressed && !self.machine.is_crowded()
+    }
+
+    /// The memory that the state takes, or will once it is loaded and what the log holds behind it
+    /// is applied; an estimate.
+    pub(super) fn used_bytes(&self) -> u64 {
+        match &self.snapshots.loading {
+            None => self.machine.store().used_bytes() as u64,
+            Some(loading) => loading.used_bytes.saturating_add(self.raft.log().bytes() as u64),
+        }
+    }
+
+    /// Whether the log has grown by as much as may be while none of it can be applied.
+    pub(super) fn is_loading_full(&self) -> bool {
+        let Some(loading) = &self.snapshots.loading else {
+            return false;
+        };
+        let most_bytes = loading.total.max(limits::LOADING_LOG_BYTES as u64);
+        self.raft.log().bytes() as u64 >= most_bytes
     }
 
     /// `RAFT SNAPSHOT`: one is begun at the end of this turn, unless everything is in one already.
@@ -153,18 +172,22 @@ impl Node {
     /// The end of a turn: the next slice of what is being taken or loaded, and what the log no
     /// longer needs to hold in memory.
     pub(super) fn advance_snapshots(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        self.machine.free_slice();
         self.load_next(effects);
         if self.is_snapshot_due(now) {
             self.begin_snapshot();
         }
         self.take_slice(effects);
-        self.raft.compact(self.machine.last_applied());
+        self.raft.compact(now, self.machine.last_applied());
     }
 
     fn is_snapshot_due(&mut self, now: Instant) -> bool {
         let snapshots = &self.snapshots;
         let is_busy = snapshots.taking.is_some() || snapshots.loading.is_some();
-        if is_busy || now < snapshots.retry_at {
+        let pinned = self.raft.pinned_snapshot(now);
+        // Another one would leave its file in place, this one the last to do so.
+        let is_newest = pinned.is_none() || pinned == self.raft.snapshot().map(|(id, _)| id);
+        if is_busy || !is_newest || now < snapshots.retry_at {
             return false;
         }
         let is_urgent = snapshots.is_asked || self.raft.wants_snapshot();
@@ -177,7 +200,8 @@ impl Node {
             self.snapshots.is_asked = false;
             return false;
         }
-        is_urgent || (snapshots.logged_bytes >= self.snapshot_threshold() && self.has_news())
+        let is_grown = snapshots.logged_bytes >= self.snapshot_threshold();
+        is_urgent || (is_grown && pinned.is_none() && self.has_news())
     }
 
     /// Whether something was applied that the newest snapshot doesn't include.
@@ -280,7 +304,7 @@ impl Node {
             SnapshotKind::Own => {}
             SnapshotKind::Received => {
                 self.snapshots.verifying.take_if(|verifying| verifying.id() == id);
-                self.raft.snapshot_failed(id, false);
+                self.raft.snapshot_full(now, id);
             }
         }
     }
@@ -331,7 +355,12 @@ impl Node {
             self.gateway.overtaken(*epoch, *seq, &mut self.clients, effects);
         }
         self.snapshots.logged_bytes = 0;
-        self.snapshots.loading = Some(Loading::new(snapshot.id, total, false));
+        // What was there before goes first: both would not fit in memory.
+        let unfinished = self.snapshots.loading.replace(Loading::new(header, total));
+        if let Some(machine) = unfinished.and_then(|loading| loading.loader.give_up()) {
+            self.machine.bury(machine);
+        }
+        self.machine.discard();
     }
 
     /// A piece of a snapshot came from the leader: it is checked before it is written, and the
@@ -357,7 +386,7 @@ impl Node {
                 self.counters.bad_snapshots += 1;
                 self.snapshots.verifying = None;
                 effects.push(Effect::AbandonSnapshot { kind });
-                self.raft.snapshot_failed(id, true);
+                self.raft.snapshot_refused(id);
             }
         }
     }
@@ -386,13 +415,12 @@ impl Node {
 
     /// Asks for the next piece of what is being loaded, once what was there before is gone.
     fn load_next(&mut self, effects: &mut Vec<Effect>) {
+        if self.machine.has_graveyard() {
+            return;
+        }
         let Some(loading) = self.snapshots.loading.as_mut().filter(|held| !held.is_reading) else {
             return;
         };
-        if !loading.is_discarded {
-            loading.is_discarded = self.machine.discard(limits::DISCARD_KEYS);
-            return;
-        }
         let offset = loading.loader.bytes();
         let left = usize::try_from(loading.total - offset).unwrap_or(usize::MAX);
         let length = left.min(limits::SNAPSHOT_LOAD_BYTES);
@@ -432,6 +460,7 @@ impl Node {
             Err(error) => panic!("snapshot {id:?} was whole when it was checked: {error}"),
         };
         assert_eq!(header.id, id, "a snapshot is what its name says");
+        assert!(!self.machine.has_graveyard(), "it was empty before the first piece was read");
         self.machine = machine;
         let identity = &self.identity;
         let own = header.gateways.iter().map(|(gateway, ..)| *gateway).find(|gateway| {

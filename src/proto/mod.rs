@@ -26,3 +26,4 @@ pub mod resp;
 pub mod snapshot;
 pub mod snapshot_decoder;
 pub mod snapshot_encoder;
+mod snapshot_order;

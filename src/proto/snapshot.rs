@@ -14,8 +14,9 @@
 //! its own: so a block vouches for all before it, and the last one for the file. The first block
 //! is the header, the last one the footer (blocks before it and records, u64 each), those between
 //! hold records, never none. A record is `key length u32 (its top bit: a deadline follows), value
-//! length u32, revision u64, deadline u64 if any, key, value`. Most records come in the order of
-//! their keys, but not all: see [`crate::kv::capture`].
+//! length u32, revision u64, deadline u64 if any, key, value`. Records come in the order of their
+//! keys, but for *early* ones, which the second bit of the key length marks: those come before the
+//! keys that they stand among, never behind (see [`crate::kv::capture`]). No key comes twice.
 
 use std::fmt;
 
@@ -46,6 +47,9 @@ pub(super) const KIND_FOOTER: u8 = 3;
 /// The bit of a record's key length that says that a deadline follows.
 pub(super) const HAS_DEADLINE: u32 = 1 << 31;
 
+/// The bit of a record's key length that says that it comes before its turn.
+pub(super) const IS_EARLY: u32 = 1 << 30;
+
 /// Bytes of a record before its deadline and its key.
 pub(super) const RECORD_PREFIX_BYTES: usize = 16;
 
@@ -53,10 +57,10 @@ pub(super) const RECORD_PREFIX_BYTES: usize = 16;
 pub(super) const FOOTER_BYTES: usize = 16;
 
 /// Bytes of a header's payload before the membership, and of each gateway behind it.
-const HEADER_PREFIX_BYTES: usize = 76;
+const HEADER_PREFIX_BYTES: usize = 84;
 const GATEWAY_BYTES: usize = 40;
 
-const _: () = assert!(2 * limits::FRAME_BYTES < HAS_DEADLINE as usize);
+const _: () = assert!(2 * limits::FRAME_BYTES < IS_EARLY as usize);
 
 /// What stands at the beginning of a snapshot: all of the state but the records.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -75,6 +79,8 @@ pub struct SnapshotHeader {
     pub revision: Revision,
     /// The running digest of everything applied.
     pub digest: u64,
+    /// The memory that the records take, by the store's own estimate, in bytes.
+    pub used_bytes: u64,
     /// The version of the command set in force.
     pub command_set: u32,
     /// The newest batch of every member's gateway, ordered by gateway.
@@ -93,6 +99,8 @@ pub struct SnapshotRecord<'a> {
     /// When the key dies, by the cluster clock. It may be past: who is dead is part of the state
     /// until it is removed.
     pub deadline: Option<ClusterTime>,
+    /// Whether it comes before its turn in the order of keys. Says nothing about the state.
+    pub is_early: bool,
 }
 
 /// What a whole snapshot counted.
@@ -136,6 +144,8 @@ pub enum SnapshotFault {
     BadRecord,
     /// A key has come before.
     DuplicateKey,
+    /// A key comes behind one that it should stand before.
+    OutOfOrder,
     /// The footer counts other blocks or records than there were.
     BadCount,
     /// The file ends before its footer does.
@@ -167,6 +177,7 @@ impl fmt::Display for SnapshotFault {
             SnapshotFault::BadHeader => f.write_str("a header whose fields are not a header's"),
             SnapshotFault::BadRecord => f.write_str("a record that is none"),
             SnapshotFault::DuplicateKey => f.write_str("a key for the second time"),
+            SnapshotFault::OutOfOrder => f.write_str("a key behind one that it comes before"),
             SnapshotFault::BadCount => f.write_str("a footer that counts something else"),
             SnapshotFault::Cut => f.write_str("the file ends before the snapshot does"),
             SnapshotFault::TrailingBytes => f.write_str("bytes follow on the snapshot"),
@@ -199,6 +210,7 @@ impl SnapshotHeader {
             out.extend_from_slice(&number.to_le_bytes());
         }
         out.extend_from_slice(&self.digest.to_le_bytes());
+        out.extend_from_slice(&self.used_bytes.to_le_bytes());
         out.extend_from_slice(&self.command_set.to_le_bytes());
         let length = u32::try_from(self.membership.len()).expect("limits::MEMBERS bounds it");
         out.extend_from_slice(&length.to_le_bytes());
@@ -224,7 +236,7 @@ impl SnapshotHeader {
         let (prefix, rest) =
             payload.split_at_checked(HEADER_PREFIX_BYTES).ok_or(SnapshotFault::BadHeader)?;
         let number = |at: usize| LittleEndian::read_u64(&prefix[at..at + 8]);
-        let membership_bytes = LittleEndian::read_u32(&prefix[72..76]) as usize;
+        let membership_bytes = LittleEndian::read_u32(&prefix[80..84]) as usize;
         let (membership, rest) =
             rest.split_at_checked(membership_bytes).ok_or(SnapshotFault::BadHeader)?;
         Ok(SnapshotHeader {
@@ -235,7 +247,8 @@ impl SnapshotHeader {
             clock: ClusterTime(number(44)),
             revision: Revision(number(52)),
             digest: number(60),
-            command_set: LittleEndian::read_u32(&prefix[68..72]),
+            used_bytes: number(68),
+            command_set: LittleEndian::read_u32(&prefix[76..80]),
             gateways: decode_gateways(rest)?,
         })
     }

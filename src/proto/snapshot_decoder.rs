@@ -1,18 +1,19 @@
 //! Reads a snapshot file in pieces of any size, and checks every byte of it.
 //!
 //! The layout stands in [`super::snapshot`] (design page 3, §3). Called by `kv/` (loads), `node/`
-//! (checks what a leader sends) and `storage/` (checks files at open). Holds one block at a time;
-//! never allocates by a declared length.
+//! (checks what a leader sends) and `storage/` (checks files at open). Holds one block at a time,
+//! and what [`super::snapshot_order`] keeps; never allocates by a declared length.
 
 use std::ops::Range;
 
 use byteorder::{ByteOrder, LittleEndian};
 
 use super::snapshot::{
-    BLOCK_HEADER_BYTES, FOOTER_BYTES, HAS_DEADLINE, KIND_FOOTER, KIND_HEADER, KIND_RECORDS, MAGIC,
-    RECORD_PREFIX_BYTES, SnapshotEnd, SnapshotError, SnapshotFault, SnapshotHeader, SnapshotRecord,
-    checksum,
+    BLOCK_HEADER_BYTES, FOOTER_BYTES, HAS_DEADLINE, IS_EARLY, KIND_FOOTER, KIND_HEADER,
+    KIND_RECORDS, MAGIC, RECORD_PREFIX_BYTES, SnapshotEnd, SnapshotError, SnapshotFault,
+    SnapshotHeader, SnapshotRecord, checksum,
 };
+use super::snapshot_order::KeyOrder;
 use crate::limits;
 use crate::types::{ClusterTime, Revision};
 
@@ -44,6 +45,7 @@ pub struct SnapshotDecoder {
     records: u64,
     /// The header's revision: no record has a higher one.
     revision: Revision,
+    keys: KeyOrder,
     /// A fault is final: nothing behind it can be trusted to be a block's beginning.
     failed: Option<SnapshotError>,
 }
@@ -69,6 +71,7 @@ struct FoundRecord {
     value: Range<usize>,
     revision: Revision,
     deadline: Option<ClusterTime>,
+    is_early: bool,
 }
 
 impl SnapshotDecoder {
@@ -105,6 +108,7 @@ impl SnapshotDecoder {
                 value: &self.block[record.value],
                 revision: record.revision,
                 deadline: record.deadline,
+                is_early: record.is_early,
             }),
         }))
     }
@@ -127,11 +131,6 @@ impl SnapshotDecoder {
     /// How many bytes of the file were taken.
     pub fn bytes(&self) -> u64 {
         self.offset + self.block.len() as u64
-    }
-
-    /// The offset in the file of the block that the last record came from.
-    pub fn block_offset(&self) -> u64 {
-        self.offset
     }
 
     fn find(&mut self, input: &mut &[u8]) -> Result<Option<Found>, SnapshotError> {
@@ -217,6 +216,8 @@ impl SnapshotDecoder {
         let record = parse_record(&self.block, at)
             .filter(|record| self.is_possible(record))
             .ok_or_else(|| self.error_at(at, SnapshotFault::BadRecord))?;
+        let key = &self.block[record.key.clone()];
+        self.keys.check(key, record.is_early).map_err(|fault| self.error_at(at, fault))?;
         self.at = record.value.end;
         self.records += 1;
         Ok(record)
@@ -285,7 +286,7 @@ fn parse_record(block: &[u8], at: usize) -> Option<FoundRecord> {
         _ => Some(ClusterTime(LittleEndian::read_u64(rest.split_off(..8)?))),
     };
     let key_start = block.len() - rest.len();
-    rest.split_off(..(key_length & !HAS_DEADLINE) as usize)?;
+    rest.split_off(..(key_length & !(HAS_DEADLINE | IS_EARLY)) as usize)?;
     let value_start = block.len() - rest.len();
     rest.split_off(..value_bytes)?;
     Some(FoundRecord {
@@ -293,6 +294,7 @@ fn parse_record(block: &[u8], at: usize) -> Option<FoundRecord> {
         value: value_start..value_start + value_bytes,
         revision: Revision(LittleEndian::read_u64(&prefix[8..16])),
         deadline,
+        is_early: key_length & IS_EARLY != 0,
     })
 }
 
@@ -330,6 +332,7 @@ mod tests {
             clock: ClusterTime(1_700_000_000_000),
             revision: Revision(99),
             digest: 0x0123_4567_89ab_cdef,
+            used_bytes: 77,
             command_set: 1,
             gateways: vec![(gateway(1), Boot(2), BatchSeq(3)), (gateway(2), Boot(4), BatchSeq(5))],
         }
@@ -341,9 +344,10 @@ mod tests {
         let mut out = Vec::new();
         let mut encoder = SnapshotEncoder::new(&header(), &mut out);
         for (key, value, revision, deadline) in records {
-            let deadline = deadline.map(ClusterTime);
+            let (deadline, is_early) = (deadline.map(ClusterTime), false);
             let revision = Revision(*revision);
-            encoder.record(SnapshotRecord { key, value, revision, deadline }, &mut out);
+            let record = SnapshotRecord { key, value, revision, deadline, is_early };
+            encoder.record(record, &mut out);
             assert_eq!(encoder.bytes(), out.len() as u64);
         }
         let end = encoder.finish(&mut out);
@@ -354,9 +358,9 @@ mod tests {
 
     fn few_records() -> Vec<OwnedRecord> {
         vec![
+            (b"".to_vec(), b"an empty key".to_vec(), 50, Some(u64::MAX - 1)),
             (b"a".to_vec(), b"1".to_vec(), 1, None),
             (b"b".to_vec(), b"".to_vec(), 99, Some(0)),
-            (b"".to_vec(), b"an empty key".to_vec(), 50, Some(u64::MAX - 1)),
         ]
     }
 
@@ -395,7 +399,7 @@ mod tests {
         // One that just fits into a block, one that just doesn't, and one of many blocks.
         many.extend([block / 2 - 12, block / 2 - 11, block * 5].map(large));
         many.extend(
-            (0..3000_u64).map(|n| (n.to_be_bytes().to_vec(), vec![b'x'; 50], n % 99 + 1, None)),
+            (0..3000).map(|n| (format!("z{n:05}").into_bytes(), vec![b'x'; 50], n % 99 + 1, None)),
         );
         for records in [Vec::new(), few_records(), many] {
             let file = encoded(&records);

@@ -6,8 +6,8 @@
 use byteorder::{ByteOrder, LittleEndian};
 
 use super::snapshot::{
-    BLOCK_HEADER_BYTES, HAS_DEADLINE, KIND_FOOTER, KIND_HEADER, KIND_RECORDS, RECORD_PREFIX_BYTES,
-    SnapshotEnd, SnapshotHeader, SnapshotRecord, checksum,
+    BLOCK_HEADER_BYTES, HAS_DEADLINE, IS_EARLY, KIND_FOOTER, KIND_HEADER, KIND_RECORDS,
+    RECORD_PREFIX_BYTES, SnapshotEnd, SnapshotHeader, SnapshotRecord, checksum,
 };
 use crate::limits;
 
@@ -43,7 +43,8 @@ impl SnapshotEncoder {
         encoder
     }
 
-    /// Adds a record. Appends what it completes: nothing as a rule, one block when it no longer
+    /// Adds a record; in the order of keys, or [early](SnapshotRecord::is_early): a reader refuses
+    /// the file where that isn't so. Appends what it completes: nothing as a rule, one block when it no longer
     /// fits, two when it is larger than a block.
     ///
     /// # Panics
@@ -116,7 +117,8 @@ fn encode_prefix<'a>(
     buffer: &'a mut [u8; RECORD_PREFIX_BYTES + 8],
 ) -> &'a [u8] {
     let has_deadline = if record.deadline.is_some() { HAS_DEADLINE } else { 0 };
-    LittleEndian::write_u32(&mut buffer[0..4], record.key.len() as u32 | has_deadline);
+    let is_early = if record.is_early { IS_EARLY } else { 0 };
+    LittleEndian::write_u32(&mut buffer[0..4], record.key.len() as u32 | has_deadline | is_early);
     LittleEndian::write_u32(&mut buffer[4..8], record.value.len() as u32);
     LittleEndian::write_u64(&mut buffer[8..16], record.revision.0);
     let Some(deadline) = record.deadline else {

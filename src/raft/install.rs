@@ -37,7 +37,9 @@ impl Raft {
         if progress.next_index >= first_index {
             return false;
         }
-        if let Some((snapshot, bytes)) = newest {
+        if let Some((snapshot, bytes)) = newest
+            && progress.takes_snapshot(now)
+        {
             progress.send_snapshot(now, snapshot, bytes);
         }
         true
@@ -58,14 +60,22 @@ impl Raft {
         }
     }
 
-    /// A heartbeat is due: who was silent for an election timeout is asked what it has.
+    /// A heartbeat is due: who was silent for an election timeout is asked what it has. Who has taken
+    /// nothing for long begins with the newest snapshot, if that is another one.
     pub(super) fn look_after_installs(&mut self, now: Instant) {
         let patience = self.config.election_timeout.1;
+        let newest = self.snapshots.newest.map(|(newest, _)| newest);
         let Role::Leader(leading) = &mut self.role else {
             return;
         };
-        for sending in leading.followers.values_mut().filter_map(|progress| progress.sending()) {
-            sending.look_after(now, patience);
+        for progress in leading.followers.values_mut() {
+            let Some(sending) = progress.sending() else { continue };
+            if sending.is_stalled(now) && newest.is_some_and(|newest| newest != sending.snapshot())
+            {
+                progress.restart_without_snapshot();
+            } else {
+                sending.look_after(now, patience);
+            }
         }
     }
 
@@ -133,7 +143,7 @@ impl Raft {
             InstallOutcome::Next { offset } => sending.answered(now, response.asked, offset),
             InstallOutcome::Refused => {
                 // What is on our disk is damaged, or was on the way: another snapshot will do.
-                progress.restart_without_snapshot();
+                progress.refused_snapshot(now);
                 self.snapshots.is_doubted(snapshot);
             }
         }

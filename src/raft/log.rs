@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 
+use crate::limits;
 use crate::proto::entry::Entry;
 use crate::testing::{Mutation, is_on};
 use crate::types::{ClusterTime, LogIndex, SnapshotId, Term};
@@ -24,12 +25,14 @@ pub struct Base {
 pub struct Log {
     base: Base,
     entries: VecDeque<Entry>,
+    /// What they take in memory.
+    bytes: usize,
 }
 
 impl Log {
     /// A log that holds `entries`, which begin behind `base` and have no gaps.
     pub fn new(base: Base, entries: Vec<Entry>) -> Log {
-        let mut log = Log { base, entries: VecDeque::new() };
+        let mut log = Log { base, ..Log::default() };
         for entry in entries {
             log.append(entry);
         }
@@ -39,6 +42,11 @@ impl Log {
     /// What the log begins behind.
     pub fn base(&self) -> Base {
         self.base
+    }
+
+    /// What the entries that are there take in memory, in bytes; an estimate.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// The index of the first entry that is there, or would be.
@@ -92,13 +100,15 @@ impl Log {
     pub fn append(&mut self, entry: Entry) {
         assert_eq!(entry.index, self.last_index().next(), "the log has no gaps");
         assert!(entry.term >= self.last_term(), "terms never fall along the log");
+        self.bytes += entry_bytes(&entry);
         self.entries.push_back(entry);
     }
 
     /// Removes the entry at `from` and all behind it.
     pub fn truncate_from(&mut self, from: LogIndex) {
         assert!(from >= self.first_index(), "what a snapshot includes was committed, and stays");
-        self.entries.truncate((from.0 - self.first_index().0) as usize);
+        let removed = self.entries.drain((from.0 - self.first_index().0) as usize..);
+        self.bytes -= removed.map(|entry| entry_bytes(&entry)).sum::<usize>();
     }
 
     /// Discards the entries up to `through`, which a snapshot includes. Nothing happens where they
@@ -110,18 +120,18 @@ impl Log {
         };
         let last_id = SnapshotId { index: last.index, term: last.term };
         let time = last.time;
-        self.entries.drain(..=(through.0 - self.first_index().0) as usize);
+        let removed = self.entries.drain(..=(through.0 - self.base.last.index.next().0) as usize);
+        self.bytes -= removed.map(|entry| entry_bytes(&entry)).sum::<usize>();
         self.base = Base { last: last_id, time };
     }
 
     /// Discards everything: the log begins anew behind a snapshot.
     pub fn reset(&mut self, base: Base) {
-        self.entries.clear();
-        self.base = base;
+        *self = Log { base, ..Log::default() };
     }
 
-    /// The highest index, at most `through`, such that the entries behind it up to `through` hold
-    /// at least `bytes` of payload; the base where they don't. What may be discarded while so much
+    /// The highest index, at most `through`, such that the entries behind it up to `through` take
+    /// at least `bytes` of memory; the base where they don't. What may be discarded while so much
     /// is kept for followers that lag.
     pub fn index_before_tail(&self, through: LogIndex, bytes: usize) -> LogIndex {
         let mut index = through.min(self.last_index());
@@ -129,8 +139,22 @@ impl Log {
         while kept < bytes
             && let Some(entry) = self.entry(index)
         {
-            kept += entry.payload.len().max(1);
+            kept += entry_bytes(entry);
             index = index.prev();
+        }
+        index
+    }
+
+    /// The lowest index such that the entries up to it take at least `bytes` of memory; the base
+    /// where that is 0.
+    pub fn index_past(&self, bytes: usize) -> LogIndex {
+        let mut index = self.base.last.index;
+        let mut passed = 0;
+        while passed < bytes
+            && let Some(entry) = self.entry(index.next())
+        {
+            passed += entry_bytes(entry);
+            index = index.next();
         }
         index
     }
@@ -169,6 +193,10 @@ impl Log {
     pub fn is_up_to_date(&self, last_index: LogIndex, last_term: Term) -> bool {
         (last_term, last_index) >= (self.last_term(), self.last_index())
     }
+}
+
+fn entry_bytes(entry: &Entry) -> usize {
+    limits::LOG_ENTRY_BYTES + entry.payload.len()
 }
 
 #[cfg(test)]
@@ -254,8 +282,48 @@ mod tests {
         let log = log_behind(base(10, 1), &[1; 10]);
         assert_eq!(log.index_before_tail(LogIndex(18), 0), LogIndex(18));
         assert_eq!(log.index_before_tail(LogIndex(18), 1), LogIndex(17));
-        assert_eq!(log.index_before_tail(LogIndex(18), 25), LogIndex(15));
+        let each = limits::LOG_ENTRY_BYTES + 10;
+        assert_eq!(log.index_before_tail(LogIndex(18), 2 * each + 5), LogIndex(15));
         assert_eq!(log.index_before_tail(LogIndex(18), 10_000), LogIndex(10));
+    }
+
+    #[test]
+    fn index_past_counts_from_the_base() {
+        let log = log_behind(base(10, 1), &[1; 10]);
+        let each = limits::LOG_ENTRY_BYTES + 10;
+        let past = [0, 1, each + 1, 100 * each].map(|bytes| log.index_past(bytes).0);
+        assert_eq!(past, [10, 11, 12, 20]);
+    }
+
+    #[test]
+    fn index_before_tail_counts_entries_without_a_payload() {
+        // A log of empty entries, as a leader writes for keys that expire, takes memory all the
+        // same: a tail of a MiB must not be a million of them.
+        let mut log = Log::default();
+        for index in 1..=100_000 {
+            let (index, term, payload) = (LogIndex(index), Term(1), Bytes::new());
+            log.append(Entry {
+                index,
+                term,
+                time: ClusterTime(0),
+                kind: EntryKind::Empty,
+                payload,
+            });
+        }
+        let kept = 100_000 - log.index_before_tail(LogIndex(100_000), 1024 * 1024).0;
+        assert!((1..=16 * 1024).contains(&kept), "{kept} entries");
+    }
+
+    #[test]
+    fn bytes_are_those_of_the_entries_that_are_there() {
+        let each = limits::LOG_ENTRY_BYTES + 10;
+        let mut log = log(&[1, 1, 2, 3, 3]);
+        assert_eq!(log.bytes(), 5 * each);
+        log.truncate_from(LogIndex(5));
+        log.compact(LogIndex(1));
+        assert_eq!(log.bytes(), 3 * each);
+        log.reset(base(9, 3));
+        assert_eq!(log.bytes(), 0);
     }
 
     #[test]

@@ -41,6 +41,11 @@ pub struct Progress {
     /// The read round that it was last told.
     pub round_told: ReadRound,
     mode: Mode,
+    /// When its log last grew.
+    moved_at: Option<Instant>,
+    /// How often in a row it has refused a snapshot, and until when it is sent none.
+    refusals: u32,
+    retry_at: Instant,
     /// Messages with entries under way: the last index of each, and its bytes.
     in_flight: VecDeque<(LogIndex, usize)>,
     in_flight_bytes: usize,
@@ -57,6 +62,9 @@ impl Progress {
             commit_told: LogIndex::ZERO,
             round_told: ReadRound::ZERO,
             mode: Mode::Probe { waiting: false },
+            moved_at: None,
+            refusals: 0,
+            retry_at: Instant::ZERO,
             in_flight: VecDeque::new(),
             in_flight_bytes: 0,
         }
@@ -104,6 +112,9 @@ impl Progress {
     /// news.
     pub fn matched(&mut self, match_index: LogIndex) -> bool {
         let is_news = match_index > self.match_index;
+        if is_news {
+            self.moved_at = Some(self.last_heard);
+        }
         self.match_index = self.match_index.max(match_index);
         self.next_index = self.next_index.max(self.match_index.next());
         while let Some(&(last_index, bytes)) = self.in_flight.front() {
@@ -114,9 +125,11 @@ impl Progress {
             self.in_flight_bytes -= bytes;
         }
         // The answer to a heartbeat is no end of it: only a match at the snapshot's end is.
-        let is_installing =
-            self.is_sent().is_some_and(|snapshot| self.match_index < snapshot.index);
-        if !is_installing {
+        let installs = self.is_sent().map(|snapshot| self.match_index >= snapshot.index);
+        if installs == Some(true) {
+            self.refusals = 0;
+        }
+        if installs != Some(false) {
             self.mode = Mode::Replicate;
         }
         is_news
@@ -157,10 +170,44 @@ impl Progress {
         self.probe_from(self.match_index.next());
     }
 
+    /// The follower refused the snapshot. What it refuses now it may refuse again: it is sent none
+    /// for a while, which grows.
+    pub fn refused_snapshot(&mut self, now: Instant) {
+        let pause = limits::INSTALL_RETRY_MIN * 2_u32.saturating_pow(self.refusals.min(16));
+        self.retry_at = now.after(pause.min(limits::INSTALL_RETRY_MAX));
+        self.refusals += 1;
+        self.restart_without_snapshot();
+    }
+
+    /// Whether a snapshot may be sent to it.
+    pub fn takes_snapshot(&self, now: Instant) -> bool {
+        now >= self.retry_at
+    }
+
+    /// Behind which entry the log should stay for it: where it takes something still, be it a
+    /// snapshot or what follows on one.
+    pub fn needs_behind(&self, now: Instant) -> Option<LogIndex> {
+        match &self.mode {
+            Mode::Snapshot(sending) => sending.is_moving(now).then_some(sending.snapshot().index),
+            Mode::Probe { .. } | Mode::Replicate => {
+                let is_moving = |at: Instant| now.since(at) < limits::INSTALL_PATIENCE;
+                self.moved_at.is_some_and(is_moving).then_some(self.match_index)
+            }
+        }
+    }
+
     /// The snapshot that the follower is being sent.
     pub fn sending(&mut self) -> Option<&mut Sending> {
         match &mut self.mode {
             Mode::Snapshot(sending) => Some(sending),
+            Mode::Probe { .. } | Mode::Replicate => None,
+        }
+    }
+
+    /// The snapshot that the follower is taking.
+    pub fn is_taking(&self, now: Instant) -> Option<SnapshotId> {
+        match &self.mode {
+            Mode::Snapshot(sending) => sending.is_moving(now).then_some(sending.snapshot()),
             Mode::Probe { .. } | Mode::Replicate => None,
         }
     }

@@ -33,6 +33,9 @@ pub struct Sending {
     sent: u64,
     /// When the follower's last news came, or it was last asked.
     since: Instant,
+    /// The most that the follower ever had, and when it came to that; or the beginning.
+    furthest: u64,
+    moved_at: Instant,
 }
 
 impl Sending {
@@ -45,6 +48,8 @@ impl Sending {
             acknowledged: 0,
             sent: 0,
             since: now,
+            furthest: 0,
+            moved_at: now,
         }
     }
 
@@ -102,6 +107,22 @@ impl Sending {
             self.sent = self.sent.max(offset);
             self.since = now;
         }
+        if self.acknowledged > self.furthest {
+            self.furthest = self.acknowledged;
+            self.moved_at = now;
+        }
+    }
+
+    /// Whether the follower has taken something of it, and not too long ago: then the file and the
+    /// log behind it are worth their space.
+    pub fn is_moving(&self, now: Instant) -> bool {
+        self.furthest > 0 && !self.is_stalled(now)
+    }
+
+    /// Whether the follower has taken nothing for too long. To ask it again, or to begin again, is
+    /// no progress.
+    pub fn is_stalled(&self, now: Instant) -> bool {
+        now.since(self.moved_at) >= limits::INSTALL_PATIENCE
     }
 
     /// Time has passed: a follower that was silent for `patience` is asked what it has.
@@ -161,6 +182,26 @@ mod tests {
         assert_eq!(pieces(&mut sending), [], "that answers no question");
         sending.answered(NOW, 98 * CHUNK, 0);
         assert_eq!(pieces(&mut sending)[0], 0);
+    }
+
+    #[test]
+    fn is_moving_while_the_follower_takes_more_than_it_ever_had() {
+        let mut sending = sending(100 * CHUNK);
+        assert!(!sending.is_moving(NOW), "nobody has said that it takes it");
+        pieces(&mut sending);
+        sending.answered(NOW, 0, CHUNK);
+        let later = NOW.after(limits::INSTALL_PATIENCE / 2);
+        assert!(sending.is_moving(later));
+        sending.answered(later, CHUNK, 2 * CHUNK);
+        // It lost what it had, and comes as far as before: again and again that is no progress.
+        let end = later.after(limits::INSTALL_PATIENCE);
+        sending.ask();
+        pieces(&mut sending);
+        sending.answered(end, 2 * CHUNK, 0);
+        sending.answered(end, 0, 2 * CHUNK);
+        assert!(sending.is_stalled(end) && !sending.is_moving(end));
+        sending.answered(end, 0, 3 * CHUNK);
+        assert!(sending.is_moving(end));
     }
 
     #[test]

@@ -58,7 +58,7 @@ pub enum Action {
     },
     /// Append this to the snapshot that is being received, and call [`Raft::piece_written`]. Once
     /// it is whole, verify it and make it durable under its name, then call [`Raft::install`]; or
-    /// [`Raft::snapshot_failed`].
+    /// [`Raft::snapshot_refused`] or [`Raft::snapshot_full`].
     WriteSnapshot(Piece),
     /// The snapshot that is being received is of no use any more.
     AbandonSnapshot,

@@ -65,10 +65,14 @@ pub(super) struct Snapshots {
     pub is_abandoned: bool,
     /// Whether the newest one cannot be sent: another should be taken soon.
     wants_another: bool,
+    /// After a full disk: no piece is taken before this.
+    pause_until: Instant,
     /// Entries up to here are to be discarded from memory.
     compact_to: LogIndex,
-    /// The snapshot for which that was decided.
+    /// The snapshot for which that was decided; 0 where it is to be decided again.
     compacted_for: LogIndex,
+    /// Whether more stayed than the usual tail.
+    keeps_more: bool,
 }
 
 #[derive(Debug)]
@@ -161,14 +165,38 @@ impl Raft {
         self.snapshots.note(snapshot, bytes);
     }
 
+    /// The oldest snapshot that a follower is taking, while the log has room to wait for it: should
+    /// another be taken meanwhile, its file would go, or what the follower needs behind it.
+    pub fn pinned_snapshot(&self, now: Instant) -> Option<SnapshotId> {
+        let Role::Leader(leading) = &self.role else {
+            return None;
+        };
+        let taken = leading.followers.values().filter_map(|follower| follower.is_taking(now));
+        taken.min().filter(|_| self.log.bytes() < self.most_log_bytes())
+    }
+
+    /// What stays in memory for followers at most, in bytes.
+    fn most_log_bytes(&self) -> usize {
+        let snapshot_bytes = self.snapshots.newest.map_or(0, |(_, bytes)| bytes);
+        let tails = limits::LOG_INSTALL_TAILS.saturating_mul(self.log_tail_bytes);
+        tails.max(usize::try_from(snapshot_bytes).unwrap_or(usize::MAX))
+    }
+
+    /// A heartbeat is due: what stayed for a follower may not be needed any more.
+    pub(super) fn look_after_log(&mut self) {
+        if self.snapshots.keeps_more {
+            self.snapshots.compacted_for = LogIndex::ZERO;
+        }
+    }
+
     /// Discards entries that the newest snapshot includes and this server has applied, but for a
     /// tail for followers that lag; a bounded number in each turn.
-    pub fn compact(&mut self, last_applied: LogIndex) {
+    pub fn compact(&mut self, now: Instant, last_applied: LogIndex) {
         let newest = self.snapshots.newest.map_or(SnapshotId::default(), |(newest, _)| newest);
         let base = self.log.base().last.index;
         if self.snapshots.compacted_for < newest.index && newest.index <= last_applied {
             self.snapshots.compacted_for = newest.index;
-            self.snapshots.compact_to = self.index_to_compact_to(newest.index);
+            self.snapshots.compact_to = self.index_to_compact_to(now, newest.index);
         }
         let to = self.snapshots.compact_to.min(base.plus(limits::COMPACT_ENTRIES));
         if to > base {
@@ -178,24 +206,23 @@ impl Raft {
         }
     }
 
-    /// Of the entries up to `through` a tail is kept: a larger one while a follower is being sent a
-    /// snapshot behind whose end it begins.
-    fn index_to_compact_to(&self, through: LogIndex) -> LogIndex {
+    /// Of the entries up to `through` a tail is kept: a larger one while a follower is taking a
+    /// snapshot behind whose end it begins, or the entries behind one.
+    fn index_to_compact_to(&mut self, now: Instant, through: LogIndex) -> LogIndex {
         let before_tail = self.log.index_before_tail(through, self.log_tail_bytes);
         let needed = match &self.role {
             Role::Leader(leading) => {
-                let sending = leading.followers.values().filter_map(|follower| follower.is_sent());
-                sending.map(|snapshot| snapshot.index).min()
+                leading.followers.values().filter_map(|one| one.needs_behind(now)).min()
             }
             _ => None,
         };
-        match needed {
-            Some(needed) if needed < before_tail => {
-                let most_bytes = limits::LOG_INSTALL_TAILS * self.log_tail_bytes;
-                needed.max(self.log.index_before_tail(through, most_bytes))
-            }
-            _ => before_tail,
-        }
+        let needed = needed.filter(|needed| *needed < before_tail);
+        self.snapshots.keeps_more = needed.is_some();
+        let Some(needed) = needed else {
+            return before_tail;
+        };
+        let surplus = self.log.bytes().saturating_sub(self.most_log_bytes());
+        needed.max(self.log.index_past(surplus)).min(before_tail)
     }
 
     /// InstallSnapshot, receiver.
@@ -225,7 +252,10 @@ impl Raft {
             self.following().verified(snapshot.index);
             return;
         }
-        self.receive_piece(from, request);
+        // A full disk is not asked again with each piece; the leader asks now and then.
+        if now >= self.snapshots.pause_until {
+            self.receive_piece(from, request);
+        }
     }
 
     /// A piece in its turn is handed on; any other is answered with what we have.
@@ -303,18 +333,23 @@ impl Raft {
         }
     }
 
-    /// The file that was being received is of no use: it is damaged (`is_damaged`), or there is no
-    /// room for it.
-    pub fn snapshot_failed(&mut self, snapshot: SnapshotId, is_damaged: bool) {
+    /// The disk has no room for the file that was being received: the leader, who isn't told, goes
+    /// on asking what we have.
+    pub fn snapshot_full(&mut self, now: Instant, snapshot: SnapshotId) {
+        if self.snapshots.receiving.take_if(|held| held.snapshot == snapshot).is_some() {
+            self.snapshots.pieces.clear();
+            self.snapshots.pause_until = now.after(limits::INSTALL_FULL_PAUSE);
+        }
+    }
+
+    /// The file that was being received is damaged, or not what it was called.
+    pub fn snapshot_refused(&mut self, snapshot: SnapshotId) {
         let receiving = self.snapshots.receiving.take_if(|held| held.snapshot == snapshot);
         let Some(Receiving { from, asked, .. }) = receiving else {
             return;
         };
         self.snapshots.pieces.clear();
-        let outcome = match is_damaged {
-            true => InstallOutcome::Refused,
-            false => InstallOutcome::Next { offset: 0 },
-        };
+        let outcome = InstallOutcome::Refused;
         if self.leader == Some(from)
             && let Role::Follower(following) = &mut self.role
         {

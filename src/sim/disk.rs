@@ -17,7 +17,7 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use super::media::{Losses, Media};
 use crate::storage::DiskError;
 use crate::storage::buffer::ZEROS;
-use crate::storage::disk::{Disk, Done, FileId, FileKind, Open, Operation, Token};
+use crate::storage::disk::{Disk, Done, FileId, FileKind, Open, Operation, Outcome, Token};
 
 const EIO: i32 = 5;
 const ENOENT: i32 = 2;
@@ -126,11 +126,7 @@ impl SimDisk {
         for one in under_way.drain(..) {
             match (target(handles, &one.operation), &one.operation) {
                 (Some((inode, offset, bytes)), _) => media.abandon(inode, offset, bytes, random),
-                // The kernel may have come to it.
-                (None, Operation::Remove { path }) if random.random_bool(0.5) => {
-                    media.remove(path);
-                }
-                (None, _) => {}
+                (None, operation) => change_names(media, operation, random),
             }
         }
         state.forget_process();
@@ -147,16 +143,28 @@ impl SimDisk {
             {
                 torn += u32::from(media.tear(inode, offset, bytes, random));
             }
-            if let Operation::Remove { path } = &one.operation
-                && random.random_bool(0.5)
-            {
-                media.remove(path);
-            }
+            change_names(media, &one.operation, random);
         }
         let mut losses = media.lose_power(random);
         losses.torn = torn;
         state.forget_process();
         losses
+    }
+}
+
+/// The kernel may have come to what changes names, or not.
+fn change_names(media: &mut Media, operation: &Operation, random: &mut Xoshiro256PlusPlus) {
+    match operation {
+        Operation::Remove { path } if random.random_bool(0.5) => {
+            media.remove(path);
+        }
+        Operation::Rename { from, to } if random.random_bool(0.5) => {
+            media.rename(from, to);
+        }
+        Operation::Open { path, how: Open::New } if random.random_bool(0.5) => {
+            media.create(path);
+        }
+        _ => {}
     }
 }
 
@@ -169,8 +177,7 @@ fn target<'a>(
         Operation::WriteDurable { file, offset, blocks } => (file, offset, blocks.blocks()),
         Operation::WriteZeros { file, offset, length } => (file, offset, ZEROS.first(*length)),
         Operation::Write { file, offset, bytes } => (file, offset, &bytes[..]),
-        Operation::SyncFile { .. } | Operation::SyncDirectory { .. } => return None,
-        Operation::Remove { .. } => return None,
+        _ => return None,
     };
     match handles.get(file.0)? {
         Some(Handle::File(inode, _)) => Some((*inode, *offset as usize, bytes)),
@@ -271,7 +278,9 @@ impl State {
     }
 
     fn finish(&mut self, at: usize) {
-        if self.take_step("write", Path::new("")).is_err() {
+        // A read is no step: it changes nothing.
+        let is_read = self.under_way[at].token == Token::Read;
+        if self.has_crashed || !is_read && self.take_step("write", Path::new("")).is_err() {
             // The machine dies in the middle of it: what is left of it is decided there.
             return;
         }
@@ -322,8 +331,62 @@ impl State {
                 Ok(()) if !self.media.remove(path) => Err(error("unlink", path, ENOENT)),
                 struck => struck,
             },
+            Operation::Rename { from, to } => {
+                self.fail_if_due("rename", from).and_then(|()| self.rename(from, to))
+            }
+            Operation::Open { path, how } => {
+                let result = self.end_open(path, *how).map(Outcome::File);
+                return self.done.push(Done { token, result });
+            }
+            Operation::Read { file, offset, length } => {
+                let result = self.read(*file, *offset, *length).map(Outcome::Bytes);
+                return self.done.push(Done { token, result });
+            }
         };
-        self.done.push(Done { token, result });
+        self.done.push(Done { token, result: result.map(|()| Outcome::Done) });
+    }
+
+    fn rename(&mut self, from: &Path, to: &Path) -> Result<(), DiskError> {
+        if !self.media.rename(from, to) {
+            return Err(error("rename", from, ENOENT));
+        }
+        for handle in self.handles.iter_mut().flatten() {
+            if let Handle::File(_, path) = handle
+                && path == from
+            {
+                *path = to.to_path_buf();
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens a file. A new one finds no space on a disk that has no byte left.
+    fn end_open(&mut self, path: &Path, how: Open) -> Result<FileId, DiskError> {
+        let inode = match how {
+            Open::New | Open::NewSegment => {
+                self.fail_if_due("open", path)?;
+                self.take_space("open", path, 1)?;
+                self.media.create(path)
+            }
+            _ => self.media.find(path).ok_or_else(|| error("open", path, ENOENT))?,
+        };
+        self.handles.push(Some(Handle::File(inode, path.to_path_buf())));
+        Ok(FileId(self.handles.len() - 1))
+    }
+
+    /// As many bytes as there are; of a file that was given up meanwhile, none.
+    fn read(&mut self, file: FileId, offset: u64, length: usize) -> Result<Vec<u8>, DiskError> {
+        let Some(Some(Handle::File(inode, path))) = self.handles.get(file.0) else {
+            return Ok(Vec::new());
+        };
+        if self.bad_reads > 0 {
+            self.bad_reads -= 1;
+            return Err(error("pread", path, EIO));
+        }
+        let content = &self.media.inodes[*inode].cache;
+        let from = content.len().min(offset as usize);
+        let to = content.len().min(from + length);
+        Ok(content[from..to].to_vec())
     }
 
     /// A plain write into the page cache; of a file that was given up meanwhile, nothing is left.
@@ -402,16 +465,9 @@ impl Disk for SimDisk {
     }
 
     fn read_at(&mut self, file: FileId, offset: u64, out: &mut [u8]) -> Result<usize, DiskError> {
-        let mut state = self.0.borrow_mut();
-        if state.bad_reads > 0 {
-            state.bad_reads -= 1;
-            return Err(error("pread", &state.path(file), EIO));
-        }
-        let content = &state.media.inodes[state.file(file).0].cache;
-        let from = content.len().min(offset as usize);
-        let length = out.len().min(content.len() - from);
-        out[..length].copy_from_slice(&content[from..from + length]);
-        Ok(length)
+        let bytes = self.0.borrow_mut().read(file, offset, out.len())?;
+        out[..bytes.len()].copy_from_slice(&bytes);
+        Ok(bytes.len())
     }
 
     fn write_at(&mut self, file: FileId, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
@@ -454,17 +510,7 @@ impl Disk for SimDisk {
     fn rename(&mut self, from: &Path, to: &Path) -> Result<(), DiskError> {
         let mut state = self.0.borrow_mut();
         state.strike("rename", from)?;
-        if !state.media.rename(from, to) {
-            return Err(error("rename", from, ENOENT));
-        }
-        for handle in state.handles.iter_mut().flatten() {
-            if let Handle::File(_, path) = handle
-                && path == from
-            {
-                *path = to.to_path_buf();
-            }
-        }
-        Ok(())
+        state.rename(from, to)
     }
 
     fn remove(&mut self, path: &Path) -> Result<(), DiskError> {

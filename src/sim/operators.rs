@@ -12,6 +12,7 @@ use super::clients::Client;
 use super::script::{Fault, Kind};
 use super::server::{client_address, peer_address};
 use super::world::{Event, World};
+use crate::node::Node;
 use crate::proto::reply_decoder::Value;
 use crate::raft::membership::Member;
 use crate::types::ServerId;
@@ -345,7 +346,12 @@ impl World {
             }
         };
         let awaited = membership.members().iter().find(awaits);
-        awaited.map(|member| format!("n{} is awaited", member.id))
+        awaited.map(|member| {
+            let (link, there) = (raft.link(member.id), self.node(member.id));
+            let back = there.and_then(|node| node.raft().link(leader.status().server));
+            let why = there.and_then(Node::recovering_reason);
+            format!("{member:?} is awaited, linked {link:?} and {back:?}: {why:?}")
+        })
     }
 }
 

@@ -61,15 +61,16 @@ pub fn snapshot(id: SnapshotId) -> (SnapshotHeader, Bytes) {
         clock: ClusterTime(id.index.0),
         revision: Revision(id.index.0),
         digest: id.term.0,
+        used_bytes: 0,
         command_set: 1,
         gateways: Vec::new(),
     };
     let mut bytes = Vec::new();
     let mut encoder = SnapshotEncoder::new(&header, &mut bytes);
+    let value = &vec![id.index.0 as u8; 300][..];
     for key in [b"a", b"b"] {
-        let value = vec![id.index.0 as u8; 300];
-        let revision = Revision(1);
-        let record = SnapshotRecord { key, value: &value, revision, deadline: None };
+        let (revision, deadline, is_early) = (Revision(1), None, false);
+        let record = SnapshotRecord { key, value, revision, deadline, is_early };
         encoder.record(record, &mut bytes);
     }
     encoder.finish(&mut bytes);
@@ -224,7 +225,7 @@ impl Model {
                     }
                 }
                 SnapshotEvent::Full { .. } => self.fulls += 1,
-                SnapshotEvent::Written { .. } => {}
+                SnapshotEvent::Written { .. } | SnapshotEvent::Read { .. } => {}
             }
         }
         Ok(())

@@ -61,6 +61,8 @@ pub enum Token {
     Snapshot(SnapshotKind),
     /// The removal of a snapshot file that is no longer wanted.
     Sweep,
+    /// A step of reading a snapshot.
+    Read,
 }
 
 /// An operation that doesn't block.
@@ -110,6 +112,40 @@ pub enum Operation {
         /// The file.
         path: PathBuf,
     },
+    /// Gives a file another name, atomically; durable once the directory is synced.
+    Rename {
+        /// What it is called.
+        from: PathBuf,
+        /// What it is to be called.
+        to: PathBuf,
+    },
+    /// Opens a file as [`Disk::open`] does.
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// [`Open::Existing`] or [`Open::New`].
+        how: Open,
+    },
+    /// Reads bytes: all of them, or as many as there are before the file ends.
+    Read {
+        /// A file that is no segment.
+        file: FileId,
+        /// Where the first byte is.
+        offset: u64,
+        /// How many, less than 2 GiB.
+        length: usize,
+    },
+}
+
+/// What an operation has brought.
+#[derive(PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// Nothing: it is done.
+    Done,
+    /// The bytes that were read.
+    Bytes(Vec<u8>),
+    /// The file that was opened.
+    File(FileId),
 }
 
 /// The end of a submitted operation.
@@ -118,7 +154,7 @@ pub struct Done {
     /// Which one.
     pub token: Token,
     /// How it ended. A write that wrote less than all of its bytes has failed.
-    pub result: Result<(), DiskError>,
+    pub result: Result<Outcome, DiskError>,
 }
 
 /// A filesystem. All methods but `submit` and `reap` block.

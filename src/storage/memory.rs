@@ -12,7 +12,7 @@ use std::rc::Rc;
 
 use super::Options;
 use super::buffer::ZEROS;
-use super::disk::{Disk, Done, FileId, FileKind, Open, Operation, Token};
+use super::disk::{Disk, Done, FileId, FileKind, Open, Operation, Outcome, Token};
 use super::error::DiskError;
 use crate::config::SyncMode;
 use crate::limits;
@@ -167,8 +167,55 @@ impl State {
                 }
                 counted
             }
+            Operation::Rename { from, to } => {
+                let counted = self.count_write("rename", from);
+                if counted.is_ok() {
+                    self.rename(from, to);
+                }
+                counted
+            }
+            Operation::Open { path, how } => {
+                let result = self.open(path, *how).map(Outcome::File);
+                return self.done.push(Done { token, result });
+            }
+            Operation::Read { file, offset, length } => {
+                // The snapshot may have been given up meanwhile.
+                let content = self.open[file.0].as_ref().map(|path| &self.files[path][..]);
+                let rest = content.unwrap_or_default().get(*offset as usize..).unwrap_or_default();
+                let bytes = rest[..rest.len().min(*length)].to_vec();
+                let result = Ok(Outcome::Bytes(bytes));
+                return self.done.push(Done { token, result });
+            }
         };
-        self.done.push(Done { token, result });
+        self.done.push(Done { token, result: result.map(|()| Outcome::Done) });
+    }
+
+    fn open(&mut self, path: &Path, how: Open) -> Result<FileId, DiskError> {
+        match how {
+            Open::New | Open::NewSegment => {
+                let used: usize = self.files.values().map(Vec::len).sum();
+                if self.capacity.is_some_and(|all| used >= all) {
+                    return self.error("open", path, 28);
+                }
+                self.files.insert(path.to_path_buf(), Vec::new());
+            }
+            Open::Existing | Open::Segment | Open::ReadOnly if !self.files.contains_key(path) => {
+                return self.error("open", path, 2);
+            }
+            Open::Existing | Open::Segment | Open::ReadOnly | Open::Directory => {}
+        }
+        self.open.push(Some(path.to_path_buf()));
+        Ok(FileId(self.open.len() - 1))
+    }
+
+    fn rename(&mut self, from: &Path, to: &Path) {
+        let content = self.files.remove(from).unwrap();
+        self.files.insert(to.to_path_buf(), content);
+        for open in self.open.iter_mut().flatten() {
+            if open == from {
+                *open = to.to_path_buf();
+            }
+        }
     }
 }
 
@@ -194,18 +241,7 @@ impl Disk for MemoryDisk {
     }
 
     fn open(&mut self, path: &Path, how: Open) -> Result<FileId, DiskError> {
-        let mut state = self.0.borrow_mut();
-        match how {
-            Open::New | Open::NewSegment => {
-                state.files.insert(path.to_path_buf(), Vec::new());
-            }
-            Open::Existing | Open::Segment | Open::ReadOnly if !state.files.contains_key(path) => {
-                return state.error("open", path, 2);
-            }
-            Open::Existing | Open::Segment | Open::ReadOnly | Open::Directory => {}
-        }
-        state.open.push(Some(path.to_path_buf()));
-        Ok(FileId(state.open.len() - 1))
+        self.0.borrow_mut().open(path, how)
     }
 
     fn close(&mut self, file: FileId) {
@@ -256,14 +292,7 @@ impl Disk for MemoryDisk {
     }
 
     fn rename(&mut self, from: &Path, to: &Path) -> Result<(), DiskError> {
-        let mut state = self.0.borrow_mut();
-        let content = state.files.remove(from).unwrap();
-        state.files.insert(to.to_path_buf(), content);
-        for open in state.open.iter_mut().flatten() {
-            if open == from {
-                *open = to.to_path_buf();
-            }
-        }
+        self.0.borrow_mut().rename(from, to);
         Ok(())
     }
 

@@ -2,12 +2,12 @@
 //!
 //! This is the front door; behind it, in reading order: [`segment`] (a file of the log),
 //! [`writer`] (one disk write at a time), [`ahead`] (zeros and the next segment, before they are
-//! needed), [`compaction`] (segments that are no longer needed), [`snapshots`] and [`shelf`] (their
-//! files while the node runs, and at the start), [`recovery`] with [`replay`], [`scan`] and
-//! [`terms`], [`aside`] (what becomes of a corrupt directory), [`inspection`] (looking without
-//! touching, on [`read_only`]), [`meta`], [`lock`], and below them
-//! [`disk`], the trait that all of these stand on, with [`real`] (the filesystem) on [`uring`] or
-//! [`thread`].
+//! needed), [`compaction`] (segments that are no longer needed), [`snapshots`] with
+//! [`snapshot_reads`], and [`shelf`] (their files while the node runs, and at the start),
+//! [`recovery`] with [`replay`], [`scan`] and [`terms`], [`aside`] (what becomes of a corrupt
+//! directory), [`inspection`] (looking without touching, on [`read_only`]), [`meta`], [`lock`], and
+//! below them [`disk`], the trait that all of these stand on, with [`real`] (the filesystem) on
+//! [`uring`] or [`thread`].
 //!
 //! Called by the loop and by main. A failed write or sync is final: the error is printed, and the
 //! process exits. Nothing here is ever retried, and nothing that is wrong is ever repaired
@@ -29,6 +29,7 @@ pub mod replay;
 pub mod scan;
 pub mod segment;
 pub mod shelf;
+pub mod snapshot_reads;
 pub mod snapshots;
 pub mod terms;
 pub mod thread;
@@ -43,6 +44,8 @@ pub(crate) mod crash_model;
 mod fault_tests;
 #[cfg(test)]
 mod memory;
+#[cfg(test)]
+mod snapshot_read_tests;
 #[cfg(test)]
 mod snapshot_tests;
 
@@ -73,6 +76,7 @@ use snapshots::Snapshots;
 use writer::Writer;
 
 pub use error::{DiskError, StorageError};
+pub use snapshot_reads::PieceRead;
 pub use snapshots::SnapshotEvent;
 
 /// Which directory to open, and as whose.
@@ -247,7 +251,9 @@ impl Storage {
             match token {
                 Token::Snapshot(kind) => self.snapshots.ended(disk, kind, result)?,
                 Token::Sweep => self.snapshots.swept(disk, result)?,
+                Token::Read => self.snapshots.read_ended(disk, result)?,
                 Token::Log | Token::Fill | Token::Prepare | Token::Compact => {
+                    let result = result.map(|_| ());
                     through = self.writer.ended(disk, token, result)?.or(through);
                 }
             }
@@ -258,10 +264,16 @@ impl Storage {
     }
 
     /// What happened to snapshots, oldest first, one at a time; to be asked in every turn behind
-    /// [`Storage::complete`], until nothing is left. (A disk may be found full before anything is
-    /// under way, and then nothing wakes the caller.)
+    /// [`Storage::complete`], until nothing is left. (What asks for a snapshot that is gone is
+    /// answered with nothing under way, and then nothing wakes the caller but
+    /// [`has_snapshot_event`](Storage::has_snapshot_event).)
     pub fn next_snapshot_event(&mut self) -> Option<SnapshotEvent> {
         self.snapshots.next_event()
+    }
+
+    /// Whether there is something to take at once.
+    pub fn has_snapshot_event(&self) -> bool {
+        self.snapshots.has_event()
     }
 
     /// Takes bytes of a snapshot that is being made; they are written in the background, without a
@@ -308,18 +320,14 @@ impl Storage {
         self.snapshots.abandon(&mut *self.disk, kind)
     }
 
-    /// Reads from a durable snapshot, blocking, until the buffer is full or the snapshot ends; how
-    /// many bytes that were. `None` if there is no such snapshot, or no longer.
+    /// Reads a piece of a durable snapshot in the background: what came is
+    /// [`SnapshotEvent::Read`]. What is asked for again before it was read is read once; beyond
+    /// [`limits::SNAPSHOT_READS`] nothing comes.
     ///
     /// # Errors
     /// Final: see [`StorageError`].
-    pub fn read_snapshot(
-        &mut self,
-        id: SnapshotId,
-        offset: u64,
-        out: &mut [u8],
-    ) -> Result<Option<usize>, StorageError> {
-        self.snapshots.read(&mut *self.disk, id, offset, out)
+    pub fn read_snapshot(&mut self, piece: PieceRead) -> Result<(), StorageError> {
+        self.snapshots.read(&mut *self.disk, piece)
     }
 
     /// The durable snapshots, oldest first, at most two, with their lengths in bytes.

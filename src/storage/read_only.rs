@@ -6,7 +6,7 @@
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
-use super::disk::{Disk, Done, FileId, FileKind, Open, Operation, Token};
+use super::disk::{Disk, Done, FileId, FileKind, Open, Operation, Outcome, Token};
 use super::error::DiskError;
 
 /// What stands for a file or a directory that would have been made, or is only to be synced.
@@ -90,7 +90,7 @@ impl<D: Disk> Disk for ReadOnly<D> {
     }
 
     fn submit(&mut self, token: Token, _: Operation) -> Result<(), DiskError> {
-        self.done.push(Done { token, result: Ok(()) });
+        self.done.push(Done { token, result: Ok(Outcome::Done) });
         Ok(())
     }
 

@@ -16,7 +16,7 @@ use rustix::fs::{Advice, FallocateFlags, OFlags};
 use slab::Slab;
 
 use super::buffer::BlockBuffer;
-use super::disk::{Disk, Done, FileId, FileKind, Open, Operation, Token};
+use super::disk::{Disk, Done, FileId, FileKind, Open, Operation, Outcome, Token};
 use super::error::DiskError;
 use super::thread::Helper;
 use super::uring::{Direct, Uring};
@@ -26,7 +26,28 @@ use crate::config::SyncMode;
 pub struct RealDisk {
     files: Slab<OpenFile>,
     engine: Engine,
+    ended: Vec<Ended>,
     why: String,
+}
+
+/// The end of an operation, as an engine says it.
+pub struct Ended {
+    /// Which one.
+    pub token: Token,
+    /// Of what was opened, else of no meaning.
+    pub path: PathBuf,
+    /// How it ended.
+    pub result: Result<Brought, DiskError>,
+}
+
+/// What it has brought.
+pub enum Brought {
+    /// It is done.
+    Nothing,
+    /// What was read.
+    Bytes(Vec<u8>),
+    /// What was opened.
+    File(File),
 }
 
 enum Engine {
@@ -73,13 +94,14 @@ impl RealDisk {
         let helper = Helper::start();
         let failed = |source| DiskError::new("starting the disk thread", directory, source);
         let engine = Engine::Thread(helper.map_err(failed)?);
-        Ok(RealDisk { files: Slab::new(), engine, why })
+        Ok(RealDisk { files: Slab::new(), engine, ended: Vec::new(), why })
     }
 
     fn try_uring(directory: &Path, lock: &File) -> Result<RealDisk, DiskError> {
         let setup = |source| DiskError::new("io_uring setup", directory, source);
         let engine = Engine::Uring(Box::new(Uring::new(lock).map_err(setup)?));
-        let mut disk = RealDisk { files: Slab::new(), engine, why: String::new() };
+        let (files, ended) = (Slab::new(), Vec::new());
+        let mut disk = RealDisk { files, engine, ended, why: String::new() };
         let path = directory.join("probe.tmp");
         let tried = disk.try_write(&path);
         // The trial's file holds nothing; a leftover is overwritten by the next trial.
@@ -105,7 +127,7 @@ impl RealDisk {
             self.reap(&mut done)?;
         }
         self.close(file);
-        done.swap_remove(0).result
+        done.swap_remove(0).result.map(|_| ())
     }
 
     /// The engine's name, and why it is this one.
@@ -119,6 +141,15 @@ impl RealDisk {
 
     fn file(&self, file: FileId) -> &OpenFile {
         &self.files[file.0]
+    }
+
+    /// Errors of open files name the file as it is called now.
+    fn note_rename(&mut self, from: &Path, to: &Path) {
+        for (_, open) in &mut self.files {
+            if open.path == from {
+                open.path = to.to_path_buf();
+            }
+        }
     }
 }
 
@@ -138,7 +169,8 @@ pub fn make_directory(path: &Path) -> Result<(), DiskError> {
     synced.map_err(|source| DiskError::new("fsync", parent, source))
 }
 
-fn open_options(how: Open) -> OpenOptions {
+/// How a file is opened, whoever does it.
+pub(super) fn open_options(how: Open) -> OpenOptions {
     let mut options = OpenOptions::new();
     // A pipe in place of a file must not block the start, nor a symbolic link lead elsewhere.
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -272,12 +304,7 @@ impl Disk for RealDisk {
 
     fn rename(&mut self, from: &Path, to: &Path) -> Result<(), DiskError> {
         fs::rename(from, to).map_err(|source| DiskError::new("rename", to, source))?;
-        // Errors of open files name the file as it is called now.
-        for (_, open) in &mut self.files {
-            if open.path == from {
-                open.path = to.to_path_buf();
-            }
-        }
+        self.note_rename(from, to);
         Ok(())
     }
 
@@ -296,12 +323,18 @@ impl Disk for RealDisk {
             Operation::WriteDurable { file, .. }
             | Operation::WriteZeros { file, .. }
             | Operation::Write { file, .. }
+            | Operation::Read { file, .. }
             | Operation::SyncFile { file }
             | Operation::SyncDirectory { file } => *file,
-            Operation::Remove { path } => {
+            Operation::Remove { path }
+            | Operation::Open { path, .. }
+            | Operation::Rename { to: path, .. } => {
                 let path = path.clone();
+                if let Operation::Rename { from, to } = &operation {
+                    self.note_rename(from, to);
+                }
                 return match &mut self.engine {
-                    Engine::Uring(uring) => uring.remove(token, &path),
+                    Engine::Uring(uring) => uring.submit_name(token, &operation, &path),
                     Engine::Thread(helper) => helper.submit(token, operation, &path, None),
                 };
             }
@@ -314,10 +347,24 @@ impl Disk for RealDisk {
     }
 
     fn reap(&mut self, done: &mut Vec<Done>) -> Result<(), DiskError> {
+        let mut ended = std::mem::take(&mut self.ended);
         match &mut self.engine {
-            Engine::Uring(uring) => uring.reap(done)?,
-            Engine::Thread(helper) => helper.reap(done),
+            Engine::Uring(uring) => uring.reap(&mut ended)?,
+            Engine::Thread(helper) => helper.reap(&mut ended),
         }
+        for Ended { token, path, result } in ended.drain(..) {
+            let result = result.map(|brought| match brought {
+                Brought::Nothing => Outcome::Done,
+                Brought::Bytes(bytes) => Outcome::Bytes(bytes),
+                Brought::File(file) => {
+                    let (file, directory, direct) = (Arc::new(file), false, None);
+                    let opened = self.files.insert(OpenFile { path, file, directory, direct });
+                    Outcome::File(FileId(opened))
+                }
+            });
+            done.push(Done { token, result });
+        }
+        self.ended = ended;
         Ok(())
     }
 

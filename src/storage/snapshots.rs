@@ -1,23 +1,23 @@
 //! Snapshot files while the node runs: written, made durable, read, and the older ones removed.
 //!
 //! Design page 3 §2 and §3. Called by [`super::Storage`]. One operation for each kind of snapshot is
-//! under way at a time; nothing here blocks but the reading and the rename. A snapshot bears its
-//! final name only once all of its bytes are durable, and counts only once the name is. A full disk
+//! under way at a time, and one of reading; nothing here blocks. A snapshot bears its final name only once all of its bytes are durable, and counts only once the name is. A full disk
 //! is no error: the unfinished file goes, and the caller is told. Never looks into a snapshot.
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
-use super::disk::{Disk, FileId, Open, Operation, Token};
+use super::disk::{Disk, FileId, Open, Operation, Outcome, Token};
 use super::error::{DiskError, StorageError};
 use super::shelf::{self, Shelf};
+use super::snapshot_reads::{Kept, PieceRead, Read, Reads, opened};
 use crate::limits;
 use crate::types::{LogIndex, SnapshotId, SnapshotKind};
 
 /// What became of a snapshot.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum SnapshotEvent {
     /// Bytes were written, not durably: everything before this offset.
     Written {
@@ -43,6 +43,13 @@ pub enum SnapshotEvent {
         /// Which one.
         id: SnapshotId,
     },
+    /// A piece was read.
+    Read {
+        /// What was asked for.
+        piece: PieceRead,
+        /// All of its bytes, or `None` where there is no such snapshot any more.
+        bytes: Option<Bytes>,
+    },
 }
 
 /// The snapshot files of a directory.
@@ -53,19 +60,13 @@ pub struct Snapshots {
     kept: Vec<Kept>,
     own: Slot,
     received: Slot,
+    reads: Reads,
     /// Files that are no longer wanted.
     sweep: VecDeque<PathBuf>,
     is_sweeping: bool,
     events: VecDeque<SnapshotEvent>,
     /// Makes the names of temporary files differ.
     begun: u64,
-}
-
-struct Kept {
-    id: SnapshotId,
-    length: u64,
-    /// Open once it was read.
-    file: Option<FileId>,
 }
 
 /// The one unfinished snapshot of a kind.
@@ -78,7 +79,8 @@ struct Slot {
 struct Writing {
     id: SnapshotId,
     path: PathBuf,
-    file: FileId,
+    /// `None` until it is open.
+    file: Option<FileId>,
     queue: VecDeque<Bytes>,
     /// Where the next bytes that are handed over belong.
     queued: u64,
@@ -92,17 +94,40 @@ struct Writing {
 
 /// The operation that is under way for a kind.
 enum Step {
+    Open,
+    /// The opening of a file that was given up meanwhile.
+    OrphanOpen {
+        path: PathBuf,
+    },
     Write {
         bytes: u64,
     },
     Sync,
     /// A write or sync of a file that was given up meanwhile.
     Orphan,
+    /// The file is being renamed. It can't be given up any more.
+    Rename {
+        id: SnapshotId,
+        length: u64,
+        file: FileId,
+        path: PathBuf,
+    },
     /// The name is being made durable.
     Name {
         id: SnapshotId,
         length: u64,
     },
+}
+
+impl Slot {
+    /// The file at `path` is given up: what is under way for it is nobody's.
+    fn orphan(&mut self, path: &Path) {
+        self.under_way = match self.under_way.take() {
+            Some(Step::Open) => Some(Step::OrphanOpen { path: path.to_path_buf() }),
+            Some(Step::Write { .. } | Step::Sync) => Some(Step::Orphan),
+            other => other,
+        };
+    }
 }
 
 impl Snapshots {
@@ -116,6 +141,7 @@ impl Snapshots {
             kept: kept.map(|(id, length)| Kept { id, length, file: None }).collect(),
             own: Slot::default(),
             received: Slot::default(),
+            reads: Reads::default(),
             sweep: VecDeque::new(),
             is_sweeping: false,
             events: VecDeque::new(),
@@ -146,6 +172,11 @@ impl Snapshots {
         self.events.pop_front()
     }
 
+    /// Whether something happened that was not yet taken.
+    pub fn has_event(&self) -> bool {
+        !self.events.is_empty()
+    }
+
     fn slot(&mut self, kind: SnapshotKind) -> &mut Slot {
         match kind {
             SnapshotKind::Own => &mut self.own,
@@ -169,7 +200,7 @@ impl Snapshots {
         assert!(bytes.len() <= limits::SNAPSHOT_QUEUE_BYTES, "a slice is bounded");
         if offset == 0 {
             self.abandon(disk, kind)?;
-            self.begin(disk, kind, id)?;
+            self.begin(kind, id);
         }
         let slot = self.slot(kind);
         let Some(writing) = slot.writing.as_mut().filter(|writing| writing.id == id) else {
@@ -185,33 +216,20 @@ impl Snapshots {
         self.go_on(disk, kind)
     }
 
-    fn begin(
-        &mut self,
-        disk: &mut dyn Disk,
-        kind: SnapshotKind,
-        id: SnapshotId,
-    ) -> Result<(), StorageError> {
+    fn begin(&mut self, kind: SnapshotKind, id: SnapshotId) {
         self.begun += 1;
         let name = format!("{}.{}.tmp", shelf::name(id), self.begun);
         let path = self.directory.join(name);
-        let file = match disk.open(&path, Open::New) {
-            Err(error) if error.is_full() => {
-                self.events.push_back(SnapshotEvent::Full { kind, id });
-                return Ok(());
-            }
-            opened => opened?,
-        };
         self.slot(kind).writing = Some(Writing {
             id,
             path,
-            file,
+            file: None,
             queue: VecDeque::new(),
             queued: 0,
             written: 0,
             unsynced: 0,
             length: None,
         });
-        Ok(())
     }
 
     /// All bytes of the snapshot were handed over, `length` of them: it is to become durable.
@@ -243,56 +261,64 @@ impl Snapshots {
         let Some(writing) = slot.writing.take() else {
             return Ok(());
         };
-        if matches!(slot.under_way, Some(Step::Write { .. } | Step::Sync)) {
-            slot.under_way = Some(Step::Orphan);
-        }
-        disk.close(writing.file);
+        slot.orphan(&writing.path);
+        let Some(file) = writing.file else {
+            // Either it was never begun, or what opens it is about to see that nobody wants it.
+            return Ok(());
+        };
+        disk.close(file);
         self.sweep.push_back(writing.path);
         self.go_on_sweeping(disk)
     }
 
-    /// Reads from a durable snapshot until the buffer is full or the file ends; how many bytes that
-    /// were. `None` if there is no such snapshot, or no longer.
+    /// Asks for a piece of a durable snapshot.
     ///
     /// # Errors
     /// The disk's; the file is shorter than it was.
-    pub fn read(
+    pub fn read(&mut self, disk: &mut dyn Disk, piece: PieceRead) -> Result<(), StorageError> {
+        self.reads.push(piece);
+        self.go_on_reading(disk)
+    }
+
+    /// A step of reading has ended.
+    ///
+    /// # Errors
+    /// The disk's; the file is shorter than it was.
+    pub fn read_ended(
         &mut self,
         disk: &mut dyn Disk,
-        id: SnapshotId,
-        offset: u64,
-        out: &mut [u8],
-    ) -> Result<Option<usize>, StorageError> {
-        let Some(kept) = self.kept.iter_mut().find(|kept| kept.id == id) else {
-            return Ok(None);
+        result: Result<Outcome, DiskError>,
+    ) -> Result<(), StorageError> {
+        let Snapshots { reads, events, kept, directory, .. } = self;
+        let mut answers = |(piece, bytes): Read| {
+            events.push_back(SnapshotEvent::Read { piece, bytes });
         };
-        let path = shelf::path(&self.directory, id);
-        let file = match kept.file {
-            Some(file) => file,
-            None => *kept.file.insert(disk.open(&path, Open::Existing)?),
+        reads.ended(disk, directory, kept, result, &mut answers)?;
+        self.go_on_reading(disk)
+    }
+
+    fn go_on_reading(&mut self, disk: &mut dyn Disk) -> Result<(), StorageError> {
+        let Snapshots { reads, events, kept, directory, .. } = self;
+        let mut answers = |(piece, bytes): Read| {
+            events.push_back(SnapshotEvent::Read { piece, bytes });
         };
-        let read = disk.read_at(file, offset, out)?;
-        let due = kept.length.saturating_sub(offset).min(out.len() as u64);
-        if (read as u64) < due {
-            let what = format!("the snapshot ends here, and was {} bytes long", kept.length);
-            return Err(StorageError::corrupt(&path, offset + read as u64, what));
-        }
-        Ok(Some(due as usize))
+        reads.go_on(disk, directory, kept, &mut answers)
     }
 
     /// Whether an operation of this part is under way.
     pub fn is_under_way(&self) -> bool {
-        self.is_sweeping || self.own.under_way.is_some() || self.received.under_way.is_some()
+        let is_writing = self.own.under_way.is_some() || self.received.under_way.is_some();
+        is_writing || self.is_sweeping || self.reads.is_under_way()
     }
 
     /// A clean stop: what is unfinished is given up, and nothing more is begun. The files go when
     /// the directory is opened again.
     pub fn stop(&mut self) {
         self.sweep.clear();
+        self.reads.stop();
         for slot in [&mut self.own, &mut self.received] {
-            slot.writing = None;
-            if matches!(slot.under_way, Some(Step::Write { .. } | Step::Sync)) {
-                slot.under_way = Some(Step::Orphan);
+            if let Some(writing) = slot.writing.take() {
+                slot.orphan(&writing.path);
             }
         }
     }
@@ -304,11 +330,14 @@ impl Snapshots {
             return Ok(());
         };
         let is_last_sync = writing.queue.is_empty() && writing.length.is_some();
-        let (step, operation) = if is_last_sync || writing.unsynced >= limits::SNAPSHOT_SYNC_BYTES {
-            (Step::Sync, Operation::SyncFile { file: writing.file })
-        } else if let Some(bytes) = writing.queue.pop_front() {
+        let is_sync_due = is_last_sync || writing.unsynced >= limits::SNAPSHOT_SYNC_BYTES;
+        let (step, operation) = if writing.file.is_none() {
+            (Step::Open, Operation::Open { path: writing.path.clone(), how: Open::New })
+        } else if let Some(file) = writing.file.filter(|_| is_sync_due) {
+            (Step::Sync, Operation::SyncFile { file })
+        } else if let (Some(file), Some(bytes)) = (writing.file, writing.queue.pop_front()) {
             let step = Step::Write { bytes: bytes.len() as u64 };
-            (step, Operation::Write { file: writing.file, offset: writing.written, bytes })
+            (step, Operation::Write { file, offset: writing.written, bytes })
         } else {
             return Ok(());
         };
@@ -324,21 +353,40 @@ impl Snapshots {
         &mut self,
         disk: &mut dyn Disk,
         kind: SnapshotKind,
-        result: Result<(), DiskError>,
+        result: Result<Outcome, DiskError>,
     ) -> Result<(), StorageError> {
         let slot = self.slot(kind);
         let step = slot.under_way.take().expect("only an operation that is under way ends");
         let is_full = result.as_ref().is_err_and(DiskError::is_full);
         match (step, &mut slot.writing) {
-            (Step::Orphan, _) if is_full => {}
-            (Step::Orphan, _) => result?,
+            (Step::Orphan | Step::OrphanOpen { .. }, _) if is_full => {}
+            (Step::Orphan, _) => drop(result?),
+            (Step::OrphanOpen { path }, _) => {
+                disk.close(opened(result?));
+                self.sweep.push_back(path);
+                self.go_on_sweeping(disk)?;
+            }
+            (Step::Rename { id, file, path, .. }, _) if is_full => {
+                disk.close(file);
+                self.sweep.push_back(path);
+                self.go_on_sweeping(disk)?;
+                self.note_full(kind, id);
+            }
+            (Step::Rename { id, length, file, .. }, _) => {
+                result?;
+                disk.close(file);
+                self.sync_name(disk, kind, id, length)?;
+            }
             (Step::Name { id, length }, _) => {
                 result?;
                 self.keep(disk, id, length)?;
                 self.events.push_back(SnapshotEvent::Durable { kind, id });
             }
             (_, None) => unreachable!("the operations of what was given up are orphans"),
-            (Step::Write { .. } | Step::Sync, Some(_)) if is_full => self.full(disk, kind)?,
+            (Step::Open | Step::Write { .. } | Step::Sync, Some(_)) if is_full => {
+                self.full(disk, kind)?;
+            }
+            (Step::Open, Some(writing)) => writing.file = Some(opened(result?)),
             (Step::Write { bytes }, Some(writing)) => {
                 result?;
                 writing.written += bytes;
@@ -360,7 +408,7 @@ impl Snapshots {
     /// Every byte is durable: the file takes its final name.
     fn name(&mut self, disk: &mut dyn Disk, kind: SnapshotKind) -> Result<(), StorageError> {
         let writing = self.slot(kind).writing.as_ref().expect("it was synced just now");
-        let (id, length, temporary) = (writing.id, writing.written, writing.path.clone());
+        let (id, length) = (writing.id, writing.written);
         assert_eq!(writing.length, Some(length), "all of it is there");
         if self.kept.last().is_some_and(|newest| newest.id > id) {
             // It came too late: a newer one is durable, which includes all that it does. It would
@@ -375,19 +423,21 @@ impl Snapshots {
             self.abandon(disk, kind)?;
             return self.sync_name(disk, kind, id, length);
         }
-        match disk.rename(&temporary, &shelf::path(&self.directory, id)) {
-            Err(error) if error.is_full() => return self.full(disk, kind),
-            renamed => renamed?,
-        }
-        let writing = self.slot(kind).writing.take().expect("it was renamed just now");
-        disk.close(writing.file);
-        self.sync_name(disk, kind, id, length)
+        let to = shelf::path(&self.directory, id);
+        let slot = self.slot(kind);
+        let Writing { path, file, .. } = slot.writing.take().expect("it was synced just now");
+        let file = file.expect("what was synced is open");
+        let operation = Operation::Rename { from: path.clone(), to };
+        slot.under_way = Some(Step::Rename { id, length, file, path });
+        Ok(disk.submit(Token::Snapshot(kind), operation)?)
     }
 
     /// The length of the snapshot that bears this name already, durably or not.
     fn named(&self, id: SnapshotId) -> Option<u64> {
-        let being_named = [&self.own, &self.received].map(|slot| match slot.under_way {
-            Some(Step::Name { id, length }) => Some((id, length)),
+        let being_named = [&self.own, &self.received].map(|slot| match &slot.under_way {
+            Some(Step::Rename { id, length, .. } | Step::Name { id, length }) => {
+                Some((*id, *length))
+            }
             _ => None,
         });
         let mut named = self.kept().chain(being_named.into_iter().flatten());
@@ -409,10 +459,14 @@ impl Snapshots {
     fn full(&mut self, disk: &mut dyn Disk, kind: SnapshotKind) -> Result<(), StorageError> {
         let writing = self.slot(kind).writing.as_ref().expect("it has found the disk full");
         let id = writing.id;
-        log::warn!("the disk is full: snapshot {} was given up", shelf::name(id));
         self.abandon(disk, kind)?;
-        self.events.push_back(SnapshotEvent::Full { kind, id });
+        self.note_full(kind, id);
         Ok(())
+    }
+
+    fn note_full(&mut self, kind: SnapshotKind, id: SnapshotId) {
+        log::warn!("the disk is full: snapshot {} was given up", shelf::name(id));
+        self.events.push_back(SnapshotEvent::Full { kind, id });
     }
 
     /// A snapshot is durable under its name: those before the newest two may go.
@@ -460,7 +514,7 @@ impl Snapshots {
     pub fn swept(
         &mut self,
         disk: &mut dyn Disk,
-        result: Result<(), DiskError>,
+        result: Result<Outcome, DiskError>,
     ) -> Result<(), StorageError> {
         result?;
         self.is_sweeping = false;

@@ -18,16 +18,17 @@ use std::thread::JoinHandle;
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::buffer::ZEROS;
-use super::disk::{Done, Operation, Token};
+use super::disk::{Operation, Token};
 use super::error::DiskError;
+use super::real::{Brought, Ended, open_options};
 
 /// The threads' near end.
 pub struct Helper {
     log: Worker,
-    /// Zeros, snapshots and removals: a log write must not wait for the sync of a snapshot.
+    /// Zeros and all about snapshots: a log write must not wait for the sync of one.
     background: Worker,
-    ended: Receiver<Done>,
-    ready: VecDeque<Done>,
+    ended: Receiver<Ended>,
+    ready: VecDeque<Ended>,
     /// Readable when an operation has ended.
     pub event: Arc<OwnedFd>,
 }
@@ -42,7 +43,7 @@ struct Job {
     token: Token,
     operation: Operation,
     path: PathBuf,
-    /// `None` for the removal of `path`.
+    /// `None` for what is done with names alone.
     file: Option<Arc<File>>,
 }
 
@@ -59,8 +60,7 @@ impl Helper {
         Ok(Helper { log, background, ended, ready: VecDeque::new(), event })
     }
 
-    /// Hands over one operation on `file`, which is called `path` now; without a file, it is the
-    /// removal of `path`.
+    /// Hands over one operation on `file`, which is called `path` now; without a file, on that name.
     pub fn submit(
         &mut self,
         token: Token,
@@ -71,14 +71,16 @@ impl Helper {
         let job = Job { token, operation, path: path.to_path_buf(), file: file.cloned() };
         let worker = match token {
             Token::Log | Token::Prepare => &self.log,
-            Token::Fill | Token::Compact | Token::Snapshot(_) | Token::Sweep => &self.background,
+            Token::Fill | Token::Compact | Token::Snapshot(_) | Token::Sweep | Token::Read => {
+                &self.background
+            }
         };
         let sent = worker.jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok());
         if sent { Ok(()) } else { Err(gone(path)) }
     }
 
     /// Appends what has ended.
-    pub fn reap(&mut self, done: &mut Vec<Done>) {
+    pub fn reap(&mut self, done: &mut Vec<Ended>) {
         let mut count = [0; 8];
         // Nothing to read only means that nobody has woken us.
         let _ = rustix::io::read(&self.event, &mut count);
@@ -97,7 +99,7 @@ impl Helper {
 }
 
 impl Worker {
-    fn start(name: &str, outbox: Sender<Done>, event: &Arc<OwnedFd>) -> io::Result<Worker> {
+    fn start(name: &str, outbox: Sender<Ended>, event: &Arc<OwnedFd>) -> io::Result<Worker> {
         let (jobs, inbox) = mpsc::channel();
         let wake = Arc::clone(event);
         let thread = std::thread::Builder::new().name(name.to_owned());
@@ -123,10 +125,11 @@ fn gone(path: &Path) -> DiskError {
     DiskError::new("handing over a write", path, source)
 }
 
-fn work(inbox: &Receiver<Job>, outbox: &Sender<Done>, event: &OwnedFd) {
+fn work(inbox: &Receiver<Job>, outbox: &Sender<Ended>, event: &OwnedFd) {
     for job in inbox {
-        let done = Done { token: job.token, result: carry_out(&job) };
-        if outbox.send(done).is_err() {
+        let result = carry_out(&job);
+        let Job { token, path, .. } = job;
+        if outbox.send(Ended { token, path, result }).is_err() {
             return;
         }
         // It only fails when the counter is full, and then the loop is awake already.
@@ -134,12 +137,26 @@ fn work(inbox: &Receiver<Job>, outbox: &Sender<Done>, event: &OwnedFd) {
     }
 }
 
-fn carry_out(job: &Job) -> Result<(), DiskError> {
+fn carry_out(job: &Job) -> Result<Brought, DiskError> {
     let failed = |operation| move |source| DiskError::new(operation, &job.path, source);
     let Some(file) = &job.file else {
-        return std::fs::remove_file(&job.path).map_err(failed("unlink"));
+        return match &job.operation {
+            Operation::Rename { from, to } => {
+                std::fs::rename(from, to).map(|()| Brought::Nothing).map_err(failed("rename"))
+            }
+            Operation::Open { path, how } => {
+                open_options(*how).open(path).map(Brought::File).map_err(failed("open"))
+            }
+            _ => {
+                std::fs::remove_file(&job.path).map(|()| Brought::Nothing).map_err(failed("unlink"))
+            }
+        };
     };
-    match &job.operation {
+    let done = match &job.operation {
+        Operation::Read { offset, length, .. } => {
+            let bytes = read_at(file, *offset, *length).map_err(failed("pread"))?;
+            return Ok(Brought::Bytes(bytes));
+        }
         Operation::WriteDurable { offset, blocks, .. } => {
             let written = file.write_all_at(blocks.blocks(), *offset);
             written.map_err(failed("pwrite"))?;
@@ -154,6 +171,25 @@ fn carry_out(job: &Job) -> Result<(), DiskError> {
         }
         Operation::SyncFile { .. } => file.sync_data().map_err(failed("fdatasync")),
         Operation::SyncDirectory { .. } => file.sync_all().map_err(failed("fsync")),
-        Operation::Remove { .. } => unreachable!("a removal has no file"),
+        Operation::Remove { .. } | Operation::Rename { .. } | Operation::Open { .. } => {
+            unreachable!("what is done with names has no file")
+        }
+    };
+    done.map(|()| Brought::Nothing)
+}
+
+/// As many bytes as there are, `length` at most.
+fn read_at(file: &File, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; length];
+    let mut read = 0;
+    while read < length {
+        match file.read_at(&mut bytes[read..], offset + read as u64) {
+            Ok(0) => break,
+            Ok(count) => read += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
     }
+    bytes.truncate(read);
+    Ok(bytes)
 }

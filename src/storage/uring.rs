@@ -6,14 +6,14 @@
 //! for a busy processor. Never retries, and never polls: an idle node costs nothing.
 #![allow(
     unsafe_code,
-    reason = "the kernel reads a submitted operation's memory after submit has returned; the \
+    reason = "the kernel uses a submitted operation's memory after submit has returned; the \
               buffers in `under_way` outlive the operation"
 )]
 
 use std::ffi::CString;
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -26,11 +26,15 @@ use rustix::fs::{CWD, OFlags};
 use slab::Slab;
 
 use super::buffer::{BlockBuffer, ZEROS};
-use super::disk::{Done, Operation, Token};
+use super::disk::{Open, Operation, Token};
 use super::error::DiskError;
+use super::real::{Brought, Ended};
 
-/// Slots of the ring: each of the seven operations that may be under way takes at most two.
+/// Slots of the ring: each of the eight operations that may be under way takes at most two.
 const ENTRIES: u32 = 16;
+
+/// What a new file may be used for, before the process's mask: as std has it.
+const NEW_FILE_MODE: u32 = 0o666;
 
 /// The ring.
 pub struct Uring {
@@ -47,17 +51,20 @@ struct UnderWay {
     memory: Memory,
     parts: u8,
     failure: Option<DiskError>,
+    opened: Option<File>,
 }
 
-/// What the kernel reads while it works on an operation.
+/// What the kernel reads or fills while it works on an operation.
 enum Memory {
     None,
     /// Written whole or not at all.
     Blocks(BlockBuffer),
     /// What is left of a plain write, and where it goes.
     Rest(Arc<File>, u64, Bytes),
-    /// The name of a file that is removed. Held, and read by the kernel alone.
-    Name(#[expect(dead_code, reason = "the kernel reads it")] CString),
+    /// What a read fills, from where in the file, and how much of it is filled.
+    Into(Arc<File>, u64, Vec<u8>, usize),
+    /// The names of files, in their order. Held, and read by the kernel alone.
+    Names(#[expect(dead_code, reason = "the kernel reads them")] [CString; 2]),
 }
 
 /// What a part is, in the low bits of its user data.
@@ -67,7 +74,12 @@ enum Part {
     Fdatasync = 1,
     Fsync = 2,
     Unlink = 3,
+    Read = 4,
+    Rename = 5,
+    Open = 6,
 }
+
+const PART_BITS: u32 = 3;
 
 /// A segment's file as io_uring writes it.
 pub struct Direct {
@@ -128,7 +140,9 @@ impl Uring {
         let ring = IoUring::builder().dontfork().build(ENTRIES)?;
         let mut probe = Probe::new();
         ring.submitter().register_probe(&mut probe)?;
-        for code in [opcode::Write::CODE, opcode::Fsync::CODE, opcode::UnlinkAt::CODE] {
+        let files = [opcode::Write::CODE, opcode::Read::CODE, opcode::Fsync::CODE];
+        let names = [opcode::UnlinkAt::CODE, opcode::RenameAt::CODE, opcode::OpenAt::CODE];
+        for code in files.into_iter().chain(names) {
             if !probe.is_supported(code) {
                 return Err(io::ErrorKind::Unsupported.into());
             }
@@ -188,6 +202,12 @@ impl Uring {
                 self.under_way[slot].memory = Memory::Rest(Arc::clone(file), offset, bytes);
                 self.push(&[write.user_data(user_data(slot, Part::Write))]);
             }
+            Operation::Read { offset, length, .. } => {
+                let mut bytes = vec![0; length];
+                let entry = read(file.as_raw_fd(), &mut bytes, offset);
+                self.under_way[slot].memory = Memory::Into(Arc::clone(file), offset, bytes, 0);
+                self.push(&[entry.user_data(user_data(slot, Part::Read))]);
+            }
             Operation::SyncFile { .. } => {
                 let sync = opcode::Fsync::new(types::Fd(file.as_raw_fd()))
                     .flags(types::FsyncFlags::DATASYNC)
@@ -198,35 +218,59 @@ impl Uring {
                 let sync = opcode::Fsync::new(types::Fd(file.as_raw_fd())).build();
                 self.push(&[sync.user_data(user_data(slot, Part::Fsync))]);
             }
-            Operation::Remove { .. } => unreachable!("a removal has no file"),
+            Operation::Remove { .. } | Operation::Rename { .. } | Operation::Open { .. } => {
+                unreachable!("what is done with names has no file")
+            }
         }
         self.enter(0).map_err(|source| DiskError::new("io_uring_enter", path, source))
     }
 
-    /// Starts the removal of a file.
-    pub fn remove(&mut self, token: Token, path: &Path) -> Result<(), DiskError> {
-        let failed = |source| DiskError::new("unlink", path, source);
-        let name = CString::new(path.as_os_str().as_bytes());
-        let name = name.map_err(|_| failed(io::ErrorKind::InvalidInput.into()))?;
+    /// Starts what is done with names alone; errors name `path`.
+    pub fn submit_name(
+        &mut self,
+        token: Token,
+        operation: &Operation,
+        path: &Path,
+    ) -> Result<(), DiskError> {
+        let cwd = types::Fd(CWD.as_raw_fd());
+        let (entry, part, names) = match operation {
+            Operation::Remove { path } => {
+                let names = [c_name(path)?, CString::default()];
+                (opcode::UnlinkAt::new(cwd, names[0].as_ptr()).build(), Part::Unlink, names)
+            }
+            Operation::Rename { from, to } => {
+                let names = [c_name(from)?, c_name(to)?];
+                let rename = opcode::RenameAt::new(cwd, names[0].as_ptr(), cwd, names[1].as_ptr());
+                (rename.build(), Part::Rename, names)
+            }
+            Operation::Open { path, how } => {
+                let names = [c_name(path)?, CString::default()];
+                let open = opcode::OpenAt::new(cwd, names[0].as_ptr())
+                    .flags(open_flags(*how).bits() as i32)
+                    .mode(NEW_FILE_MODE);
+                (open.build(), Part::Open, names)
+            }
+            _ => unreachable!("every other operation has a file"),
+        };
         let slot = self.begin(token, path);
-        let unlink = opcode::UnlinkAt::new(types::Fd(CWD.as_raw_fd()), name.as_ptr()).build();
-        self.under_way[slot].memory = Memory::Name(name);
-        self.push(&[unlink.user_data(user_data(slot, Part::Unlink))]);
+        self.under_way[slot].memory = Memory::Names(names);
+        self.push(&[entry.user_data(user_data(slot, part))]);
         self.enter(0).map_err(|source| DiskError::new("io_uring_enter", path, source))
     }
 
     fn begin(&mut self, token: Token, path: &Path) -> usize {
         let (path, memory) = (path.to_path_buf(), Memory::None);
-        self.under_way.insert(UnderWay { token, path, memory, parts: 1, failure: None })
+        let (parts, failure, opened) = (1, None, None);
+        self.under_way.insert(UnderWay { token, path, memory, parts, failure, opened })
     }
 
     fn push(&mut self, entries: &[squeue::Entry]) {
         // SAFETY: the memory of a write is ZEROS, which is never freed, or a block buffer or bytes
-        // in `under_way`, and a name is there too. All of these stay in their place on the heap and
-        // are dropped only after the kernel has reported the operation's end (see `reap` and
+        // in `under_way`, and what a read fills and names are there too. All of these stay in their
+        // place on the heap, nobody else touches what a read fills, and they are dropped only after the kernel has reported the operation's end (see `reap` and
         // `drop`): the rest of a plain write shares the memory of the whole.
         let pushed = unsafe { self.ring.submission().push_multiple(entries) };
-        pushed.expect("seven operations of two parts fit the ring");
+        pushed.expect("eight operations of two parts fit the ring");
     }
 
     fn enter(&mut self, want: usize) -> io::Result<()> {
@@ -243,19 +287,19 @@ impl Uring {
     ///
     /// # Errors
     /// The kernel takes no more operations.
-    pub fn reap(&mut self, done: &mut Vec<Done>) -> Result<(), DiskError> {
+    pub fn reap(&mut self, done: &mut Vec<Ended>) -> Result<(), DiskError> {
         let mut count = [0; 8];
         // Nothing to read only means that nobody has woken us.
         let _ = rustix::io::read(&self.event, &mut count);
         let mut again = Vec::new();
         for completion in self.ring.completion() {
-            let slot = (completion.user_data() >> 2) as usize;
+            let slot = (completion.user_data() >> PART_BITS) as usize;
+            let part = completion.user_data() & ((1 << PART_BITS) - 1);
             let under_way = &mut self.under_way[slot];
-            let rest = under_way.end_part(completion.user_data() & 3, completion.result());
-            again.extend(rest.map(|write| write.user_data(completion.user_data())));
+            let rest = under_way.end_part(part, completion.result());
+            again.extend(rest.map(|rest| rest.user_data(completion.user_data())));
             if under_way.parts == 0 {
-                let ended = self.under_way.remove(slot);
-                done.push(Done { token: ended.token, result: ended.failure.map_or(Ok(()), Err) });
+                done.push(self.under_way.remove(slot).ended());
             }
         }
         if again.is_empty() {
@@ -274,18 +318,51 @@ impl Uring {
 }
 
 impl UnderWay {
+    /// What has come of it, once its last part has ended.
+    fn ended(self) -> Ended {
+        let UnderWay { token, path, memory, failure, opened, .. } = self;
+        let brought = match (memory, opened) {
+            (Memory::Into(_, _, mut bytes, filled), _) => {
+                bytes.truncate(filled);
+                Brought::Bytes(bytes)
+            }
+            (_, Some(file)) => Brought::File(file),
+            (_, None) => Brought::Nothing,
+        };
+        Ended { token, path, result: failure.map_or(Ok(brought), Err) }
+    }
+
     /// Takes note of a part's end. A plain write of which a part was written, as it happens where
-    /// the disk is nearly full, goes on with the rest, which says why: that is no retry.
+    /// the disk is nearly full, goes on with the rest, which says why: that is no retry. So does a
+    /// read, until nothing comes: that is the file's end.
     fn end_part(&mut self, part: u64, result: i32) -> Option<squeue::Entry> {
         self.parts -= 1;
         let operation = match part {
             0 => "write",
             1 => "fdatasync",
             2 => "fsync",
-            _ => "unlink",
+            3 => "unlink",
+            4 => "read",
+            5 => "rename",
+            _ => "open",
         };
         let source = match (part, result, &mut self.memory) {
-            (_, ..0, _) => io::Error::from_raw_os_error(-result),
+            (_, ..=-1, _) => io::Error::from_raw_os_error(-result),
+            (4, count @ 1.., Memory::Into(file, offset, bytes, filled)) => {
+                *filled += count as usize;
+                let at = *filled;
+                if at < bytes.len() {
+                    self.parts += 1;
+                    let rest = &mut bytes[at..];
+                    return Some(read(file.as_raw_fd(), rest, *offset + at as u64));
+                }
+                return None;
+            }
+            (6, fd, _) => {
+                // SAFETY: the kernel has just opened it for this operation, and nobody else knows it.
+                self.opened = Some(unsafe { File::from_raw_fd(fd) });
+                return None;
+            }
             (0, written @ 1.., Memory::Rest(file, offset, bytes))
                 if (written as usize) < bytes.len() =>
             {
@@ -312,8 +389,28 @@ fn write(fd: RawFd, bytes: &[u8], offset: u64) -> squeue::Entry {
     opcode::Write::new(types::Fd(fd), bytes.as_ptr(), bytes.len() as u32).offset(offset).build()
 }
 
+fn read(fd: RawFd, bytes: &mut [u8], offset: u64) -> squeue::Entry {
+    let (start, length) = (bytes.as_mut_ptr(), bytes.len() as u32);
+    opcode::Read::new(types::Fd(fd), start, length).offset(offset).build()
+}
+
+fn c_name(path: &Path) -> Result<CString, DiskError> {
+    let name = CString::new(path.as_os_str().as_bytes());
+    let invalid = || DiskError::new("using the name", path, io::ErrorKind::InvalidInput.into());
+    name.map_err(|_| invalid())
+}
+
+/// As [`Disk::open`](super::disk::Disk::open) opens files that are no segments.
+fn open_flags(how: Open) -> OFlags {
+    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    match how {
+        Open::New => flags | OFlags::CREATE | OFlags::TRUNC,
+        _ => flags,
+    }
+}
+
 fn user_data(slot: usize, part: Part) -> u64 {
-    (slot as u64) << 2 | part as u64
+    (slot as u64) << PART_BITS | part as u64
 }
 
 impl Drop for Uring {

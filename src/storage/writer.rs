@@ -270,7 +270,9 @@ impl Writer {
             Token::Fill => self.ahead.filled(disk, &mut self.current, result)?,
             Token::Prepare => self.ahead.prepared(disk, result)?,
             Token::Compact => self.compaction.ended(disk, result)?,
-            Token::Snapshot(_) | Token::Sweep => unreachable!("no operation of the log"),
+            Token::Snapshot(_) | Token::Sweep | Token::Read => {
+                unreachable!("no operation of the log")
+            }
         }
         Ok(None)
     }

@@ -374,13 +374,15 @@ impl World {
             clock: ClusterTime(1_000),
             revision: Revision(1),
             digest: 0,
+            used_bytes: 0,
             command_set: 1,
             gateways: vec![(gateway, Boot(1), BatchSeq(batches))],
         };
         let mut file = Vec::new();
         let mut encoder = SnapshotEncoder::new(&header, &mut file);
         let (key, value): (&[u8], &[u8]) = (b"a", b"7");
-        let record = SnapshotRecord { key, value, revision: Revision(1), deadline: None };
+        let (revision, deadline, is_early) = (Revision(1), None, false);
+        let record = SnapshotRecord { key, value, revision, deadline, is_early };
         encoder.record(record, &mut file);
         encoder.finish(&mut file);
         let request = InstallSnapshot {

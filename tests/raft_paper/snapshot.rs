@@ -101,12 +101,12 @@ fn section_5_compaction_keeps_a_tail_and_the_membership() {
     leader.answer(2, matched(2, 42));
     assert_eq!(leader.commit(), 42);
     // 1. Nothing is discarded before a snapshot is durable.
-    leader.raft.compact(LogIndex(42));
+    leader.raft.compact(leader.now, LogIndex(42));
     assert_eq!(leader.raft.log().first_index(), LogIndex(1));
     // 2. Then everything but a tail is.
     leader.raft.snapshot_taken(snapshot_id((40, 2)), 1000);
-    leader.raft.compact(LogIndex(42));
-    let tail = (LOG_TAIL_BYTES / large.len()) as u64;
+    leader.raft.compact(leader.now, LogIndex(42));
+    let tail = LOG_TAIL_BYTES.div_ceil(large.len() + limits::LOG_ENTRY_BYTES) as u64;
     assert_eq!(leader.raft.log().first_index(), LogIndex(40 - tail + 1));
     assert_eq!(leader.raft.membership().members().len(), 3, "its entry is gone, it is not");
     assert_eq!(leader.raft.membership_at(LogIndex(41)).map(|(at, _)| at), Some(LogIndex(1)));
@@ -387,14 +387,152 @@ fn section_5_1_entries_that_come_first_make_the_snapshot_useless() {
 fn section_5_1_a_damaged_file_is_refused_and_begun_again() {
     let mut server = Start::member(1, &[1, 1]).start();
     receive(&mut server, 2, (8, 2));
-    server.raft.snapshot_failed(snapshot_id((8, 2)), true);
+    server.raft.snapshot_refused(snapshot_id((8, 2)));
     assert_eq!(install_outcomes(&server.flush()), [InstallOutcome::Refused]);
     server.pieces.clear();
     server.answer(2, install(2, (8, 2), 0, 500));
     assert_eq!(server.pieces.len(), 1);
-    // 2. No room for it: the leader goes on asking, and there may be some then.
-    server.raft.snapshot_failed(snapshot_id((8, 2)), false);
-    assert_eq!(install_outcomes(&server.flush()), [InstallOutcome::Next { offset: 0 }]);
+}
+
+#[test]
+fn section_5_1_a_full_disk_is_not_asked_with_each_piece() {
+    let mut server = Start::member(1, &[1, 1]).start();
+    server.answer(2, install(2, (8, 2), 0, 500));
+    server.raft.snapshot_full(server.now, snapshot_id((8, 2)));
+    server.pieces.clear();
+    // 1. Whatever comes is heard, and not taken; nothing invites the leader to send more.
+    let start = server.now;
+    while server.now.since(start) < limits::INSTALL_FULL_PAUSE {
+        let mail = server.answer(2, install(2, (8, 2), 0, 500));
+        assert_eq!((install_outcomes(&mail), server.pieces.len()), (vec![], 0));
+        server.wait(HEARTBEAT);
+    }
+    assert_eq!(server.raft.leader(), Some(ServerId(2)), "it is heard all the while");
+    // 2. Then there may be room.
+    server.answer(2, install(2, (8, 2), 0, 500));
+    assert_eq!(server.pieces.len(), 1);
+}
+
+/// Server 2 says that it can't use the snapshot.
+fn refused(term: u64, last: (u64, u64)) -> Message {
+    Message::InstallSnapshotResponse(raftkv::proto::message::InstallSnapshotResponse {
+        term: Term(term),
+        snapshot: snapshot_id(last),
+        asked: 0,
+        outcome: InstallOutcome::Refused,
+    })
+}
+
+#[test]
+fn section_5_1_a_follower_that_refuses_is_sent_a_snapshot_less_and_less_often() {
+    let mut leader = leader_of_a_lagging_follower();
+    // Whatever it is sent, for ten minutes: it says that it can't use it.
+    let begun = leader.now;
+    let mut sent = Vec::new();
+    while leader.now.since(begun) < Duration::from_secs(600) {
+        leader.flush();
+        if !leader.reads.is_empty() {
+            leader.read_pieces(&file(1000));
+            leader.hear(2, refused(2, (8, 1)));
+            sent.push(leader.now.since(begun));
+        }
+        leader.wait(HEARTBEAT);
+        leader.hear(2, matched(2, 0));
+        leader.hear(3, matched(2, 0));
+    }
+    let most = 600 / limits::INSTALL_RETRY_MAX.as_secs() as usize + 10;
+    assert!((40..=most).contains(&sent.len()), "{}", sent.len());
+    assert!(sent[1] >= limits::INSTALL_RETRY_MIN && sent[1] < Duration::from_secs(1));
+    assert_eq!(leader.raft.role(), RoleName::Leader);
+}
+
+/// A leader whose snapshot ends with entry 8 and is `bytes` long, and server 2, which has said that
+/// it has written the first piece of it.
+fn leader_of_a_taking_follower(bytes: u64) -> Server {
+    let mut leader = elect(Start::behind(1, (8, 1), &[1, 1]).with_bytes(bytes));
+    leader.hear(3, matched(2, 11));
+    leader.hear(2, conflict(2, 10, 3));
+    leader.flush();
+    leader.read_pieces(&file(limits::SNAPSHOT_CHUNK_BYTES as u64));
+    leader.hear(2, installed(2, (8, 1), 0, limits::SNAPSHOT_CHUNK_BYTES as u64));
+    leader.flush();
+    leader
+}
+
+/// Appends and commits entries of a MiB, `count` of them.
+fn grow(leader: &mut Server, count: u64) {
+    let large = Bytes::from(vec![0; 1024 * 1024]);
+    for _ in 0..count {
+        leader.raft.propose(leader.now, raftkv::proto::entry::EntryKind::Batch, large.clone());
+    }
+    leader.settle();
+    let last = leader.raft.log().last_index().0;
+    leader.answer(3, matched(2, last));
+    assert_eq!(leader.commit(), last);
+}
+
+#[test]
+fn section_5_1_a_snapshot_that_is_taken_stays_with_the_log_behind_it() {
+    let state_mib = 2 * (limits::LOG_INSTALL_TAILS * LOG_TAIL_BYTES / (1024 * 1024)) as u64;
+    let mut leader = leader_of_a_taking_follower(state_mib * 1024 * 1024);
+    // 1. As long as the log behind it is no larger than the state.
+    grow(&mut leader, state_mib - 2);
+    assert_eq!(leader.raft.pinned_snapshot(leader.now), Some(snapshot_id((8, 1))));
+    // 2. Another snapshot is taken all the same (somebody asked): the log stays.
+    let last = leader.raft.log().last_index();
+    leader.raft.snapshot_taken(snapshot_id((last.0, 2)), state_mib * 1024 * 1024);
+    leader.raft.compact(leader.now, last);
+    assert_eq!(leader.raft.log().first_index(), LogIndex(9));
+    // 3. The follower has it: entries follow, and what it has not yet taken of them stays too.
+    leader.hear(2, matched(2, 8));
+    let mail = leader.flush();
+    assert_eq!(appends(&mail, 2)[0].entries[0].index, LogIndex(9));
+    leader.hear(2, matched(2, 20));
+    assert_eq!(leader.raft.pinned_snapshot(leader.now), None);
+    leader.wait(HEARTBEAT);
+    leader.raft.compact(leader.now, last);
+    assert_eq!(leader.raft.log().first_index(), LogIndex(21));
+    // 4. It has all: a tail is enough.
+    leader.hear(2, matched(2, last.0));
+    leader.wait(HEARTBEAT);
+    leader.raft.compact(leader.now, last);
+    assert!(leader.raft.log().bytes() <= LOG_TAIL_BYTES + 2 * 1024 * 1024);
+}
+
+#[test]
+fn section_5_1_a_snapshot_is_not_waited_for_beyond_the_bound_or_without_progress() {
+    let state_mib = 2 * (limits::LOG_INSTALL_TAILS * LOG_TAIL_BYTES / (1024 * 1024)) as u64;
+    let state_bytes = state_mib * 1024 * 1024;
+    // 1. More was written than the state is large.
+    let mut leader = leader_of_a_taking_follower(state_bytes);
+    grow(&mut leader, state_mib + 5);
+    assert_eq!(leader.raft.pinned_snapshot(leader.now), None);
+    let last = leader.raft.log().last_index();
+    leader.raft.snapshot_taken(snapshot_id((last.0, 2)), state_bytes);
+    leader.raft.compact(leader.now, last);
+    assert!(leader.raft.log().bytes() as u64 <= state_bytes, "bounded");
+    assert!(leader.raft.log().first_index() > LogIndex(9));
+
+    // 2. The follower answers, and takes nothing: it is waited for no more, and begins with the
+    // newest as soon as there is another.
+    let mut leader = leader_of_a_taking_follower(state_bytes);
+    grow(&mut leader, 5);
+    let (begun, beginning) = (leader.now, file(2 * limits::SNAPSHOT_WINDOW_BYTES));
+    while leader.now.since(begun) < limits::INSTALL_PATIENCE {
+        assert!(leader.raft.pinned_snapshot(leader.now).is_some());
+        leader.wait(HEARTBEAT);
+        let last = leader.raft.log().last_index().0;
+        leader.hear(2, matched(2, 0));
+        leader.hear(3, matched(2, last));
+        leader.flush();
+        leader.read_pieces(&beginning);
+    }
+    assert_eq!(leader.raft.pinned_snapshot(leader.now), None);
+    let last = leader.raft.log().last_index();
+    leader.raft.snapshot_taken(snapshot_id((last.0, 2)), state_bytes);
+    leader.wait(HEARTBEAT);
+    leader.flush();
+    assert!(leader.reads.iter().any(|read| read.1 == snapshot_id((last.0, 2))));
 }
 
 #[test]

@@ -101,8 +101,6 @@ pub(super) struct Process {
     /// What this turn wants done.
     pub effects: Vec<Effect>,
     outputs: Vec<Output>,
-    /// Pieces of snapshots that were read in the last turn.
-    snapshots_read: Vec<Input>,
     /// Whose processes were met, for the world to remember.
     pub met: Vec<(ServerId, Boot)>,
     disk_ready: bool,
@@ -145,7 +143,6 @@ impl Process {
             requests: Requests::default(),
             effects: Vec::new(),
             outputs: Vec::new(),
-            snapshots_read: Vec::new(),
             met: Vec::new(),
             disk_ready: true,
             room: Room::Ample,
@@ -278,9 +275,6 @@ impl Process {
     }
 
     fn complete_writes(&mut self, now: Instant) -> Result<(), StorageError> {
-        for input in std::mem::take(&mut self.snapshots_read) {
-            self.handle(now, input);
-        }
         if std::mem::take(&mut self.disk_ready) {
             while let Some(through) = self.storage.complete()? {
                 self.handle(now, Input::Persisted { through });
@@ -396,7 +390,7 @@ impl Process {
                 }
             }
             effect => {
-                driver::carry_out(effect, &mut self.storage, &mut self.snapshots_read)?;
+                driver::carry_out(effect, &mut self.storage)?;
             }
         }
         Ok(())
@@ -453,7 +447,7 @@ impl Process {
         let unread = self.clients.values().any(Conversation::wants_read);
         if unread && self.node.accepts_requests()
             || !self.lost.is_empty()
-            || !self.snapshots_read.is_empty()
+            || self.storage.has_snapshot_event()
             || self.clients.values().any(|client| client.is_closed)
         {
             return now;
@@ -482,5 +476,6 @@ fn strike(event: &SnapshotEvent) -> &'static str {
         SnapshotEvent::Durable { kind: SnapshotKind::Own, .. } => "snapshot-taken",
         SnapshotEvent::Durable { kind: SnapshotKind::Received, .. } => "snapshot-received",
         SnapshotEvent::Full { .. } => "snapshot-without-space",
+        SnapshotEvent::Read { .. } => "snapshot-read",
     }
 }
