@@ -281,6 +281,65 @@ fn a_node_moves_to_other_addresses() {
 }
 
 #[test]
+fn a_leader_moves_to_other_addresses_and_nobody_storms() {
+    let mut cluster = Cluster::start();
+    cluster.wait_until_even();
+    // 1. The largest id leads: as a rule the others dial it.
+    ask(&cluster, 0, &["RAFT", "TRANSFER", "3"]);
+    eventually("node 3 leads", PATIENCE, || cluster.leader().filter(|at| *at == 2));
+    let (peer, client) = cluster.reserve_addresses();
+    ask(&cluster, 0, &["RAFT", "MOVE", "3", &peer, &client]);
+    // 2. It has not moved yet. The others start again, and can't reach it where it will be.
+    for position in [0, 1] {
+        cluster.kill(position);
+        cluster.restart(position);
+        eventually("it is healthy", PATIENCE, || cluster.is_healthy(position).then_some(()));
+        assert_eq!(cluster.client(position).must(&["SET", "a", "1"]), Reply::ok());
+    }
+    std::thread::sleep(Duration::from_secs(3));
+    // 3. It moves, and whoever leads then reaches it there.
+    cluster.kill(2);
+    cluster.peers[2] = peer;
+    cluster.nodes[2].client = client;
+    cluster.write_alone(2);
+    cluster.restart(2);
+    eventually("it is healthy there", PATIENCE, || cluster.is_healthy(2).then_some(()));
+    cluster.wait_until_even();
+    // 4. None of them has much to say about all this.
+    for node in &cluster.nodes {
+        let lines = node.logged().lines().filter(|line| line.contains("peer ")).count();
+        assert!(lines < 40, "node {}: {lines} lines about peers", node.id);
+    }
+}
+
+#[test]
+fn a_founder_that_listed_itself_alone_founds_nothing_anew() {
+    // Node 1 founded alone and let two others in; then it loses its disk.
+    let mut cluster = Cluster::start_with(common::Options { nodes: 1, ..Default::default() });
+    for _ in 0..2 {
+        let position = cluster.prepare_another();
+        cluster.restart(position);
+        add(&cluster, 0, position);
+        let voters: Vec<u64> = (1..=cluster.nodes.len() as u64).collect();
+        wait_for_voters(&cluster, &voters);
+    }
+    cluster.client(0).must(&["SET", "a", "1"]);
+    cluster.wait_until_even();
+    cluster.kill(0);
+    std::fs::remove_dir_all(&cluster.nodes[0].data).unwrap();
+    eventually("another leads", PATIENCE, || cluster.leader().filter(|at| *at != 0));
+    cluster.restart(0);
+    eventually("it is recovering", PATIENCE, || {
+        (cluster.info(0)?.get("raft_role")? == "recovering").then_some(())
+    });
+    eventually("one command lets it in", PATIENCE, || {
+        (cluster.client(1).must(&["RAFT", "ADD", "1"]) == Reply::ok()).then_some(())
+    });
+    wait_for_voters(&cluster, &[1, 2, 3]);
+    assert_eq!(cluster.client(0).must(&["GET", "a"]), Reply::bulk("1"));
+}
+
+#[test]
 fn rkv_cli_shows_the_progress_of_a_new_member() {
     let mut cluster = Cluster::start();
     let position = cluster.prepare_another();

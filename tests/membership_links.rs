@@ -491,3 +491,34 @@ fn a_learner_that_catches_up_is_not_put_off_by_a_member_that_lags() {
     node.judge_hello(now, &greeting).unwrap_err();
     assert_eq!(node.status().role, Role::Recovering);
 }
+
+#[test]
+fn a_directory_whose_place_was_taken_is_told_and_admitted_again() {
+    let (mut cluster, _) = founded(3, 11);
+    // 1. Server 3 is given a new disk and readmitted, then everyone else is replaced.
+    cluster.kill(server(3));
+    let old = cluster.exchange_disk(server(3));
+    cluster.start(server(3));
+    cluster.run_for(2 * SECOND);
+    assert_eq!(cluster.call(server(1), "RAFT ADD 3"), Reply::OK);
+    wait_for_voters(&mut cluster, &[1, 2, 3]);
+    add(&mut cluster, 1, 4, &[1, 2, 3, 4]);
+    add(&mut cluster, 1, 5, &[1, 2, 3, 4, 5]);
+    remove(&mut cluster, 4, 1, &[2, 3, 4, 5]);
+    remove(&mut cluster, 4, 2, &[3, 4, 5]);
+    for id in [1, 2] {
+        cluster.kill(server(id));
+    }
+    // 2. Its old disk is back: by its own log it is a member, of a membership that is no more.
+    cluster.kill(server(3));
+    cluster.exchange_disk(server(3));
+    cluster.put_back(server(3), old);
+    cluster.start(server(3));
+    cluster.run_for(2 * SECOND);
+    assert_eq!(cluster.node(server(3)).unwrap().status().role, Role::Recovering);
+    // 3. One command lets it in.
+    let through = cluster.leader().unwrap();
+    assert_eq!(cluster.call(through, "RAFT ADD 3"), Reply::OK);
+    wait_for_voters(&mut cluster, &[3, 4, 5]);
+    cluster.converge(5 * SECOND);
+}

@@ -151,11 +151,15 @@ impl Node {
     }
 
     /// Whether this node is a member on this data directory, by its own log or by what a server has
-    /// said that knows a membership not older than `index`. A member that lags may know an older
-    /// directory, and whoever was just admitted has not got so far in the log.
+    /// said, and neither is older than the membership at `index`, by which it isn't. A member that
+    /// lags may know an older directory, and whoever was just admitted has not got so far in the
+    /// log; a directory that is used again after another one took its place has an older log. Who
+    /// leads, or has a leader, is admitted whatever anybody says.
     pub(super) fn is_admitted_as_of(&self, index: LogIndex) -> bool {
         let member = self.raft.membership().member(self.identity.server);
+        let is_own = member.is_some_and(|one| one.incarnation == self.identity.incarnation);
+        let is_up_to_date = self.raft.membership_index() >= index || self.raft.leader().is_some();
         let is_named = self.named_as_of > LogIndex::ZERO && self.named_as_of >= index;
-        is_named || member.is_some_and(|member| member.incarnation == self.identity.incarnation)
+        is_named || (is_own && is_up_to_date)
     }
 }

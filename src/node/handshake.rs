@@ -165,10 +165,12 @@ impl Node {
 
     /// Whether the hello is from a member that this node can't know yet, or not on its directory:
     /// it was away while members came and went, and the sender, which knows a later membership,
-    /// knows it on its own directory; or awaits it, where this node knows that it has left. A
-    /// server that lost its disk knows no membership at all.
+    /// knows it on its own directory; or awaits it, where this node knows that it has left, or that
+    /// its directory is not the one that was admitted. A server that lost its disk knows no
+    /// membership at all.
     fn is_called_back(&self, hello: &Hello) -> bool {
-        let is_awaited = hello.receiver_incarnation == Incarnation::ZERO && self.was_removed();
+        let is_out = self.was_removed() || self.raft.is_recovering();
+        let is_awaited = is_out && hello.receiver_incarnation == Incarnation::ZERO;
         (is_awaited || hello.receiver_incarnation == self.identity.incarnation)
             && hello.membership_index > self.raft.committed_membership_index()
     }

@@ -83,7 +83,7 @@ pub struct Peer {
     pub id: ServerId,
     /// Its peer address, `host:port`.
     pub address: String,
-    /// Whether this node is to dial it. Of two members that know each other the smaller id dials;
-    /// who does not know the cluster yet is dialled, because it can't know whom to dial.
+    /// Whether this node is to dial it. As a rule the smaller id of two dials; who can't know whom to
+    /// dial is dialled, and everybody is by whoever leads, or while nobody does.
     pub dial: bool,
 }

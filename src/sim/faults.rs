@@ -15,6 +15,7 @@ use super::network::Host;
 use super::process::Mail;
 use super::script::{Fault, Kind};
 use super::world::{Event, World};
+use crate::limits;
 use crate::types::{Boot, Instant, ServerId};
 
 impl World {
@@ -168,6 +169,10 @@ impl World {
         self.forget_process(id);
         for (stream, end) in self.network.of(Host::Server(id)) {
             self.network.vanish(stream, end);
+            // Peers have their kernels ask whether the other one is still there.
+            if matches!(self.network.host(stream, 1 - end), Some(Host::Server(_))) {
+                self.plan(2 * limits::PEER_SILENCE, Event::Silence { stream, end: 1 - end });
+            }
         }
         self.network.dark.insert(id);
         let losses = self.servers[&id].disk.lose_power();

@@ -48,6 +48,11 @@ pub(super) enum Event {
         stream: StreamId,
         end: usize,
     },
+    /// The kernel finds out that nobody is at the other end any more.
+    Silence {
+        stream: StreamId,
+        end: usize,
+    },
     Dial {
         from: ServerId,
         callee: Callee,
@@ -302,6 +307,11 @@ impl World {
             }
             Event::GiveUp { stream, end } => {
                 if self.network.give_up(self.now, stream, end) {
+                    self.give_up(stream, end);
+                }
+            }
+            Event::Silence { stream, end } => {
+                if self.network.is_alone(stream, end) {
                     self.give_up(stream, end);
                 }
             }

@@ -33,4 +33,4 @@ t=1886.747ms n2 is leader, term 4
 t=2100.000ms n1 starts (boot 2, term 3, 26 entries)
 t=2100.000ms -- at 2100 start
 t=2500.000ms -- everything heals
-trace b3eb741ef69b8575
+trace 9279b255ce83792d
