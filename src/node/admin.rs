@@ -23,6 +23,7 @@ use crate::proto::hello::Refusal;
 use crate::proto::message::Message;
 use crate::proto::reply::Reply;
 use crate::raft::change::{Change, ChangeRefused, addresses_of};
+use crate::testing::{Mark, reached};
 use crate::types::{Boot, Instant, LogIndex, ServerId, Term};
 
 /// A request of this node's own clients.
@@ -456,7 +457,10 @@ impl Node {
         let member = self.raft.membership().member(id).filter(|member| member.is_met())?;
         let link = self.raft.link(id).filter(|_| !self.is_guest(id));
         match link {
-            Some(incarnation) if incarnation != member.incarnation => Some(Refusal::LostDisk),
+            Some(incarnation) if incarnation != member.incarnation => {
+                reached(Mark::StrayLinked);
+                Some(Refusal::LostDisk)
+            }
             _ => self.requested.stray(now, id),
         }
     }

@@ -18,7 +18,7 @@ use crate::proto::message::GatewayId;
 use crate::proto::snapshot::{SnapshotEnd, SnapshotHeader};
 use crate::raft::membership::Membership;
 use crate::raft::{Piece, Snapshot};
-use crate::testing::{Mutation, is_on};
+use crate::testing::{Mark, Mutation, is_on, reached};
 use crate::types::{Instant, LogIndex, SnapshotId, SnapshotKind, SnapshotReader};
 
 /// The version of the command set in force. There has been only one.
@@ -384,6 +384,7 @@ impl Node {
             }
             Err(_) => {
                 self.counters.bad_snapshots += 1;
+                reached(Mark::SnapshotDoubted);
                 self.snapshots.verifying = None;
                 effects.push(Effect::AbandonSnapshot { kind });
                 self.raft.snapshot_refused(id);

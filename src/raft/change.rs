@@ -11,7 +11,7 @@ use super::server::{Raft, Role};
 use crate::limits;
 use crate::proto::admin::Addresses;
 use crate::proto::entry::EntryKind;
-use crate::testing::{Mutation, is_on};
+use crate::testing::{Mark, Mutation, is_on, reached};
 use crate::types::{Incarnation, Instant, LogIndex, ServerId};
 
 /// What may be asked for. Asking for what is so already changes nothing and is no mistake.
@@ -161,7 +161,11 @@ impl Raft {
         };
         let changes_voters = !voters.iter().copied().eq(self.membership().voters());
         if changes_voters && !keeps_quorum && !force {
+            reached(Mark::QuorumAtRisk);
             return Err(ChangeRefused::QuorumAtRisk { voters, in_touch });
+        }
+        if matches!(change, Change::Readmit { .. }) {
+            reached(Mark::MemberReadmitted);
         }
         Ok(Some(self.enter(now, &target)))
     }

@@ -15,6 +15,7 @@ use super::membership::Membership;
 use super::server::{Raft, Role};
 use crate::limits;
 use crate::proto::message::{InstallOutcome, InstallSnapshot, InstallSnapshotResponse, Message};
+use crate::testing::{Mark, reached};
 use crate::types::{ClusterTime, Instant, LogIndex, ServerId, SnapshotId, Term};
 
 /// A snapshot that is durable under its name.
@@ -248,6 +249,7 @@ impl Raft {
         self.hear_leader(now, from, term, cluster_time);
         if snapshot.index <= self.commit_index || self.log.includes(snapshot) {
             // We have what it includes, and it includes only what is committed (§5.1).
+            reached(Mark::InstallNotNeeded);
             self.commit_index = self.commit_index.max(snapshot.index);
             self.following().verified(snapshot.index);
             return;
@@ -377,6 +379,7 @@ impl Raft {
         let is_covered = snapshot.id.index <= self.commit_index;
         let replaces = !is_covered && !self.log.includes(snapshot.id);
         if replaces {
+            reached(Mark::InstallReplacesLog);
             if !matches!(self.role, Role::Follower(_)) {
                 // Whoever lacks what is committed can't lead; nor does its candidacy make sense.
                 self.step_down(now);
