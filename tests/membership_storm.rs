@@ -52,6 +52,7 @@ struct Storm {
     /// Who was asked to move, and where to.
     moving: Vec<(ServerId, String, ServerId, ClientId)>,
     moves: u64,
+    founders: u64,
     /// How much is written.
     writes: u64,
     story: Vec<String>,
@@ -91,6 +92,7 @@ impl Storm {
             aside: BTreeMap::new(),
             moving: Vec::new(),
             moves: 0,
+            founders,
             writes,
             story: Vec::new(),
         }
@@ -155,7 +157,9 @@ impl Storm {
         let place = self.cluster.draw(self.down.len() as u64) as usize;
         let id = self.down.swap_remove(place);
         let draw = self.cluster.draw(4);
-        if draw == 0 && self.survives_the_loss() {
+        // Who listed itself alone can't know that it has founded before, unless somebody tells it.
+        let can_be_told = self.founders > 1 || id != server(1);
+        if draw == 0 && can_be_told && self.survives_the_loss() {
             self.note("wipe", id);
             let disk = self.cluster.exchange_disk(id);
             self.aside.insert(id, disk);
@@ -272,6 +276,19 @@ impl Storm {
         }
     }
 
+    /// The operator has added servers where they were before they moved, and makes up for it.
+    fn go_where_they_are_looked_for(&mut self) {
+        let nodes = self.cluster.alive().into_iter().filter_map(|id| self.cluster.node(id));
+        let memberships = nodes.map(|node| node.raft().membership().clone());
+        for member in memberships.flat_map(|one| one.members().to_vec()).collect::<Vec<_>>() {
+            let mut addresses = self.cluster.addresses(member.id).to_vec();
+            if !addresses.contains(&member.peer) {
+                addresses.push(member.peer);
+                self.cluster.relocate(member.id, &addresses);
+            }
+        }
+    }
+
     /// Healed, a change under way ends, and everyone who is a member agrees.
     fn settle(&mut self) {
         self.cluster.weather = Weather::calm();
@@ -279,6 +296,7 @@ impl Storm {
         for id in std::mem::take(&mut self.down) {
             self.cluster.start(id);
         }
+        self.go_where_they_are_looked_for();
         for patience in [60, 20, 20] {
             let deadline = self.cluster.now.after(patience * SECOND);
             while !self.has_settled() {
