@@ -5,10 +5,12 @@
 
 mod common;
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use common::cluster::PATIENCE;
 use common::{Cluster, Options, Reply, eventually, skip};
 
 const DISK: &str = "size=12m";
@@ -41,21 +43,40 @@ impl Drop for SmallDisk {
     }
 }
 
-#[test]
-fn full_disk_refuses_growth_and_loses_nothing() {
-    let directory = tempfile::tempdir().unwrap();
-    let mut disks = Vec::new();
-    for number in 0..3 {
-        match SmallDisk::mount(&directory.path().join(format!("disk{number}"))) {
-            Ok(disk) => disks.push(disk),
-            Err(why) => return skip("full_disk_refuses_growth_and_loses_nothing", &why),
-        }
-    }
-    let mut cluster = Cluster::start_with(Options {
+/// Three nodes, each on a small disk, or why there are none.
+fn start(directory: &Path) -> Result<(Vec<SmallDisk>, Cluster), String> {
+    let mount = |number| SmallDisk::mount(&directory.join(format!("disk{number}")));
+    let disks: Vec<SmallDisk> = (0..3).map(mount).collect::<Result<_, String>>()?;
+    let cluster = Cluster::start_with(Options {
         toml: "\n[storage]\nsegment_bytes = 1048576\n".to_owned(),
         data: disks.iter().map(|disk| disk.path.join("data")).collect(),
         ..Options::default()
     });
+    Ok((disks, cluster))
+}
+
+/// Takes all the space that is left on a disk.
+fn fill(disk: &SmallDisk) -> PathBuf {
+    let path = disk.path.join("ballast");
+    let mut file = std::fs::File::create(&path).unwrap();
+    let block = [0; 4096];
+    let full = loop {
+        if let Err(error) = file.write_all(&block) {
+            break error;
+        }
+    };
+    assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+    path
+}
+
+#[test]
+fn full_disk_refuses_growth_and_loses_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    // The disks are unmounted after the nodes have ended.
+    let (_disks, mut cluster) = match start(directory.path()) {
+        Ok(started) => started,
+        Err(why) => return skip("full_disk_refuses_growth_and_loses_nothing", &why),
+    };
 
     // 1. Values are written until growth is refused, through each node in turn.
     let value = "v".repeat(VALUE_BYTES);
@@ -103,4 +124,54 @@ fn full_disk_refuses_growth_and_loses_nothing() {
         assert_eq!(client.must(&["GET", key]), Reply::bulk(&format!("{key}:{value}")));
     }
     assert_eq!(client.must(&["EXISTS", &deleted]), Reply::Integer(0));
+}
+
+#[test]
+fn a_full_disk_lets_writing_resume_by_itself_once_there_is_space() {
+    let directory = tempfile::tempdir().unwrap();
+    let (disks, cluster) = match start(directory.path()) {
+        Ok(started) => started,
+        Err(why) => {
+            return skip("a_full_disk_lets_writing_resume_by_itself_once_there_is_space", &why);
+        }
+    };
+    // 1. Something else fills all disks. The segment at hand is filled, and then growth refused.
+    let ballast: Vec<PathBuf> = disks.iter().map(fill).collect();
+    let mut client = cluster.client(0);
+    let value = "v".repeat(VALUE_BYTES);
+    let mut written = 0;
+    let refusal = loop {
+        match client.must(&["SET", &format!("key{written}"), &value]) {
+            Reply::Simple(_) => written += 1,
+            other => break other,
+        }
+        assert!(written * VALUE_BYTES < 4 << 20, "the disk never fills");
+    };
+    assert!(refusal.text().starts_with("MISCONF "), "{refusal:?}");
+
+    // 2. A snapshot finds no space either: it is told, and harms nothing.
+    for position in 0..3 {
+        assert_eq!(cluster.client(position).must(&["RAFT", "SNAPSHOT"]), Reply::ok());
+        eventually("the node says that there is no space", PATIENCE, || {
+            cluster.nodes[position].logged().contains("no space for a snapshot").then_some(())
+        });
+        assert_eq!(cluster.client(position).must(&["STRLEN", "key0"]).number(), Some(16 * 1024));
+    }
+
+    // 3. The space is back: nobody restarts anything.
+    ballast.iter().for_each(|path| std::fs::remove_file(path).unwrap());
+    eventually("growth is taken again", PATIENCE, || {
+        let reply = client.must(&["SET", &format!("key{written}"), &value]);
+        assert!(reply == Reply::ok() || reply.text().starts_with("MISCONF "), "{reply:?}");
+        (reply == Reply::ok()).then_some(())
+    });
+    eventually("the snapshots are tried again, and taken", PATIENCE, || {
+        let taken = |position| cluster.figure(position, "raft_snapshot_index") > 0;
+        (0..3).all(taken).then_some(())
+    });
+    cluster.wait_until_even();
+    for position in 0..3 {
+        let size = cluster.client(position).must(&["DBSIZE"]).number();
+        assert_eq!(size, Some(written as i64 + 1), "node {}", position + 1);
+    }
 }

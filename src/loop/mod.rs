@@ -145,6 +145,8 @@ pub struct Server {
     is_old_copy: bool,
     /// What was last logged about who leads.
     leadership: Leadership,
+    /// Whether the log says last that the disk has stalled.
+    disk_is_stalled: bool,
 }
 
 /// Who leads, as far as the log lines tell.
@@ -196,6 +198,7 @@ impl Server {
             clients: Clients::new(config, host, FIRST_CLIENT),
             peers: Peers::new(config.id, FIRST_PEER),
             leadership: Leadership::of(&node),
+            disk_is_stalled: false,
             node,
             storage,
             clock,
@@ -279,5 +282,21 @@ impl Server {
             (_, None) => log::info!("knows no leader in term {term}"),
         }
         self.leadership = current;
+    }
+
+    /// Says that the disk has stalled, and that it goes on.
+    fn log_disk(&mut self) {
+        let is_stalled = self.node.is_disk_stalled(self.now);
+        if is_stalled == self.disk_is_stalled {
+            return;
+        }
+        match is_stalled {
+            true => log::warn!(
+                "the disk has been at one write for longer than an election timeout: others go on \
+                 without it, and if this node leads it hands over"
+            ),
+            false => log::info!("the disk goes on"),
+        }
+        self.disk_is_stalled = is_stalled;
     }
 }

@@ -45,6 +45,7 @@ impl Server {
             log::warn!("{notice}");
         }
         self.log_leadership();
+        self.log_disk();
         self.snapshot_lines.log(&self.node.status());
         Ok(self.verdict())
     }

@@ -30,6 +30,12 @@ const SECTIONS: [&str; 9] = [
 ];
 
 impl Node {
+    /// Whether the disk has been at one write for longer than an election timeout. A leader hands
+    /// over then, and a follower is not waited for.
+    pub fn is_disk_stalled(&self, now: Instant) -> bool {
+        self.raft.is_disk_stalled(now)
+    }
+
     /// `INFO [section ...]`
     pub(super) fn info(&self, now: Instant, args: Args<'_>) -> Reply {
         let asked = |section: &str| {
@@ -184,6 +190,7 @@ impl Node {
             ("raft_snapshot_index", snapshot_index(status.snapshot)),
             ("raft_snapshot_bytes", status.snapshot.map_or(0, |(_, bytes)| bytes).to_string()),
             ("raft_snapshot_due_after_bytes", self.bytes_to_snapshot().to_string()),
+            ("raft_disk_stalled", if self.is_disk_stalled(now) { "yes" } else { "no" }.to_owned()),
             ("raft_snapshot_state", self.snapshot_state()),
             ("raft_bad_snapshots", self.counters.bad_snapshots.to_string()),
             ("raft_malformed_batches", self.counters.malformed.to_string()),

@@ -62,10 +62,15 @@ impl Raft {
         matches!(&self.role, Role::Leader(leading) if leading.transfer.is_some())
     }
 
+    /// Whether the disk has been at one write for longer than an election timeout.
+    pub fn is_disk_stalled(&self, now: Instant) -> bool {
+        self.durability.stall(now) > self.config.election_timeout.1
+    }
+
     /// A leader whose disk has been at one write for longer than an election timeout hands over to
     /// a voter that has on disk what it has not itself: that one's disk does better.
     pub(super) fn hand_over_stalled(&mut self, now: Instant) {
-        if self.durability.stall(now) > self.config.election_timeout.1 {
+        if self.is_disk_stalled(now) {
             let is_under_way = self.hand_over_beyond(now, Some(self.durability.durable_index()));
             if is_under_way {
                 reached(Mark::StalledDiskHandsOver);

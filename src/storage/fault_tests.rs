@@ -3,7 +3,7 @@
 //! list; on a disk in memory, so that every byte gets its turn.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use bytes::Bytes;
 use rand::{RngExt, SeedableRng};

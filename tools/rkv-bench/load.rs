@@ -1,23 +1,24 @@
-//! A load run: arguments, threads, the progress line, the result.
+//! A load run: arguments, threads, the result.
 //!
-//! Called by `main`. The load itself is in `worker`.
+//! Called by `main`. The load itself is in `worker`, what is seen of it meanwhile in `progress`.
 
-use std::io::{self, IsTerminal};
+use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
 use raftkv::client::{Client, Options, Wire, is_endpoint};
+use raftkv::proto::reply_decoder::Value;
 use rand::SeedableRng;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use serde_json::json;
 
-use crate::report::Report;
+use crate::progress;
+use crate::report::{Report, Second};
 use crate::worker::{self, Plan};
-use crate::workload::{Kind, Workload, key_name, random_value};
+use crate::workload::{Kind, Workload, key_name, random_value, zipf};
 
 /// The command line of a load run.
 #[derive(Args, Debug)]
@@ -26,6 +27,10 @@ pub struct LoadArguments {
     #[arg(short, long = "connect", value_name = "HOST:PORT,...", value_delimiter = ',')]
     #[arg(default_value = "127.0.0.1:7101", value_parser = parse_endpoint)]
     connect: Vec<String>,
+
+    /// Send everything to the node that leads when the run begins
+    #[arg(long)]
+    leader: bool,
 
     /// What to send
     #[arg(short, long, value_enum, default_value_t = Kind::Set)]
@@ -48,6 +53,14 @@ pub struct LoadArguments {
     /// How many keys there are
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
     keys: u64,
+
+    /// Use some keys more often than others, by Zipf's law with this exponent (0.99 is customary)
+    #[arg(long, value_name = "EXPONENT", value_parser = parse_exponent)]
+    zipf: Option<f64>,
+
+    /// Send so many commands a second, whether or not the server keeps up (an open loop)
+    #[arg(long, value_name = "COMMANDS", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    rate: Option<u64>,
 
     /// The share of reads in percent, for --workload mixed
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(0..=100))]
@@ -77,6 +90,19 @@ pub struct LoadArguments {
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
+
+    /// Show nothing while it runs
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+fn parse_exponent(text: &str) -> Result<f64, String> {
+    let exponent: Option<f64> = text.parse().ok();
+    let is_usable =
+        |exponent: &f64| (0.0..=10.0).contains(exponent) && zipf(10, *exponent).is_some();
+    exponent
+        .filter(is_usable)
+        .ok_or_else(|| "expected a number from 0 to 10, such as 0.99".to_owned())
 }
 
 fn parse_endpoint(text: &str) -> Result<String, String> {
@@ -88,22 +114,43 @@ fn parse_endpoint(text: &str) -> Result<String, String> {
 
 /// Runs a load and prints its result; tells whether there was no error.
 pub fn run(arguments: &LoadArguments) -> io::Result<bool> {
-    let plan = plan_of(arguments)?;
+    let endpoints = match arguments.leader {
+        true => vec![find_leader(&arguments.connect)?],
+        false => arguments.connect.clone(),
+    };
+    let plan = plan_of(arguments, &endpoints)?;
     if arguments.fill {
         fill(arguments)?;
     }
-    let report = run_threads(&plan, arguments.threads as usize)?;
+    let (report, seconds) = run_threads(&plan, arguments.threads as usize, arguments.quiet)?;
     if arguments.json {
-        println!("{}", report.json(run_json(arguments)));
+        let mut result = report.json(run_json(arguments, &endpoints));
+        let seconds = seconds.iter().map(|second| second.report.second_json(second.number));
+        result["per_second"] = seconds.collect();
+        println!("{result}");
     } else {
-        print!("{}", report.table(&title(arguments)));
+        print!("{}{}", report.table(&title(arguments, &endpoints)), report.distribution());
     }
     Ok(report.errors.is_empty() && report.requests() > 0)
 }
 
-fn plan_of(arguments: &LoadArguments) -> io::Result<Plan> {
+/// Where clients reach the node that leads.
+fn find_leader(endpoints: &[String]) -> io::Result<String> {
+    let mut options = Options::new(endpoints.to_vec());
+    options.wire = Wire::Text;
+    let reply = Client::new(options).command(&["RAFT", "NODES"]).map_err(io::Error::other)?;
+    let Value::Bulk(text) = reply else {
+        return Err(io::Error::other("--leader: the server has no RAFT NODES"));
+    };
+    let text = String::from_utf8_lossy(&text).into_owned();
+    let leads = text.lines().find(|line| line.contains(" role=leader "));
+    let word = leads.and_then(|line| line.split(' ').find_map(|word| word.strip_prefix("client=")));
+    word.map(str::to_owned).ok_or_else(|| io::Error::other("--leader: no node leads"))
+}
+
+fn plan_of(arguments: &LoadArguments, endpoints: &[String]) -> io::Result<Plan> {
     let mut addresses: Vec<SocketAddr> = Vec::new();
-    for endpoint in &arguments.connect {
+    for endpoint in endpoints {
         let mut found = endpoint
             .to_socket_addrs()
             .map_err(|error| io::Error::new(error.kind(), format!("{endpoint}: {error}")))?;
@@ -119,9 +166,11 @@ fn plan_of(arguments: &LoadArguments) -> io::Result<Plan> {
             keys: arguments.keys,
             value_bytes: arguments.value_bytes as usize,
             read_percent: arguments.reads,
+            zipf: arguments.zipf,
         },
         connections: arguments.clients as usize,
         pipeline: arguments.pipeline as usize,
+        rate: arguments.rate.map(|rate| rate as f64),
         warm_up: Duration::from_secs(arguments.warm_up),
         measure: match arguments.requests {
             Some(requests) => worker::Measure::Requests(requests),
@@ -151,24 +200,19 @@ fn fill(arguments: &LoadArguments) -> io::Result<()> {
     Ok(())
 }
 
-fn run_threads(plan: &Plan, threads: usize) -> io::Result<Report> {
+fn run_threads(plan: &Plan, threads: usize, is_quiet: bool) -> io::Result<(Report, Vec<Second>)> {
     let threads = threads.min(plan.connections);
-    let answered = AtomicU64::new(0);
-    let running = AtomicUsize::new(threads);
+    let (sender, receiver) = channel();
     thread::scope(|scope| {
         let handles: Vec<_> = (0..threads)
             .map(|thread| {
-                let (answered, running) = (&answered, &running);
-                scope.spawn(move || {
-                    let report = worker::run(plan, thread, threads, answered);
-                    running.fetch_sub(1, Ordering::Release);
-                    report
-                })
+                let sender = sender.clone();
+                scope.spawn(move || worker::run(plan, thread, threads, &sender))
             })
             .collect();
-        if io::stderr().is_terminal() {
-            show_progress(&answered, &running);
-        }
+        // What is left are the workers' own: it is over when they are.
+        drop(sender);
+        let seconds = progress::follow(&receiver, threads, plan.measure, is_quiet);
         let mut total = Report::new();
         for handle in handles {
             match handle.join() {
@@ -176,41 +220,36 @@ fn run_threads(plan: &Plan, threads: usize) -> io::Result<Report> {
                 Err(panic) => std::panic::resume_unwind(panic),
             }
         }
-        Ok(total)
+        Ok((total, seconds))
     })
 }
 
-fn show_progress(answered: &AtomicU64, running: &AtomicUsize) {
-    let style = ProgressStyle::with_template("{elapsed_precise} {pos} answered, {per_sec}")
-        .expect("the template is a constant and well-formed");
-    let bar = ProgressBar::no_length().with_style(style);
-    while running.load(Ordering::Acquire) > 0 {
-        bar.set_position(answered.load(Ordering::Relaxed));
-        thread::sleep(Duration::from_millis(100));
-    }
-    bar.finish_and_clear();
-}
-
-fn title(arguments: &LoadArguments) -> String {
+fn title(arguments: &LoadArguments, endpoints: &[String]) -> String {
     let kind = match arguments.workload {
         Kind::Mixed => format!("GET {} %, SET {} %", arguments.reads, 100 - arguments.reads),
         kind => format!("{kind:?}").to_uppercase(),
     };
+    let rate = arguments.rate.map(|rate| format!("open loop, {rate} a second"));
+    let zipf = arguments.zipf.map(|exponent| format!(" by Zipf's law, {exponent}"));
     format!(
-        "{kind}: closed loop, {} connections to {}, pipeline {}, values of {} bytes, {} keys",
+        "{kind}: {}, {} connections to {}, pipeline {}, values of {} bytes, {} keys{}",
+        rate.as_deref().unwrap_or("closed loop"),
         arguments.clients,
-        arguments.connect.join(","),
+        endpoints.join(","),
         arguments.pipeline,
         arguments.value_bytes,
         arguments.keys,
+        zipf.unwrap_or_default(),
     )
 }
 
-fn run_json(arguments: &LoadArguments) -> serde_json::Value {
+fn run_json(arguments: &LoadArguments, endpoints: &[String]) -> serde_json::Value {
     json!({
         "workload": format!("{:?}", arguments.workload).to_lowercase(),
-        "loop": "closed",
-        "endpoints": arguments.connect,
+        "loop": if arguments.rate.is_some() { "open" } else { "closed" },
+        "rate": arguments.rate,
+        "zipf": arguments.zipf,
+        "endpoints": endpoints,
         "clients": arguments.clients,
         "pipeline": arguments.pipeline,
         "value_bytes": arguments.value_bytes,

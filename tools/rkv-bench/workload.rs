@@ -7,6 +7,7 @@ use clap::ValueEnum;
 use raftkv::client::encode_command;
 use raftkv::proto::reply_decoder::Value;
 use rand::{Rng, RngExt, SeedableRng};
+use rand_distr::{Distribution, Zipf};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
 /// The kinds of load.
@@ -35,6 +36,8 @@ pub struct Workload {
     pub value_bytes: usize,
     /// The share of reads of [`Kind::Mixed`], in percent.
     pub read_percent: u32,
+    /// The exponent of Zipf's law, where some keys are used more often than others.
+    pub zipf: Option<f64>,
 }
 
 /// Makes the commands of one connection.
@@ -42,6 +45,8 @@ pub struct Workload {
 pub struct Commands {
     workload: Workload,
     rng: Xoshiro256PlusPlus,
+    /// How often the first, the second ... key is used.
+    ranks: Option<Zipf<f64>>,
     value: Vec<u8>,
     /// The connection's own key, for [`Kind::Cas`].
     own_key: String,
@@ -55,6 +60,7 @@ impl Commands {
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(connection as u64);
         Commands {
             value: random_value(&mut rng, workload.value_bytes),
+            ranks: workload.zipf.and_then(|exponent| zipf(workload.keys, exponent)),
             workload: workload.clone(),
             rng,
             own_key: format!("bench:cas:{connection}"),
@@ -101,7 +107,10 @@ impl Commands {
     }
 
     fn random_key(&mut self) -> u64 {
-        self.rng.random_range(0..self.workload.keys)
+        match &self.ranks {
+            None => self.rng.random_range(0..self.workload.keys),
+            Some(ranks) => scatter(ranks.sample(&mut self.rng) as u64) % self.workload.keys,
+        }
     }
 
     fn push_set(&mut self, out: &mut Vec<u8>) {
@@ -127,6 +136,18 @@ impl Commands {
     }
 }
 
+/// Zipf's law for so many keys; nothing where the exponent is none.
+pub fn zipf(keys: u64, exponent: f64) -> Option<Zipf<f64>> {
+    Zipf::new(keys as f64, exponent).ok()
+}
+
+/// Mixes a number (the finaliser of SplitMix64), so that keys used often are not neighbours.
+fn scatter(number: u64) -> u64 {
+    let mixed = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}
+
 /// The name of a key by its number.
 pub fn key_name(number: u64) -> String {
     format!("bench:{number:012}")
@@ -143,7 +164,8 @@ mod tests {
     use raftkv::proto::reply_decoder::ReplyDecoder;
 
     fn commands(kind: Kind) -> Commands {
-        Commands::new(&Workload { kind, keys: 10, value_bytes: 5, read_percent: 50 }, 3)
+        let workload = Workload { kind, keys: 10, value_bytes: 5, read_percent: 50, zipf: None };
+        Commands::new(&workload, 3)
     }
 
     fn next(commands: &mut Commands) -> Vec<String> {
@@ -172,6 +194,27 @@ mod tests {
             }
         }
         assert!((400..600).contains(&reads), "{reads}");
+    }
+
+    #[test]
+    fn random_key_by_zipfs_law_prefers_some_keys_and_stays_within_them() {
+        let workload = Workload {
+            kind: Kind::Get,
+            keys: 1000,
+            value_bytes: 5,
+            read_percent: 50,
+            zipf: Some(0.99),
+        };
+        let mut commands = Commands::new(&workload, 0);
+        let mut counts = std::collections::BTreeMap::<u64, u32>::new();
+        for _ in 0..10_000 {
+            *counts.entry(commands.random_key()).or_default() += 1;
+        }
+        assert!(counts.keys().all(|key| *key < 1000));
+        // 1 / (sum of 1 / i^0.99 for i up to 1000) is 13 %.
+        let most = counts.values().max().unwrap();
+        assert!((1000..1700).contains(most), "{most}");
+        assert!(counts.len() > 300, "{}", counts.len());
     }
 
     #[test]
