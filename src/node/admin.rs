@@ -23,7 +23,6 @@ use crate::proto::hello::Refusal;
 use crate::proto::message::Message;
 use crate::proto::reply::Reply;
 use crate::raft::change::{Change, ChangeRefused, addresses_of};
-use crate::testing::{Mark, reached};
 use crate::types::{Boot, Instant, LogIndex, ServerId, Term};
 
 /// A request of this node's own clients.
@@ -414,7 +413,7 @@ impl Node {
                 if !is_same || !member.is_met() || self.raft.is_heard(now, id) {
                     return Ok(add(addresses.clone().unwrap_or(own)));
                 }
-                match self.stray(now, id) {
+                match self.requested.stray(now, id) {
                     Some(Refusal::OldCopy) => Err(format!(
                         "ERR server {id} ran on an old copy of its data directory, and sets that \
                          aside when it starts: start it if it doesn't run, and say this again"
@@ -451,30 +450,16 @@ impl Node {
         }
     }
 
-    /// Why a member is not on the data directory that was admitted, if it isn't: it said hello on
-    /// another one, or stands connected on it since before this node knew the membership.
-    fn stray(&self, now: Instant, id: ServerId) -> Option<Refusal> {
-        let member = self.raft.membership().member(id).filter(|member| member.is_met())?;
-        let link = self.raft.link(id).filter(|_| !self.is_guest(id));
-        match link {
-            Some(incarnation) if incarnation != member.incarnation => {
-                reached(Mark::StrayLinked);
-                Some(Refusal::LostDisk)
-            }
-            _ => self.requested.stray(now, id),
-        }
-    }
-
     /// Where the configuration says so, whoever lost its disk is let in again without a word.
     fn readmit_strays(&mut self, now: Instant) {
         if self.config.cluster.readmit == Readmit::Manual || !self.raft.is_ready() {
             return;
         }
-        let members = self.raft.membership().members().iter().map(|member| member.id);
-        let lost = members.filter(|id| self.stray(now, *id) == Some(Refusal::LostDisk));
-        let lost: Vec<ServerId> = lost.collect();
+        let is_lost = |id: &ServerId| self.requested.stray(now, *id) == Some(Refusal::LostDisk);
+        let lost: Vec<ServerId> = self.requested.strays.keys().copied().filter(is_lost).collect();
         for id in lost {
-            if self.raft.propose_change(now, &Change::Readmit { id }, false).is_ok() {
+            let is_met = self.raft.membership().member(id).is_some_and(|member| member.is_met());
+            if is_met && self.raft.propose_change(now, &Change::Readmit { id }, false).is_ok() {
                 self.requested.forget_stray(id);
             }
         }

@@ -151,8 +151,6 @@ marks! {
         "A change is refused because too few of the new voters are heard.",
     MemberReadmitted = "member-readmitted":
         "A member that lost its disk is demoted, to be awaited on a new one.",
-    StrayLinked = "stray-linked":
-        "A member is connected on another directory since before the leader knew the membership.",
     // Snapshots.
     InstallReplacesLog = "install-replaces-log":
         "A snapshot from the leader replaces the log.",
