@@ -8,7 +8,6 @@ use std::collections::VecDeque;
 
 use crate::limits;
 use crate::proto::entry::Entry;
-use crate::testing::{Mutation, is_on};
 use crate::types::{ClusterTime, LogIndex, SnapshotId, Term};
 
 /// The last entry that is no longer there: a snapshot includes it.
@@ -92,8 +91,7 @@ impl Log {
     /// Whether the log has the entry that ends this snapshot: then what it has up to there is what
     /// the snapshot includes (§3.5, log matching).
     pub fn includes(&self, snapshot: SnapshotId) -> bool {
-        let term = self.term_at(snapshot.index);
-        term == Some(snapshot.term) || (term.is_some() && is_on(Mutation::InstallIgnoresTerm))
+        self.term_at(snapshot.index) == Some(snapshot.term)
     }
 
     /// Appends the entry that follows on the last one.

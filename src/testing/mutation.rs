@@ -120,8 +120,6 @@ mutations! {
         "A leader that has left counts itself in the place of a voter.",
     InstallAckedBeforeDurable = "install-acked-before-durable":
         "A follower acknowledges a snapshot as soon as all of it has come.",
-    InstallIgnoresTerm = "install-ignores-term":
-        "A log that reaches a snapshot's end is taken for one that includes it, whatever its term.",
     SnapshotAheadOfApplied = "snapshot-ahead-of-applied":
         "A snapshot bears the index after the last entry that is in it.",
     SnapshotForgetsMembers = "snapshot-forgets-members":
