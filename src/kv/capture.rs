@@ -14,6 +14,7 @@ use super::store::{Record, Records, known_deadline};
 use crate::limits;
 use crate::proto::snapshot::{SnapshotEnd, SnapshotHeader, SnapshotRecord};
 use crate::proto::snapshot_encoder::SnapshotEncoder;
+use crate::testing::{Mutation, is_on};
 use crate::types::{ClusterTime, Revision, SnapshotId};
 
 /// What one record that waits in the queue costs beside its key and value; an estimate of the same
@@ -234,7 +235,7 @@ impl Capture {
     /// The cursor comes to a record: writes what it was when the snapshot began, if it was there.
     /// Returns how many bytes that is.
     fn pass(&mut self, key: &[u8], record: &Record, out: &mut Vec<u8>) -> usize {
-        if record.revision <= self.revision {
+        if record.revision <= self.revision || is_on(Mutation::SnapshotKeepsNewValues) {
             return self.write(record.as_snapshot_record(key), out);
         }
         let Some(form) = self.take_old_form(key) else {
@@ -270,7 +271,8 @@ impl Capture {
 
     /// Whether the record is part of the snapshot as it is, and not yet written.
     fn is_missing(&self, key: &[u8], record: &Record) -> bool {
-        record.revision <= self.revision && !self.is_passed(key)
+        let is_part = record.revision <= self.revision && !self.is_passed(key);
+        is_part && !is_on(Mutation::SnapshotKeepsNewValues)
     }
 
     fn is_passed(&self, key: &[u8]) -> bool {

@@ -17,6 +17,7 @@ use crate::proto::entry::Entry;
 use crate::proto::message::{BatchId, GatewayId};
 use crate::proto::reply::Reply;
 use crate::proto::snapshot::{SnapshotEnd, SnapshotHeader, SnapshotRecord};
+use crate::testing::{Mutation, is_on};
 use crate::types::{ClusterId, LogIndex, SnapshotId};
 
 /// What the log has made of nothing.
@@ -99,9 +100,17 @@ impl StateMachine {
     /// One is being taken already.
     pub fn begin_snapshot(&mut self, context: SnapshotContext, out: &mut Vec<u8>) -> SnapshotId {
         let SnapshotContext { cluster, membership_index, membership, command_set } = context;
+        let mut id = self.last;
+        if is_on(Mutation::SnapshotAheadOfApplied) {
+            id.index = id.index.next();
+        }
+        let gateways = match is_on(Mutation::SnapshotForgetsGateways) {
+            true => Vec::new(),
+            false => self.gateways.rows(),
+        };
         let header = SnapshotHeader {
             cluster,
-            id: self.last,
+            id,
             membership_index,
             membership,
             clock: self.store.clock(),
@@ -109,10 +118,10 @@ impl StateMachine {
             digest: self.digest(),
             used_bytes: self.store.used_bytes() as u64,
             command_set,
-            gateways: self.gateways.rows(),
+            gateways,
         };
         self.store.begin_capture(&header, out);
-        self.last
+        id
     }
 
     /// Appends the next bytes of the snapshot file to `out`, behind those of the calls before: some
@@ -169,7 +178,10 @@ impl StateMachine {
             store: Store::of_snapshot(header),
             gateways: Gateways::of_rows(&header.gateways),
             last: header.id,
-            digest: Digest::of_snapshot(header.digest),
+            digest: match is_on(Mutation::SnapshotWithoutDigest) {
+                true => Digest::default(),
+                false => Digest::of_snapshot(header.digest),
+            },
         }
     }
 

@@ -18,6 +18,7 @@ use crate::proto::message::GatewayId;
 use crate::proto::snapshot::{SnapshotEnd, SnapshotHeader};
 use crate::raft::membership::Membership;
 use crate::raft::{Piece, Snapshot};
+use crate::testing::{Mark, Mutation, is_on, reached};
 use crate::types::{Instant, LogIndex, SnapshotId, SnapshotKind, SnapshotReader};
 
 /// The version of the command set in force. There has been only one.
@@ -230,6 +231,9 @@ impl Node {
             .raft
             .membership_at(self.machine.last_applied())
             .expect("the first entry of a log is a membership");
+        let oldest =
+            self.raft.oldest_membership().filter(|_| is_on(Mutation::SnapshotForgetsMembers));
+        let (membership_index, membership) = oldest.unwrap_or((membership_index, membership));
         let context = SnapshotContext {
             cluster: self.identity.cluster,
             membership_index,
@@ -384,6 +388,7 @@ impl Node {
             }
             Err(_) => {
                 self.counters.bad_snapshots += 1;
+                reached(Mark::SnapshotDoubted);
                 self.snapshots.verifying = None;
                 effects.push(Effect::AbandonSnapshot { kind });
                 self.raft.snapshot_refused(id);

@@ -196,7 +196,14 @@ impl Raft {
             self.outbox.push((leader, Message::InstallSnapshotResponse(response)));
         }
         let following = self.following();
-        let match_index = following.verified_index.min(durable_index);
+        let mut match_index = following.verified_index.min(durable_index);
+        if is_on(Mutation::InstallAckedBeforeDurable)
+            && let Some((snapshot, received, total)) = self.receiving()
+            && received == total
+        {
+            match_index = match_index.max(snapshot.index);
+        }
+        let following = self.following();
         let outcome = if let Some(conflict) = following.conflict.take() {
             let Conflict { rejected_index, hint_index, hint_term } = conflict;
             AppendOutcome::Conflict { rejected_index, hint_index, hint_term }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::membership::{Member, Membership};
 use super::progress::Progress;
 use super::server::{Raft, Role};
+use crate::testing::{Mark, Mutation, is_on, reached};
 use crate::types::{Incarnation, Instant, LogIndex, ServerId};
 
 /// A member that left is told so much longer, in election timeouts, that its leaving is committed.
@@ -60,6 +61,9 @@ impl Raft {
         let is_transferring = leading.transfer.is_some();
         if membership.is_joint() {
             if !is_transferring && !self.log_is_full {
+                if self.log.term_at(*index).is_some_and(|term| term < self.current_term) {
+                    reached(Mark::JointInherited);
+                }
                 let next = membership.leave_joint();
                 self.append_membership(now, &next);
             }
@@ -83,6 +87,7 @@ impl Raft {
         if leading.transfer.is_some() {
             return;
         }
+        reached(Mark::LeaderLeaves);
         let was_tried = std::mem::replace(&mut leading.turnover.is_leaving, true);
         if was_tried || !self.hand_over(now) {
             self.step_down(now);
@@ -106,6 +111,7 @@ impl Raft {
         let member = next.members_mut().iter_mut().find(|member| member.id == id)?;
         member.incarnation = incarnation;
         member.admitted = index;
+        reached(Mark::DirectoryRecorded);
         Some(next)
     }
 
@@ -131,6 +137,9 @@ impl Raft {
     fn has_caught_up(&mut self, now: Instant, id: ServerId) -> bool {
         let last_index = self.log.last_index();
         let most: Duration = self.config.election_timeout.0;
+        if is_on(Mutation::PromotesAtOnce) {
+            return true;
+        }
         let Role::Leader(leading) = &mut self.role else {
             return false;
         };
@@ -151,6 +160,7 @@ impl Raft {
     fn promotion(&self, now: Instant, learner: &Member) -> Option<Membership> {
         let mut next = self.membership().clone();
         if let Some(replaced) = learner.replaces {
+            reached(Mark::MemberReplaced);
             let members = next.members_mut();
             members.retain(|member| member.id != replaced);
             // Another that was to replace it too must not remove whoever gets its id later.
@@ -162,6 +172,7 @@ impl Raft {
         member.voter = true;
         member.promote = false;
         member.replaces = None;
+        reached(Mark::LearnerPromoted);
         let heard = next.voters().filter(|id| self.is_heard(now, *id)).count();
         (heard > next.voters().count() / 2).then_some(next)
     }
@@ -206,6 +217,7 @@ impl Raft {
                 progress.match_index >= farewell.index && progress.commit_told >= farewell.index
             });
             if is_told {
+                reached(Mark::FarewellTold);
                 farewell.told.get_or_insert(now);
             }
             let is_past = farewell.told.is_some_and(|told| now >= told.after(pause));
@@ -284,6 +296,10 @@ impl Raft {
         }
         let has_left = membership.member(self.id).is_none();
         let voted = newest.next().is_some_and(|(_, before)| before.is_voter(self.id));
-        has_left && voted && *index > self.commit_index
+        let may_lead = has_left && voted && *index > self.commit_index;
+        if may_lead {
+            reached(Mark::LeftCandidate);
+        }
+        may_lead
     }
 }

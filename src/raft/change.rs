@@ -11,6 +11,7 @@ use super::server::{Raft, Role};
 use crate::limits;
 use crate::proto::admin::Addresses;
 use crate::proto::entry::EntryKind;
+use crate::testing::{Mark, Mutation, is_on, reached};
 use crate::types::{Incarnation, Instant, LogIndex, ServerId};
 
 /// What may be asked for. Asking for what is so already changes nothing and is no mistake.
@@ -160,7 +161,11 @@ impl Raft {
         };
         let changes_voters = !voters.iter().copied().eq(self.membership().voters());
         if changes_voters && !keeps_quorum && !force {
+            reached(Mark::QuorumAtRisk);
             return Err(ChangeRefused::QuorumAtRisk { voters, in_touch });
+        }
+        if matches!(change, Change::Readmit { .. }) {
+            reached(Mark::MemberReadmitted);
         }
         Ok(Some(self.enter(now, &target)))
     }
@@ -194,11 +199,12 @@ impl Raft {
         if self.log_is_full {
             return Err(ChangeRefused::LogFull);
         }
-        if !self.is_ready() {
+        if !self.is_ready() && !is_on(Mutation::ChangesBeforeTermCommits) {
             return Err(ChangeRefused::NotReady);
         }
         let (index, membership) = self.memberships.last().expect("a leader has a membership");
-        if *index > self.commit_index || membership.is_joint() {
+        let is_uncommitted = *index > self.commit_index && !is_on(Mutation::ChangesTwice);
+        if is_uncommitted || membership.is_joint() {
             return Err(ChangeRefused::Underway);
         }
         Ok(())
@@ -209,7 +215,8 @@ impl Raft {
     pub(super) fn enter(&mut self, now: Instant, target: &Membership) -> LogIndex {
         let current = self.membership();
         let changes_voters = !target.voters().eq(current.voters());
-        let next = if changes_voters { current.joint_with(target) } else { target.clone() };
+        let is_joint = changes_voters && !is_on(Mutation::SkipsJoint);
+        let next = if is_joint { current.joint_with(target) } else { target.clone() };
         self.append_membership(now, &next)
     }
 
@@ -217,7 +224,8 @@ impl Raft {
     pub(super) fn append_membership(&mut self, now: Instant, next: &Membership) -> LogIndex {
         let index = self.append_own(now, EntryKind::Membership, next.encode());
         let uncommitted = self.memberships.iter().filter(|(at, _)| *at > self.commit_index);
-        assert!(uncommitted.count() <= 1, "one-change: the one before is committed");
+        let is_one = uncommitted.count() <= 1 || is_on(Mutation::ChangesTwice);
+        assert!(is_one, "one-change: the one before is committed");
         self.track_members(now);
         index
     }

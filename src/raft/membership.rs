@@ -166,8 +166,10 @@ impl Membership {
     /// The highest value that a majority has reached or passed, by each voter's `value`. `None`
     /// where nobody votes.
     pub fn quorum_value<T: Ord + Copy>(&self, value: impl Fn(ServerId) -> T) -> Option<T> {
-        let new = majority_value(self.members.iter().filter(|m| m.voter), &value)?;
-        if !self.joint {
+        let votes =
+            |m: &&Member| m.voter || (is_on(Mutation::LearnerCounts) && m.is_met() && !self.joint);
+        let new = majority_value(self.members.iter().filter(votes), &value)?;
+        if !self.joint || is_on(Mutation::JointCountsNewHalf) {
             return Some(new);
         }
         let old = majority_value(self.members.iter().filter(|m| m.outgoing_voter), &value)?;

@@ -255,7 +255,12 @@ impl Raft {
             leading.followers.get(&id).map_or(LogIndex::ZERO, |progress| progress.match_index)
         };
         let majority_index = self.membership().quorum_value(match_index);
-        let majority_index = majority_index.unwrap_or(LogIndex::ZERO);
+        let mut majority_index = majority_index.unwrap_or(LogIndex::ZERO);
+        if is_on(Mutation::RemovedLeaderCounts) && !self.membership().is_voter(self.id) {
+            let first = self.membership().voters().next();
+            let with_own = |id| if Some(id) == first { own } else { match_index(id) };
+            majority_index = self.membership().quorum_value(with_own).unwrap_or(majority_index);
+        }
         let is_own_term = self.log.term_at(majority_index) == Some(self.current_term);
         if majority_index <= self.commit_index {
             return;

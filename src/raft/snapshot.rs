@@ -137,6 +137,11 @@ impl Raft {
         before.next().map(|(at, membership)| (*at, membership))
     }
 
+    /// The oldest membership that is remembered, and the index of its entry.
+    pub fn oldest_membership(&self) -> Option<(LogIndex, &Membership)> {
+        self.memberships.first().map(|(at, membership)| (*at, membership))
+    }
+
     /// Whether a follower was offered a snapshot that can't be sent: the next one is urgent.
     pub fn wants_snapshot(&self) -> bool {
         self.snapshots.wants_another
@@ -244,6 +249,7 @@ impl Raft {
         self.hear_leader(now, from, term, cluster_time);
         if snapshot.index <= self.commit_index || self.log.includes(snapshot) {
             // We have what it includes, and it includes only what is committed (§5.1).
+            reached(Mark::InstallNotNeeded);
             self.commit_index = self.commit_index.max(snapshot.index);
             self.following().verified(snapshot.index);
             return;

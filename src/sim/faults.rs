@@ -5,6 +5,7 @@
 //! be right to complain. A fault that finds nothing to strike does nothing and isn't counted.
 //! Called by the world when a fault's time has come, and once at the end to heal everything.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use rand::RngExt;
@@ -14,6 +15,7 @@ use super::network::Host;
 use super::process::Mail;
 use super::script::{Fault, Kind};
 use super::world::{Event, World};
+use crate::limits;
 use crate::types::{Boot, Instant, ServerId};
 
 impl World {
@@ -26,8 +28,53 @@ impl World {
         let Some(id) = self.target(fault.a) else {
             return;
         };
+        let is_quiet = fault.kind == Kind::SnapshotRot && fault.b == 0;
+        if self.changes_members && fault.kind.is_ruin() && !is_quiet {
+            return self.hold_for(fault, id);
+        }
+        self.strike_on(fault, id);
+    }
+
+    /// Where the membership changes, a server is stopped before it forgets what it promised, and
+    /// long enough that no leader takes it for one that is heard: else a change that leans on it
+    /// could begin in the meantime, and could never end.
+    fn hold_for(&mut self, fault: Fault, id: ServerId) {
+        let server = self.servers.get_mut(&id).expect("a server of this world");
+        if server.is_held || !server.is_launched {
+            return;
+        }
+        server.is_held = true;
+        self.kill(id);
+        let pause = Duration::from_millis(3 * self.script.settings.election_max_ms);
+        self.plan(pause, Event::Ruin { fault });
+    }
+
+    /// The time has come for what a server was stopped for.
+    pub(super) fn ruin(&mut self, fault: Fault) {
+        let Some(id) = self.target(fault.a) else { return };
+        let server = self.servers.get_mut(&id).expect("a server of this world");
+        if !std::mem::take(&mut server.is_held) {
+            return;
+        }
+        if !self.is_healing {
+            self.strike_on(fault, id);
+        }
+        self.plan(Duration::from_millis(20), Event::Start { server: id });
+    }
+
+    fn strike_on(&mut self, fault: Fault, id: ServerId) {
         let now = self.now;
         let struck = match fault.kind {
+            Kind::Add
+            | Kind::Remove
+            | Kind::Promote
+            | Kind::Replace
+            | Kind::Move
+            | Kind::Transfer
+            | Kind::Snapshot => self.request(fault),
+            Kind::Launch => self.launch(id),
+            Kind::SnapshotRot if fault.b == 0 => self.rot_quietly(id),
+            Kind::SnapshotRot => self.rot_snapshots(id, fault.b as usize),
             Kind::Kill => self.strike_kill(id, fault.b),
             Kind::PowerLoss => self.lose_power(id),
             Kind::KillAll => self.of_all(|world, id| world.strike_kill(id, 0)),
@@ -84,10 +131,10 @@ impl World {
     }
 
     /// The server of that number; of 0 the leader, or whoever runs.
-    fn target(&self, number: u64) -> Option<ServerId> {
+    pub(super) fn target(&self, number: u64) -> Option<ServerId> {
         match number {
             0 => self.leader().or_else(|| self.ids().first().copied()),
-            number => Some(ServerId(number.min(self.script.settings.nodes).max(1))),
+            number => Some(ServerId(number.min(self.script.settings.machines()).max(1))),
         }
     }
 
@@ -122,6 +169,10 @@ impl World {
         self.forget_process(id);
         for (stream, end) in self.network.of(Host::Server(id)) {
             self.network.vanish(stream, end);
+            // Peers have their kernels ask whether the other one is still there.
+            if matches!(self.network.host(stream, 1 - end), Some(Host::Server(_))) {
+                self.plan(2 * limits::PEER_SILENCE, Event::Silence { stream, end: 1 - end });
+            }
         }
         self.network.dark.insert(id);
         let losses = self.servers[&id].disk.lose_power();
@@ -131,8 +182,19 @@ impl World {
         was_alive
     }
 
+    /// A spare goes into operation.
+    fn launch(&mut self, id: ServerId) -> bool {
+        let is_new = !self.servers[&id].is_launched;
+        if is_new {
+            self.start(id);
+        }
+        is_new
+    }
+
     fn start_again(&mut self, id: ServerId) -> bool {
-        let is_down = self.node(id).is_none() && self.servers[&id].rotten.is_none();
+        let server = &self.servers[&id];
+        let is_in_operation = server.is_launched && !server.is_held;
+        let is_down = is_in_operation && self.node(id).is_none() && server.rotten.is_none();
         if is_down {
             self.start(id);
         }
@@ -161,10 +223,20 @@ impl World {
         let is_founded = self.checkers.committed() > 0
             && self.ids().into_iter().all(|id| {
                 self.node(id).is_some_and(|node| !node.raft().membership().is_empty())
-                    || self.checkers.damaged.contains(&id)
+                    || self.checkers.damaged.contains_key(&id)
                     || self.node(id).is_none()
+                    || self.servers[&id].joins
             });
-        let others = self.checkers.damaged.iter().filter(|damaged| **damaged != id).count();
+        let doubtful = self.servers.iter().filter(|(_, server)| server.is_doubtful);
+        let doubtful: BTreeSet<ServerId> = doubtful.map(|(id, _)| *id).chain([id]).collect();
+        if self.changes_members {
+            return is_founded
+                && !self.has_forced
+                && self.checkers.keeps_majority_without(&doubtful);
+        }
+        let damaged = self.checkers.damaged.keys().copied();
+        let others = damaged.chain(doubtful).filter(|other| *other != id).collect::<BTreeSet<_>>();
+        let others = others.len();
         is_founded && others < budget
     }
 
@@ -179,8 +251,13 @@ impl World {
     /// The server dies, and comes back on an empty disk.
     pub(super) fn replace_disk(&mut self, id: ServerId) {
         self.kill(id);
-        self.checkers.damaged.insert(id);
+        self.checkers.loses_its_disk(id);
+        let newest = self.checkers.newest_committed();
+        let is_member = newest.is_none_or(|newest| newest.member(id).is_some());
         let server = self.servers.get_mut(&id).expect("a server of this world");
+        // Who is no member any more is set up as a new server, which founds nothing.
+        server.joins |= !is_member;
+        server.is_doubtful = false;
         server.disk.with(|state| state.media = super::media::Media::default());
         server.rotten = None;
         server.is_copy = false;
@@ -215,9 +292,10 @@ impl World {
             return false;
         }
         self.kill(id);
-        self.checkers.damaged.insert(id);
+        self.checkers.is_damaged(id);
         let server = self.servers.get_mut(&id).expect("a server of this world");
         server.disk.with(|state| state.media = media);
+        server.is_doubtful = false;
         server.boot = boot;
         server.is_copy = true;
         self.start(id);
@@ -237,7 +315,7 @@ impl World {
             return false;
         }
         self.lose_power(id);
-        self.checkers.damaged.insert(id);
+        self.checkers.is_damaged(id);
         let server = self.servers.get_mut(&id).expect("a server of this world");
         server.disk.with(|state| state.media.put_back_meta(inode));
         server.boot = old;
@@ -261,7 +339,7 @@ impl World {
         });
         server.rotten = done.clone();
         if done.is_some() {
-            self.checkers.damaged.insert(id);
+            self.checkers.is_damaged(id);
         }
         if let Some(what) = &done {
             self.tell(|| format!("n{id}: {what}"));
@@ -269,6 +347,42 @@ impl World {
         let pause = Duration::from_millis(100);
         self.plan(pause, Event::Start { server: id });
         done.is_some()
+    }
+
+    /// A bit of the newest snapshot flips while the server runs: whoever is sent it must notice, and
+    /// the next start too.
+    fn rot_quietly(&mut self, id: ServerId) -> bool {
+        let reads_it = |node: &crate::node::Node| {
+            let status = node.status();
+            status.receiving.is_some() || status.loading_percent.is_some()
+        };
+        let is_quiet = self.node(id).is_some_and(|node| !reads_it(node));
+        if !is_quiet || self.servers[&id].rotten.is_some() || !self.may_damage(id) {
+            return false;
+        }
+        self.rot(id, 1)
+    }
+
+    /// Bits of the newest snapshots flip while the server is down. Where the log has what they held,
+    /// it may start; else it must not.
+    fn rot_snapshots(&mut self, id: ServerId, count: usize) -> bool {
+        if self.servers[&id].rotten.is_some() || !self.may_damage(id) {
+            return false;
+        }
+        self.lose_power(id);
+        self.servers[&id].disk.with(|state| state.media.forget_unsynced());
+        let done = self.rot(id, count);
+        self.plan(Duration::from_millis(100), Event::Start { server: id });
+        done
+    }
+
+    fn rot(&mut self, id: ServerId, count: usize) -> bool {
+        let World { servers, random, .. } = self;
+        let server = servers.get_mut(&id).expect("a server of this world");
+        let rotten = server.disk.with(|state| state.media.rot_snapshots(count, random));
+        server.is_doubtful |= rotten > 0;
+        self.tell(|| format!("n{id}: bits flip in {rotten} of its snapshots"));
+        rotten > 0
     }
 
     fn disk(&mut self, id: ServerId, change: impl FnOnce(&mut super::disk::State)) -> bool {
@@ -296,7 +410,7 @@ impl World {
     }
 
     fn cut_ring(&mut self) -> bool {
-        let nodes = self.script.settings.nodes;
+        let nodes = self.script.settings.machines();
         self.cut(|from, to| {
             let apart = from.0.abs_diff(to.0);
             apart > 1 && apart < nodes - 1
@@ -304,7 +418,7 @@ impl World {
     }
 
     fn flap(&mut self, a: u64, b: u64, times: u64) -> bool {
-        let nodes = self.script.settings.nodes;
+        let nodes = self.script.settings.machines();
         if a == b || !(1..=nodes).contains(&a) || !(1..=nodes).contains(&b) {
             return false;
         }
@@ -347,9 +461,6 @@ impl World {
 
     /// The same in the start of a process: recovery's writes are counted from its first.
     fn crash_in_start(&mut self, id: ServerId, steps: u32) -> bool {
-        if self.servers[&id].rotten.is_some() {
-            return false;
-        }
         match self.random.random_bool(0.5) {
             true => self.kill(id),
             false => {
@@ -408,6 +519,7 @@ impl World {
             let server = self.servers.get_mut(&id).expect("a server of this world");
             server.paused_until = Instant::ZERO;
             server.kill_behind = None;
+            server.is_held = false;
             server.disk.with(|state| {
                 state.latency.1 = state.latency.1.min(most).max(state.latency.0);
                 state.stall = Duration::ZERO;

@@ -90,7 +90,7 @@ impl PeerLink {
     }
 
     pub fn say_refused(&mut self, refused: &HelloRefused) {
-        if self.peer.is_none() {
+        if !self.dialled {
             self.out.extend_from_slice(&PREFACE);
         }
         encode_frame(FrameKind::HelloRefused, 0, &mut self.out, |out| refused.encode(out));

@@ -9,8 +9,9 @@ use rand::RngExt;
 
 use super::network::Host;
 use super::process::Process;
+use super::server::client_address;
 use super::world::{DIR, Event, World};
-use crate::config::SyncMode;
+use crate::config::{NodeConfig, SyncMode};
 use crate::node::Node;
 use crate::storage::{self, Storage, StorageError};
 use crate::types::{Boot, Instant, ServerId};
@@ -23,9 +24,10 @@ impl World {
             return self.plan(pause, Event::Start { server: id });
         }
         let server = self.servers.get_mut(&id).expect("a server of this world");
-        if server.process.is_some() {
+        if server.process.is_some() || server.is_held {
             return;
         }
+        server.is_launched = true;
         if server.is_copy && !self.would_be_told(id, self.servers[&id].boot.next()) {
             return self.tell(|| format!("n{id} stays down: an old copy that nobody could tell"));
         }
@@ -59,11 +61,15 @@ impl World {
             server.is_copy = false;
             server.saved = None;
             server.disk.with(|state| state.media.begin_anew());
+            let is_doubtful = std::mem::take(&mut server.is_doubtful);
             if self.checkers.distrusted.remove(&id) {
-                self.checkers.damaged.insert(id);
+                self.checkers.is_damaged(id);
                 self.strike("diverged-start");
             }
-            if was_rotten {
+            if is_doubtful {
+                self.checkers.is_damaged(id);
+                self.strike("set-aside");
+            } else if was_rotten {
                 self.strike("set-aside");
             }
         }
@@ -71,9 +77,25 @@ impl World {
         if let Some(what) = &server.rotten {
             panic!("fail-stop: n{id} starts in spite of {what}");
         }
+        if std::mem::take(&mut server.is_doubtful) {
+            self.strike("snapshot-done-without");
+        }
+        let server = self.servers.get_mut(&id).expect("just seen");
         let seed = self.random.random_range(0..=u64::MAX);
         let mut config = self.config.clone();
         config.id = id;
+        if server.joins {
+            // Its own file knows no other server; it asks the founders.
+            let founders = std::mem::take(&mut config.cluster.nodes).into_iter();
+            let others = founders.filter(|founder| founder.id != id);
+            config.join = others.map(|founder| founder.peer).collect();
+            config.cluster.nodes = vec![NodeConfig {
+                id,
+                peer: server.address(id),
+                client: client_address(id, server.moves),
+                http: None,
+            }];
+        }
         server.boot = recovered.identity.boot;
         let now = server.clock.local(self.now);
         let node = Node::recover(&config, recovered, seed, now);
@@ -107,8 +129,21 @@ impl World {
                 self.plan(Duration::from_millis(300), Event::Start { server: id });
             }
             _ if server.rotten.is_some() => self.strike("refused-start"),
+            _ if std::mem::take(&mut server.is_doubtful) => {
+                server.rotten = Some(error.to_string());
+                self.checkers.is_damaged(id);
+                self.strike("refused-start");
+            }
             _ => panic!("n{id} finds damage where there was none: {error}"),
         }
+    }
+
+    /// A process was told that its directory is an old copy: it starts over, to set that aside.
+    pub(super) fn start_over(&mut self, id: ServerId) {
+        self.tell(|| format!("n{id} is told that it is an old copy, and starts over"));
+        self.strike("old-copy-starts-over");
+        self.kill(id);
+        self.plan(Duration::from_millis(10), Event::Start { server: id });
     }
 
     /// A process ends well.

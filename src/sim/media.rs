@@ -92,6 +92,8 @@ pub(super) struct Media {
     /// Files that another one was renamed over, oldest first.
     replaced: Vec<usize>,
     old: Vec<OldSector>,
+    /// Snapshots in which a bit has flipped.
+    rotten: Vec<usize>,
     /// The newest log write that was reported durable: its file, and its first byte that was new.
     last_durable: Option<(usize, usize)>,
 }
@@ -433,6 +435,26 @@ impl Media {
         file.stable.flip(middle, 1);
         file.cache.flip(middle, 1);
         true
+    }
+
+    /// Flips a bit in each of the newest `count` snapshots. Returns in how many.
+    pub fn rot_snapshots(&mut self, count: usize, random: &mut Xoshiro256PlusPlus) -> usize {
+        let is_snapshot = |path: &Path| path.extension().is_some_and(|suffix| suffix == "snap");
+        let names = self.stable_names.iter().rev().filter(|(path, _)| is_snapshot(path));
+        let newest: Vec<usize> = names.map(|(_, inode)| *inode).take(count).collect();
+        for inode in &newest {
+            let file = &mut self.inodes[*inode];
+            let (at, bit) = (random.random_range(0..file.stable.len()), random.random_range(0..8));
+            file.stable.flip(at, 1 << bit);
+            file.cache.flip(at, 1 << bit);
+        }
+        self.rotten.extend(&newest);
+        newest.len()
+    }
+
+    /// Whether a bit of the file has flipped.
+    pub fn is_rotten(&self, inode: usize) -> bool {
+        self.rotten.contains(&inode)
     }
 
     fn sector(&self, inode: usize, at: usize) -> Vec<u8> {

@@ -2,10 +2,11 @@
 //!
 //! In reading order: [`script`] (what a run is made of), [`swarm`] (a seed becomes one), [`world`]
 //! (the queue of events) of [`server`]s, whose [`lives`] have [`turns`] of a [`process`] on [`link`]
-//! (its connections' bytes); [`network`], [`disk`] on [`media`] of [`content`], [`clients`] in their [`traffic`],
-//! [`faults`], or a test's own hands on a [`cluster`]; then what judges: [`checkers`] with
-//! [`rules`], [`history`], [`linearizability`]; and what tells: [`story`], [`shrink`]. Called by
-//! `rkv-sim` and tests. Contains no second implementation of anything that it tests.
+//! (its connections' bytes); [`network`], [`disk`] on [`media`] of [`content`], [`clients`] in their
+//! [`traffic`], [`faults`] and [`operators`] (planned by [`turnover`]), or a test's own hands on a
+//! [`cluster`]; then what judges: [`checkers`] with [`rules`], [`history`], [`linearizability`]; and
+//! what tells: [`story`], [`shrink`]. Called by `rkv-sim` and tests. Contains no second
+//! implementation of anything that it tests.
 
 mod checkers;
 mod clients;
@@ -21,6 +22,7 @@ mod media;
 #[cfg(feature = "testing")]
 pub mod mutants;
 mod network;
+mod operators;
 mod process;
 mod rules;
 mod run;
@@ -32,6 +34,7 @@ mod storage_tests;
 pub mod story;
 pub mod swarm;
 mod traffic;
+mod turnover;
 mod turns;
 mod world;
 

@@ -172,6 +172,11 @@ impl Network {
         }
     }
 
+    /// Whether that end is open, and the other one's machine is gone without a word.
+    pub fn is_alone(&self, stream: StreamId, end: usize) -> bool {
+        self.streams.get(&stream).is_some_and(|one| one.is_open[end] && !one.is_open[1 - end])
+    }
+
     /// Who holds that end.
     pub fn host(&self, stream: StreamId, end: usize) -> Option<Host> {
         self.streams.get(&stream).map(|stream| stream.hosts[end])

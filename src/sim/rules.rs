@@ -39,11 +39,11 @@ pub(super) struct Rules {
 }
 
 impl Rules {
-    /// A server has started from what its disk holds.
-    pub fn started(&mut self, id: ServerId, node: &Node) {
+    /// A server has started from what its disk holds. `is_new`: on another one than before.
+    pub fn started(&mut self, id: ServerId, node: &Node, is_new: bool) {
         let end = log_end(node);
         let seen = self.servers.entry(id).or_default();
-        let acknowledged = seen.acknowledged;
+        let acknowledged = if is_new { (Term::ZERO, LogIndex::ZERO) } else { seen.acknowledged };
         *seen = Seen { log_end: end, log_end_before: end, acknowledged, ..Seen::default() };
     }
 

@@ -46,10 +46,16 @@ pub const STRIKES: &[&str] = &[
     "misrouted-dial",
     "no-space",
     "nonsense-from-peer",
+    "old-copy-starts-over",
     "refused-start",
     "repeated-command",
+    "request-done",
+    "request-refused",
+    "request-repeated",
     "resp3-client",
     "slowed-segment",
+    "set-aside",
+    "snapshot-done-without",
     "snapshot-received",
     "snapshot-taken",
     "snapshot-without-space",
@@ -243,10 +249,19 @@ fn live(world: &mut World) {
     world.run_for(Duration::from_millis(settings.chaos_ms + suspended));
     // 2. Everything heals: those who are left agree, and every client has its answer.
     world.heal();
-    let patience_ms = 30 * settings.election_max_ms + 2 * settings.request_timeout_ms + 10_000;
+    let mut patience_ms = 30 * settings.election_max_ms + 2 * settings.request_timeout_ms + 10_000;
+    if world.changes_members || settings.repair > 0 {
+        // A change takes an entry or two, an operator asks again, and each waits for the others.
+        patience_ms += 10_000;
+        world.correct_addresses();
+    }
     converge(world, Duration::from_millis(patience_ms));
+    if settings.repair > 0 {
+        world.repair();
+        converge(world, Duration::from_millis(patience_ms));
+    }
     // 3. Every sound server still takes a write and tells everything that was written.
-    let ids: Vec<ServerId> = sound(world);
+    let ids: Vec<ServerId> = world.sound();
     for id in ids {
         read_back(world, id, Duration::from_millis(patience_ms));
     }
@@ -255,20 +270,16 @@ fn live(world: &mut World) {
     world.recorder.check_linearizable();
 }
 
-/// Servers that have all that they promised.
-fn sound(world: &World) -> Vec<ServerId> {
-    world.ids().into_iter().filter(|id| !world.checkers.damaged.contains(id)).collect()
-}
-
 fn converge(world: &mut World, patience: Duration) {
     let deadline = world.now.after(patience);
     while !has_converged(world) {
         let states: Vec<_> =
             world.ids().iter().map(|id| world.node(*id).map(|node| node.status())).collect();
         let waiting = world.clients.iter().filter(|client| client.is_waiting()).count();
+        let why = world.is_unsettled().filter(|_| world.changes_members).unwrap_or_default();
         assert!(
             world.now < deadline,
-            "convergence: not within {patience:?}, {waiting} clients wait: {states:#?}"
+            "convergence: not within {patience:?}, {waiting} clients wait, {why}: {states:#?}"
         );
         world.run_for(Duration::from_millis(5));
     }
@@ -285,7 +296,9 @@ fn has_converged(world: &World) -> bool {
             status.last_applied == last && status.last_log_index == last && last > LogIndex::ZERO
         })
     };
-    sound(world).iter().all(has_all) && world.clients.iter().all(|client| !client.is_waiting())
+    world.sound().iter().all(has_all)
+        && world.clients.iter().all(|client| !client.is_waiting())
+        && (!world.changes_members || world.is_unsettled().is_none())
 }
 
 /// A new client writes to and reads everything from one server.

@@ -39,6 +39,13 @@ macro_rules! settings {
 settings! {
     /// Servers of the cluster.
     nodes = 3,
+    /// Servers beside those that found the cluster: they are launched and added later, or never.
+    spares = 0,
+    /// Whether a server that lost its disk is readmitted without a command.
+    readmit = 0,
+    /// Whether operators, once everything has healed, replace damaged disks and readmit their
+    /// servers.
+    repair = 0,
     /// Clients with one connection each.
     clients = 3,
     /// How long faults strike, in milliseconds.
@@ -203,13 +210,65 @@ kinds! {
     Swap = "swapped-addresses",
     /// Everyone hears everyone.
     Heal = "heal",
+    /// Server `a`, a spare, is started for the first time.
+    Launch = "launch",
+    /// An operator says RAFT ADD of server `b` to server `a` (0: the leader). Of `c`, 1 adds LEARNER,
+    /// 2 leaves the addresses out, 4 adds DRYRUN.
+    Add = "raft-add",
+    /// RAFT REMOVE of server `b` (0: the leader), said to server `a`. Of `c`, 1 adds FORCE, 4 DRYRUN.
+    Remove = "raft-remove",
+    /// RAFT PROMOTE of server `b`, said to server `a`. Of `c`, 4 adds DRYRUN.
+    Promote = "raft-promote",
+    /// RAFT REPLACE of server `b` by server `c`, said to server `a`.
+    Replace = "raft-replace",
+    /// The machine of server `b` moves to another address, and RAFT MOVE is said to server `a`;
+    /// before that if `c` is 1.
+    Move = "raft-move",
+    /// RAFT TRANSFER to server `b` (0: to anyone), said to server `a`. Of `c`, 4 adds DRYRUN.
+    Transfer = "raft-transfer",
+    /// RAFT SNAPSHOT, said to server `a` (0: the leader).
+    Snapshot = "raft-snapshot",
+    /// Server `a` dies, and a bit of each of its newest `b` snapshots flips. If `b` is 0: of the
+    /// newest one, and the server goes on.
+    SnapshotRot = "snapshot-rot",
     /// The wall clock of server `a` jumps `b` minutes ahead and `c` minutes back.
     WallJump = "wall-jump",
     /// Client `a` resets its connection in the middle of a command.
     ClientReset = "client-reset",
 }
 
+impl Settings {
+    /// All servers of a run, spares included.
+    pub fn machines(&self) -> u64 {
+        self.nodes + self.spares
+    }
+}
+
 impl Kind {
+    /// Whether an operator asks for it.
+    pub fn is_request(self) -> bool {
+        use Kind as K;
+        matches!(self, K::Add | K::Remove | K::Promote | K::Replace | K::Move | K::Transfer)
+    }
+
+    /// Whether it makes a server forget what it promised.
+    pub fn is_ruin(self) -> bool {
+        use Kind as K;
+        matches!(
+            self,
+            K::Wipe
+                | K::OldCopy
+                | K::MetaRot
+                | K::MetaCut
+                | K::MetaStale
+                | K::SegmentCut
+                | K::Rot
+                | K::Misdirected
+                | K::Stale
+                | K::SnapshotRot
+        )
+    }
+
     fn from_name(name: &str) -> Option<Kind> {
         Kind::ALL.iter().copied().find(|kind| kind.name() == name)
     }

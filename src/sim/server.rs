@@ -66,13 +66,34 @@ pub(super) struct Server {
     pub is_copy: bool,
     /// What was done to its log: it must not start on it.
     pub rotten: Option<String>,
+    /// A snapshot of it has rotted: it may start without, if the log reaches back far enough.
+    pub is_doubtful: bool,
     pub last_turn: Instant,
     pub idle_turns: u32,
+    /// It was put into operation; a spare is at some time, or never.
+    pub is_launched: bool,
+    /// It is started with `--join`: it founds no cluster.
+    pub joins: bool,
+    /// It stays down until what it was stopped for has happened.
+    pub is_held: bool,
+    /// How often its machine has moved to another address.
+    pub moves: u64,
+}
+
+/// Where peers reach a server that has moved so often.
+pub(super) fn peer_address(id: ServerId, moves: u64) -> String {
+    format!("10.0.{moves}.{id}:7201")
+}
+
+/// Where clients do.
+pub(super) fn client_address(id: ServerId, moves: u64) -> String {
+    format!("10.0.{moves}.{id}:7101")
 }
 
 impl Server {
-    /// A machine that nothing runs on yet; its clock runs `ppm` millionths too fast.
-    pub fn new(disk: SimDisk, ppm: i64) -> Server {
+    /// A machine that nothing runs on yet; its clock runs `ppm` millionths too fast. A spare is no
+    /// founder of the cluster.
+    pub fn new(disk: SimDisk, ppm: i64, is_spare: bool) -> Server {
         Server {
             disk,
             process: None,
@@ -88,8 +109,18 @@ impl Server {
             saved: None,
             is_copy: false,
             rotten: None,
+            is_doubtful: false,
             last_turn: Instant::ZERO,
             idle_turns: 0,
+            is_launched: !is_spare,
+            joins: is_spare,
+            is_held: false,
+            moves: 0,
         }
+    }
+
+    /// Where peers reach it.
+    pub fn address(&self, own: ServerId) -> String {
+        peer_address(own, self.moves)
     }
 }

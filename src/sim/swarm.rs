@@ -7,6 +7,7 @@ use rand::{RngExt, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
 use super::script::{Fault, Kind, Script, Settings};
+use super::turnover;
 
 /// What is drawn here is not what the world draws from the same seed.
 const SALT: u64 = 0x5eed_5eed_5eed_5eed;
@@ -24,7 +25,10 @@ pub fn script(seed: u64) -> Script {
     // A generator of its own: where no snapshot is due, a seed is what it was before there were any.
     let mut apart = Xoshiro256PlusPlus::seed_from_u64(seed ^ SNAPSHOT_SALT);
     settings.snapshot_kib = SNAPSHOT_KIB[apart.random_range(0..SNAPSHOT_KIB.len())];
-    let faults = Plan { random, settings: &settings, faults: Vec::new() }.all();
+    turnover::settle(seed, &mut settings);
+    let mut faults = Plan { random, settings: &settings, faults: Vec::new() }.all();
+    turnover::plan(seed, &settings, &mut faults);
+    faults.sort_by_key(|fault| fault.at_ms);
     Script { seed, settings, faults }
 }
 
@@ -97,8 +101,8 @@ struct Plan<'a> {
 impl Plan<'_> {
     fn all(mut self) -> Vec<Fault> {
         // A third of the kinds, each a few times.
-        let kinds: Vec<Kind> =
-            Kind::ALL.iter().copied().filter(|_| self.random.random_bool(0.3)).collect();
+        let kinds = Kind::ALL.iter().copied().filter(|kind| !turnover::plans(*kind));
+        let kinds: Vec<Kind> = kinds.filter(|_| self.random.random_bool(0.3)).collect();
         for kind in kinds {
             let times = match kind {
                 Kind::Wipe
@@ -127,12 +131,12 @@ impl Plan<'_> {
     }
 
     fn server(&mut self) -> u64 {
-        self.random.random_range(1..=self.settings.nodes)
+        self.random.random_range(1..=self.settings.machines())
     }
 
     /// A server, or the leader.
     fn victim(&mut self) -> u64 {
-        self.random.random_range(0..=self.settings.nodes)
+        self.random.random_range(0..=self.settings.machines())
     }
 
     fn push(&mut self, at_ms: u64, kind: Kind, a: u64, b: u64, c: u64) {
@@ -214,13 +218,14 @@ impl Plan<'_> {
             Kind::Stall => {
                 let (victim, ms) = (self.victim(), 5 + self.below(300));
                 self.push(at, kind, victim, ms, 0);
-                (1..=self.settings.nodes).for_each(|n| self.push(later, Kind::Stall, n, 0, 0));
+                (1..=self.settings.machines()).for_each(|n| self.push(later, Kind::Stall, n, 0, 0));
             }
             Kind::Hang => {
                 let server = if self.below(2) == 0 { 0 } else { server };
                 self.push(at, kind, server, 300_000, 0);
                 if server == 0 {
-                    (1..=self.settings.nodes).for_each(|n| self.push(later, Kind::Stall, n, 0, 0));
+                    (1..=self.settings.machines())
+                        .for_each(|n| self.push(later, Kind::Stall, n, 0, 0));
                     return;
                 }
                 self.push(later, Kind::Stall, server, 0, 0);
@@ -232,7 +237,7 @@ impl Plan<'_> {
                 self.push(later, Kind::Heal, 0, 0, 0);
             }
             Kind::Split => {
-                let mask = self.below(256);
+                let mask = self.below(256 << self.settings.spares.min(4));
                 self.push(at, kind, mask, 0, 0);
                 self.push(later, Kind::Heal, 0, 0, 0);
             }
@@ -295,7 +300,7 @@ impl Plan<'_> {
                 self.push(at, kind, server, other, 0);
                 if kind == Kind::Swap {
                     self.push(at + 1, Kind::Reset, server, other, 0);
-                    (1..=self.settings.nodes).for_each(|n| {
+                    (1..=self.settings.machines()).for_each(|n| {
                         self.push(at + 1, Kind::Reset, server, n, 0);
                         self.push(at + 1, Kind::Reset, other, n, 0);
                     });

@@ -144,7 +144,7 @@ impl World {
     }
 
     fn connect_client(&mut self, number: usize) -> bool {
-        let nodes = self.script.settings.nodes;
+        let nodes = self.script.settings.machines();
         let client = &mut self.clients[number];
         let server = ServerId(client.random.random_range(1..=nodes));
         client.server = server;
@@ -209,7 +209,7 @@ impl World {
         self.drop_client(number);
     }
 
-    fn drop_client(&mut self, number: usize) {
+    pub(super) fn drop_client(&mut self, number: usize) {
         if let Some(stream) = self.clients[number].stream {
             self.network.close(self.now, stream, 0);
             self.client_loses(number, stream);

@@ -137,10 +137,10 @@ impl World {
     fn output(&mut self, id: ServerId, output: Output) {
         let host = Host::Server(id);
         match output {
-            Output::Dial(to) => {
+            Output::Dial(callee) => {
                 let life = self.servers[&id].life;
                 let delay = self.network.draw_delay();
-                self.plan(delay, Event::Dial { from: id, to, life });
+                self.plan(delay, Event::Dial { from: id, callee, life });
             }
             Output::Greet(stream, bytes) => self.greet(host, stream, bytes),
             Output::Send(stream, bytes) => self.send(host, stream, bytes),
@@ -195,6 +195,9 @@ impl World {
             return;
         };
         let local = server.clock.local(now);
+        if process.is_old_copy {
+            return self.start_over(id);
+        }
         if process.is_over(local) {
             return self.end(id);
         }

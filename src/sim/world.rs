@@ -18,11 +18,12 @@ use super::disk::SimDisk;
 use super::history::Recorder;
 use super::link::Gate;
 use super::network::{Arrival, Host, Network, Plan, StreamId};
-use super::process::Mail;
-use super::script::{Kind, Script};
-use super::server::Server;
+use super::operators::Request;
+use super::process::{Callee, Mail};
+use super::script::{Fault, Kind, Script};
+use super::server::{Server, client_address, peer_address};
 use super::story::Story;
-use crate::config::{Config, NodeConfig, Overrides};
+use crate::config::{Config, NodeConfig, Overrides, Readmit};
 use crate::node::{Node, Role};
 use crate::types::{Instant, ServerId};
 
@@ -47,20 +48,25 @@ pub(super) enum Event {
         stream: StreamId,
         end: usize,
     },
+    /// The kernel finds out that nobody is at the other end any more.
+    Silence {
+        stream: StreamId,
+        end: usize,
+    },
     Dial {
         from: ServerId,
-        to: ServerId,
+        callee: Callee,
         life: u64,
     },
     Connected {
         from: ServerId,
-        to: ServerId,
+        callee: Callee,
         life: u64,
         stream: StreamId,
     },
     DialFailed {
         from: ServerId,
-        to: ServerId,
+        callee: Callee,
         life: u64,
     },
     Copy {
@@ -93,6 +99,14 @@ pub(super) enum Event {
         to: ServerId,
         is_cut: bool,
     },
+    /// An operator looks what became of a request.
+    Operator {
+        request: usize,
+    },
+    /// The damage strikes for which a server was stopped.
+    Ruin {
+        fault: Fault,
+    },
     /// A client reads again.
     Unstick {
         server: ServerId,
@@ -109,6 +123,8 @@ pub struct World {
     pub(super) network: Network,
     pub(super) clients: Vec<Client>,
     pub(super) recorder: Recorder,
+    /// What operators ask for.
+    pub(super) requests: Vec<Request>,
     pub(super) checkers: Checkers,
     pub(super) random: Xoshiro256PlusPlus,
     pub(super) story: Story,
@@ -122,6 +138,12 @@ pub struct World {
     pub(super) slept: Duration,
     /// Until then everybody sleeps.
     pub(super) sleeps_until: Instant,
+    /// Members may come and go in this run.
+    pub(super) changes_members: bool,
+    /// Operators have replaced whatever was damaged.
+    pub(super) is_repaired: bool,
+    /// An operator has said FORCE.
+    pub(super) has_forced: bool,
 }
 
 impl World {
@@ -137,7 +159,7 @@ impl World {
         let clients =
             (0..settings.clients as usize).map(|n| Client::new(n, fork(), settings)).collect();
         let disks: Vec<SimDisk> =
-            (0..settings.nodes).map(|_| SimDisk::new(fork(), latency)).collect();
+            (0..settings.machines()).map(|_| SimDisk::new(fork(), latency)).collect();
         let has_jumps = script.faults.iter().any(|fault| fault.kind == Kind::WallJump);
         let mut world = World {
             now: BEGIN,
@@ -145,6 +167,7 @@ impl World {
             servers: BTreeMap::new(),
             network,
             clients,
+            requests: Vec::new(),
             recorder: Recorder::new((!has_jumps).then(|| expiry_slack(script))),
             checkers: Checkers::new(settings.nodes as usize),
             random,
@@ -157,6 +180,12 @@ impl World {
             trace_hash: 0xcbf2_9ce4_8422_2325,
             slept: Duration::ZERO,
             sleeps_until: Instant::ZERO,
+            changes_members: settings.spares > 0
+                || settings.readmit > 0
+                || settings.repair > 0
+                || script.faults.iter().any(|fault| fault.kind.is_request()),
+            is_repaired: false,
+            has_forced: false,
         };
         for (id, disk) in (1..).map(ServerId).zip(disks) {
             world.add_server(id, disk);
@@ -167,7 +196,7 @@ impl World {
         for (place, fault) in script.faults.iter().enumerate() {
             world.plan(Duration::from_millis(fault.at_ms), Event::Fault { place });
         }
-        for id in world.ids() {
+        for id in (1..=settings.nodes).map(ServerId) {
             world.start(id);
         }
         world
@@ -179,7 +208,8 @@ impl World {
         if ppm != 0 {
             self.strike("clock-skew");
         }
-        let server = Server::new(disk, ppm);
+        let is_spare = id.0 > self.script.settings.nodes;
+        let server = Server::new(disk, ppm, is_spare);
         self.servers.insert(id, server);
     }
 
@@ -280,14 +310,19 @@ impl World {
                     self.give_up(stream, end);
                 }
             }
-            Event::Dial { from, to, life } => self.dial(from, to, life),
-            Event::Connected { from, to, life, stream } => {
-                if self.servers[&from].life == life {
-                    self.give(from, Mail::Connected(to, stream));
+            Event::Silence { stream, end } => {
+                if self.network.is_alone(stream, end) {
+                    self.give_up(stream, end);
                 }
             }
-            Event::DialFailed { from, to, life } if self.servers[&from].life == life => {
-                self.give(from, Mail::DialFailed(to));
+            Event::Dial { from, callee, life } => self.dial(from, callee, life),
+            Event::Connected { from, callee, life, stream } => {
+                if self.servers[&from].life == life {
+                    self.give(from, Mail::Connected(callee, stream));
+                }
+            }
+            Event::DialFailed { from, callee, life } if self.servers[&from].life == life => {
+                self.give(from, Mail::DialFailed(callee));
             }
             Event::DialFailed { .. } => {}
             Event::Copy { to, frame } => self.give(to, Mail::Copy(frame)),
@@ -307,6 +342,8 @@ impl World {
                     self.network.release(self.now);
                 }
             }
+            Event::Operator { request } => self.look_after_request(request),
+            Event::Ruin { fault } => self.ruin(fault),
             Event::Unstick { server, stream } => self.give(server, Mail::Unstuck(stream)),
         }
     }
@@ -333,16 +370,19 @@ impl World {
         self.arrived(host, stream, Arrival::Closed);
     }
 
-    fn dial(&mut self, from: ServerId, to: ServerId, life: u64) {
+    fn dial(&mut self, from: ServerId, callee: Callee, life: u64) {
         if self.servers[&from].life != life {
             return;
         }
         let delay = self.network.draw_delay();
+        let Some(to) = self.resident(callee.address()) else {
+            return self.plan(delay, Event::DialFailed { from, callee, life });
+        };
         let lives_at = self.network.who_lives_at(to);
         let (here, there) = (Host::Server(from), Host::Server(lives_at));
         if lives_at == from {
             // At this address it meets itself, which is as good as nobody.
-            return self.plan(delay, Event::DialFailed { from, to, life });
+            return self.plan(delay, Event::DialFailed { from, callee, life });
         }
         if !self.network.passes(here, there) || !self.network.passes(there, here) {
             return;
@@ -351,12 +391,18 @@ impl World {
             self.strike("misrouted-dial");
         }
         if self.servers[&lives_at].process.is_none() {
-            self.plan(delay, Event::DialFailed { from, to, life });
+            self.plan(delay, Event::DialFailed { from, callee, life });
             return;
         }
         let stream = self.network.connect(here, there);
         self.give(lives_at, Mail::Accepted(stream, Gate::Peer));
-        self.plan(delay, Event::Connected { from, to, life, stream });
+        self.plan(delay, Event::Connected { from, callee, life, stream });
+    }
+
+    /// Whose machine has that address: nobody's once it has moved elsewhere.
+    fn resident(&self, address: &str) -> Option<ServerId> {
+        let is_there = |(id, server): &(&ServerId, &Server)| server.address(**id) == address;
+        self.servers.iter().find(is_there).map(|(id, _)| *id)
     }
 
     fn disk_done(&mut self, id: ServerId, life: u64, number: u64) {
@@ -417,11 +463,14 @@ fn config_of(script: &Script) -> Config {
     config.cluster.nodes = (1..=settings.nodes)
         .map(|id| NodeConfig {
             id: ServerId(id),
-            peer: format!("10.0.0.{id}:7201"),
-            client: format!("10.0.0.{id}:7101"),
+            peer: peer_address(ServerId(id), 0),
+            client: client_address(ServerId(id), 0),
             http: None,
         })
         .collect();
+    if settings.readmit > 0 {
+        config.cluster.readmit = Readmit::Auto;
+    }
     config.raft.election_timeout =
         (millis(settings.election_min_ms), millis(settings.election_max_ms));
     config.raft.heartbeat = millis(settings.heartbeat_ms);

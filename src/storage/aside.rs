@@ -275,7 +275,8 @@ fn newest_membership(
     let snap = data.join("snap");
     for id in shelf::ids(disk, &snap)? {
         // A header that cannot be read says nothing; the others may.
-        if let Ok(header) = shelf::read_header(disk, &shelf::path(&snap, id))
+        let header = readable(shelf::read_header(disk, &shelf::path(&snap, id)))?;
+        if let Some(header) = header
             && header.membership_index >= in_snapshots.0
         {
             in_snapshots = (header.membership_index, Membership::decode(&header.membership));
@@ -285,11 +286,11 @@ fn newest_membership(
     let log = data.join("log");
     let owner = Owner::of(meta);
     for number in segment::numbers(disk, &log)? {
-        let Ok(segment) = segment::open(disk, &log, number, owner) else {
+        let Some(segment) = readable(segment::open(disk, &log, number, owner))? else {
             continue;
         };
         let mut records = Records::new(&segment);
-        while let Ok(Step::Record(record, _)) = records.step(disk) {
+        while let Step::Record(record, _) = records.step(disk)? {
             let Body::Entry(entry) = record.body else { continue };
             if entry.kind == EntryKind::Membership {
                 in_log = (entry.index, Membership::decode(&entry.payload));
@@ -298,4 +299,14 @@ fn newest_membership(
         disk.close(segment.file);
     }
     Ok(if in_log.0 > in_snapshots.0 { in_log.1 } else { in_snapshots.1 })
+}
+
+/// What could be read of a damaged directory; nothing where that is what is damaged. A disk that
+/// fails says nothing about what it holds, and ends the start.
+fn readable<T>(read: Result<T, StorageError>) -> Result<Option<T>, StorageError> {
+    match read {
+        Ok(read) => Ok(Some(read)),
+        Err(error @ StorageError::Disk(_)) => Err(error),
+        Err(_) => Ok(None),
+    }
 }

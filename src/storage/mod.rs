@@ -384,7 +384,10 @@ impl Storage {
     /// # Errors
     /// Final: see [`StorageError`].
     pub fn compact(&mut self, through: LogIndex) -> Result<(), StorageError> {
-        let through = through.min(self.snapshots.covered());
+        let through = match is_on(Mutation::CompactsPastSnapshot) {
+            true => LogIndex(u64::MAX),
+            false => through.min(self.snapshots.covered()),
+        };
         self.writer.compact(&mut *self.disk, through)
     }
 

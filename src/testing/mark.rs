@@ -134,6 +134,30 @@ marks! {
         "A leader appends a batch emptied, because it would grow the store.",
     ExpiryEntry = "expiry-entry":
         "A leader appends an empty entry because a key's time has come.",
+    // Members.
+    JointInherited = "joint-inherited":
+        "A leader leaves a joint membership that another one began.",
+    DirectoryRecorded = "directory-recorded":
+        "A member has said its first hello, and its directory is recorded.",
+    LearnerPromoted = "learner-promoted":
+        "A learner that has caught up is promoted.",
+    MemberReplaced = "member-replaced":
+        "A learner is promoted in the place of another member.",
+    LeaderLeaves = "leader-leaves":
+        "A leader whose leaving is committed hands over or steps down.",
+    LeftCandidate = "left-candidate":
+        "A server that has left may campaign, because it can't know that its leaving is committed.",
+    FarewellTold = "farewell-told":
+        "A member that has left was told that its leaving is committed.",
+    QuorumAtRisk = "quorum-at-risk":
+        "A change is refused because too few of the new voters are heard.",
+    MemberReadmitted = "member-readmitted":
+        "A member that lost its disk is demoted, to be awaited on a new one.",
+    // Snapshots.
+    InstallNotNeeded = "install-not-needed":
+        "A follower has what a snapshot from the leader includes.",
+    SnapshotDoubted = "snapshot-doubted":
+        "A follower refuses a snapshot from the leader, because it is damaged.",
     // Who may connect.
     OldCopyTold = "old-copy-told":
         "A server is told that it runs on an old copy.",

@@ -106,6 +106,34 @@ mutations! {
         "Server 1 applies the writes of other servers' clients to nothing.",
     ZerosOverRecords = "zeros-over-records":
         "A log write doesn't wait for the zeros that are under way in its place.",
+    JointCountsNewHalf = "joint-counts-new-half":
+        "In a joint membership a majority of the new voters is enough.",
+    SkipsJoint = "skips-joint":
+        "The voters change by one entry, without a joint membership.",
+    ChangesBeforeTermCommits = "changes-before-term-commits":
+        "A new leader changes the members before an entry of its term is committed.",
+    ChangesTwice = "changes-twice":
+        "A leader begins a change while another is not committed.",
+    LearnerCounts = "learner-counts":
+        "A learner counts like a voter.",
+    PromotesAtOnce = "promotes-at-once":
+        "A learner is promoted before it has caught up.",
+    RemovedLeaderCounts = "removed-leader-counts":
+        "A leader that has left counts itself in the place of a voter.",
+    InstallAckedBeforeDurable = "install-acked-before-durable":
+        "A follower acknowledges a snapshot as soon as all of it has come.",
+    SnapshotAheadOfApplied = "snapshot-ahead-of-applied":
+        "A snapshot bears the index after the last entry that is in it.",
+    SnapshotForgetsMembers = "snapshot-forgets-members":
+        "A snapshot names the oldest membership that the server remembers.",
+    SnapshotForgetsGateways = "snapshot-forgets-gateways":
+        "A snapshot leaves out which batches took effect.",
+    SnapshotWithoutDigest = "snapshot-without-digest":
+        "A snapshot doesn't carry the running digest on.",
+    SnapshotKeepsNewValues = "snapshot-keeps-new-values":
+        "A record that changes while a snapshot is taken is in it as it has become.",
+    CompactsPastSnapshot = "compacts-past-snapshot":
+        "Segments are removed whose entries no snapshot includes.",
 }
 
 #[cfg(feature = "testing")]

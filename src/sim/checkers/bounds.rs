@@ -23,6 +23,7 @@ impl Checkers {
             status.current_term
         );
         watched.commit = commit;
+        self.commit = self.commit.max(commit);
         watched.term = status.current_term;
     }
 

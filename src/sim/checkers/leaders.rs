@@ -1,10 +1,9 @@
-//! *election-safety*, *leader-completeness* and *one-change*: who leads, by whose votes, with what.
+//! *election-safety* and *leader-completeness*: who leads, and with what in its log.
 //!
 //! Called by the checkers' front door after every turn.
 
 use super::Checkers;
 use crate::node::{Node, Role};
-use crate::proto::entry::EntryKind;
 use crate::types::{LogIndex, ServerId};
 
 impl Checkers {
@@ -36,38 +35,5 @@ impl Checkers {
             "leader-completeness: n{id} leads term {term} without entry {missing:?}"
         );
         self.check_votes(id, node);
-    }
-
-    /// Only voters count: a majority of those that the leader's own log names has voted for it, and
-    /// all of them where it founds the cluster.
-    fn check_votes(&self, id: ServerId, node: &Node) {
-        let term = node.status().current_term;
-        let has_voted = |voter| voter == id || self.votes.get(&(voter, term)) == Some(&id);
-        let membership = node.raft().membership();
-        let voters: Vec<ServerId> =
-            membership.members().iter().map(|member| member.id).filter(|v| has_voted(*v)).collect();
-        assert!(
-            super::has_majority(membership, has_voted),
-            "one-change: n{id} leads term {term} by the votes of {voters:?}"
-        );
-        let founds = node.raft().log().term_at(LogIndex(1)) == Some(term);
-        assert!(
-            !founds || voters.len() == self.nodes,
-            "one-change: n{id} founds a cluster by the votes of {voters:?} alone"
-        );
-    }
-
-    /// At most one membership of a log is uncommitted.
-    pub(super) fn check_one_change(&self, id: ServerId, node: &Node) {
-        let log = node.raft().log();
-        let mut uncommitted = 0;
-        let mut index = node.status().commit_index.next();
-        while let Some(entry) = log.entry(index) {
-            uncommitted += u32::from(entry.kind == EntryKind::Membership);
-            index = index.next();
-        }
-        assert!(uncommitted <= 1, "one-change: {uncommitted} under way in the log of n{id}");
-        let members = node.raft().membership().members().len();
-        assert!(members == 0 || members == self.nodes, "one-change: nobody changed the members");
     }
 }

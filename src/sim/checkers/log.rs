@@ -6,13 +6,16 @@
 use std::collections::BTreeSet;
 
 use super::marks::Marks;
-use super::{Checkers, has_majority, mark};
+use super::{Checkers, mark};
 use crate::node::Node;
+use crate::proto::entry::EntryKind;
 use crate::types::{LogIndex, ServerId};
 
 impl Checkers {
     pub(super) fn check_log(&mut self, id: ServerId, node: &Node) {
-        let watched = self.servers.get_mut(&id).expect("it has started");
+        let Checkers { servers, entries, .. } = self;
+        let watched = servers.get_mut(&id).expect("it has started");
+        let mut changes = Vec::new();
         let log = node.raft().log();
         let base = log.base().last;
         if base.index > watched.log.base() {
@@ -39,20 +42,28 @@ impl Checkers {
             let prev_term = watched.log.last().map_or(base.term, |mark| mark.term);
             let mark = mark(entry);
             let key = (index, mark.term);
-            let known = *self.entries.entry(key).or_insert((mark.digest, prev_term));
+            let known = *entries.entry(key).or_insert((mark.digest, prev_term));
             assert_eq!(known, (mark.digest, prev_term), "log-matching: n{id} at {index}");
             watched.log.push(mark);
+            if entry.kind == EntryKind::Membership {
+                changes.push(index);
+            }
+        }
+        for index in changes {
+            let entry = log.entry(index).expect("just seen");
+            self.sees_membership(id, node, entry);
         }
     }
 
     pub(super) fn check_applied(&mut self, id: ServerId, node: &Node) {
-        let watched = self.servers.get_mut(&id).expect("it has started");
+        let watched = self.servers.get(&id).expect("it has started");
         let applied = node.machine().last_applied();
         if applied == watched.applied {
             return;
         }
         for at in watched.applied.0..applied.0 {
             let index = LogIndex(at + 1);
+            let watched = &self.servers[&id];
             let Some(mark) = watched.log.at(index) else {
                 // It came in a snapshot, or was discarded behind one.
                 let is_known = index <= watched.log.base() && self.committed.len() as u64 > at;
@@ -68,19 +79,25 @@ impl Checkers {
                     let none = BTreeSet::new();
                     let holders = self.durable.get(&(index, mark.term)).unwrap_or(&none);
                     assert!(
-                        has_majority(node.raft().membership(), |voter| holders.contains(&voter)),
+                        self.is_committed_by(id, index, |voter| holders.contains(&voter)),
                         "durable-before-ack: {index} is applied, and on the disks of {holders:?}"
                     );
                     self.committed.push(mark);
                     let entry = node.raft().log().entry(index).expect("what is applied is there");
+                    if entry.kind == EntryKind::Membership {
+                        self.commits_membership(entry);
+                    }
                     self.once.apply(entry);
                 }
             }
         }
-        watched.applied = applied;
+        self.servers.get_mut(&id).expect("it has started").applied = applied;
         if self.distrusted.contains(&id) {
             return;
         }
+        let running = node.machine().digest();
+        let known = *self.running.entry(applied).or_insert(running);
+        assert_eq!(known, running, "state-machine-safety: the digest of n{id} at {applied}");
         let digest = super::digest(node.machine().store());
         if applied == self.once.last_applied() {
             let once = super::digest(self.once.store());

@@ -1,7 +1,7 @@
 //! The invariants of design page 5 that need to see every server, asserted after every turn.
 //!
 //! Each assertion bears the invariant's name. They rest on three things: the logs and stores as the
-//! nodes hold them ([`log`], [`once`], [`leaders`], [`bounds`]), the log records and snapshots on the
+//! nodes hold them ([`log`], [`once`], [`leaders`], [`members`], [`bounds`]), the log records and snapshots on the
 //! *stable* media ([`stable`], [`shelf`]), and who was told what. Logs may begin behind a snapshot
 //! ([`marks`]). Called by the world. A failed one panics; the run catches it and tells the story.
 
@@ -9,6 +9,7 @@ mod bounds;
 mod leaders;
 mod log;
 mod marks;
+mod members;
 mod once;
 mod shelf;
 mod stable;
@@ -20,12 +21,12 @@ use super::rules::Rules;
 use crate::kv::store::Store;
 use crate::node::{Node, Role};
 use crate::proto::entry::Entry;
-use crate::raft::membership::{Member, Membership};
-use crate::types::{LogIndex, ServerId, Term};
+use crate::raft::membership::Membership;
+use crate::types::{Incarnation, LogIndex, ServerId, Term};
 
 use marks::Marks;
 use once::Once;
-use shelf::StableSnapshots;
+use shelf::{Known, StableSnapshots};
 use stable::StableLog;
 
 /// An entry's identity: its term, and a digest of everything that it says.
@@ -43,8 +44,12 @@ fn mark(entry: &Entry) -> Mark {
     Mark { term: entry.term, digest: hasher.finalize() }
 }
 
+/// A server on one of its data directories.
+type Directory = (ServerId, Incarnation);
+
 /// What is known of one server.
 struct Watched {
+    incarnation: Incarnation,
     stable: StableLog,
     snapshots: StableSnapshots,
     /// The log as the node held it when it was last looked at.
@@ -59,7 +64,8 @@ struct Watched {
 
 /// What is known of the whole cluster.
 pub(super) struct Checkers {
-    nodes: usize,
+    /// How many servers found the cluster.
+    founders: usize,
     rules: Rules,
     servers: BTreeMap<ServerId, Watched>,
     /// election-safety
@@ -68,16 +74,31 @@ pub(super) struct Checkers {
     entries: BTreeMap<(LogIndex, Term), (u32, Term)>,
     /// What is committed.
     committed: Vec<Mark>,
+    /// The highest index that any server knew to be committed.
+    commit: LogIndex,
     /// On whose stable media an entry has been.
-    durable: BTreeMap<(LogIndex, Term), BTreeSet<ServerId>>,
+    durable: BTreeMap<(LogIndex, Term), BTreeSet<Directory>>,
+    /// How far each directory's stable media ever reached.
+    reached: BTreeMap<Directory, LogIndex>,
+    /// one-change: the memberships that any log ever held, by index and term.
+    memberships: BTreeMap<(LogIndex, Term), Membership>,
+    /// The newest one that is committed.
+    newest: Option<(LogIndex, Term)>,
+    /// The directories that any membership names.
+    admitted: BTreeSet<Directory>,
+    /// The directory that each server has started on last.
+    directories: BTreeMap<ServerId, Incarnation>,
     /// state-machine-safety: the store's digest where someone stood at that index.
     digests: BTreeMap<LogIndex, u32>,
+    /// state-machine-safety: the running digest of the state machine there.
+    running: BTreeMap<LogIndex, u64>,
     /// exactly-once: a store in which each batch takes effect once.
     once: Once,
     /// hard-state: whom a server voted for in a term.
-    votes: BTreeMap<(ServerId, Term), ServerId>,
-    /// Servers whose disk was damaged, replaced or put back: they may have forgotten.
-    pub damaged: BTreeSet<ServerId>,
+    votes: BTreeMap<(ServerId, Incarnation, Term), ServerId>,
+    /// Servers whose disk was damaged, replaced or put back, until they are readmitted on another
+    /// one, and the directory that may have forgotten.
+    pub damaged: BTreeMap<ServerId, Incarnation>,
     /// Servers that a test gave inputs which no driver would.
     pub lied_to: BTreeSet<ServerId>,
     /// Servers whose state a test has made wrong, to see whether the others find out.
@@ -85,19 +106,26 @@ pub(super) struct Checkers {
 }
 
 impl Checkers {
-    pub fn new(nodes: usize) -> Checkers {
+    pub fn new(founders: usize) -> Checkers {
         Checkers {
-            nodes,
+            founders,
             rules: Rules::default(),
             servers: BTreeMap::new(),
             leaders: BTreeMap::new(),
             entries: BTreeMap::new(),
             committed: Vec::new(),
+            commit: LogIndex::ZERO,
             durable: BTreeMap::new(),
+            reached: BTreeMap::new(),
+            memberships: BTreeMap::new(),
+            newest: None,
+            admitted: BTreeSet::new(),
+            directories: BTreeMap::new(),
             digests: BTreeMap::new(),
+            running: BTreeMap::new(),
             once: Once::new(),
             votes: BTreeMap::new(),
-            damaged: BTreeSet::new(),
+            damaged: BTreeMap::new(),
             lied_to: BTreeSet::new(),
             distrusted: BTreeSet::new(),
         }
@@ -110,51 +138,60 @@ impl Checkers {
 
     /// A server has started from its disk: nothing that it promised may be forgotten.
     pub fn started(&mut self, id: ServerId, node: &Node, media: &Media) {
-        let before = self.servers.remove(&id);
+        let incarnation = node.status().incarnation;
+        // Another directory has promised nothing.
+        let before = self.servers.remove(&id).filter(|before| before.incarnation == incarnation);
+        self.directories.insert(id, incarnation);
         let promised = before.as_ref().map_or(Term::ZERO, |watched| watched.promised);
-        let mut stable = StableLog::new();
-        let durable = &mut self.durable;
-        stable.read_on(media, |index, mark| {
-            durable.entry((index, mark.term)).or_default().insert(id);
-        });
-        let mut snapshots = StableSnapshots::default();
-        snapshots.look(id, media, &mut self.digests);
+        let watched = Watched {
+            incarnation,
+            stable: StableLog::new(),
+            snapshots: StableSnapshots::default(),
+            log: Marks::behind(node.raft().log().base().last.index),
+            applied: LogIndex::ZERO,
+            commit: LogIndex::ZERO,
+            term: node.raft().current_term(),
+            promised,
+            role: Role::Follower,
+        };
+        self.rules.started(id, node, before.is_none());
+        self.servers.insert(id, watched);
+        self.disk_moved(id, media);
         let term = node.raft().current_term();
-        if !self.damaged.contains(&id) {
+        if !self.may_forget(id) {
             assert!(term >= promised, "hard-state: n{id} promised {promised}, came back in {term}");
-            let vote = self.votes.get(&(id, term));
+            let vote = self.votes.get(&(id, incarnation, term));
             assert!(
                 vote.is_none() || vote == node.raft().voted_for().as_ref(),
                 "hard-state: n{id} forgot its vote in term {term}"
             );
             if let Some(before) = &before {
-                stable::check_recovered(id, before, &stable, &snapshots, node);
+                let watched = &self.servers[&id];
+                stable::check_recovered(id, before, &watched.stable, &watched.snapshots, node);
             }
         }
-        let base = node.raft().log().base().last.index;
-        let watched = Watched {
-            stable,
-            snapshots,
-            log: Marks::behind(base),
-            applied: LogIndex::ZERO,
-            commit: LogIndex::ZERO,
-            term,
-            promised,
-            role: Role::Follower,
-        };
-        self.servers.insert(id, watched);
-        self.rules.started(id, node);
     }
 
     /// A server's disk has finished something.
     pub fn disk_moved(&mut self, id: ServerId, media: &Media) {
         let durable = &mut self.durable;
-        if let Some(watched) = self.servers.get_mut(&id) {
-            watched.stable.read_on(media, |index, mark| {
-                durable.entry((index, mark.term)).or_default().insert(id);
-            });
-            watched.snapshots.look(id, media, &mut self.digests);
-        }
+        let Some(watched) = self.servers.get_mut(&id) else {
+            return;
+        };
+        let directory = (id, watched.incarnation);
+        let reached = self.reached.entry(directory).or_default();
+        watched.stable.read_on(media, |index, mark| {
+            durable.entry((index, mark.term)).or_default().insert(directory);
+            *reached = index.max(*reached);
+        });
+        let known = Known { memberships: &self.memberships, committed: &self.committed };
+        watched.snapshots.look(id, media, &mut self.digests, &known);
+        *reached = watched.snapshots.newest().index.max(*reached);
+    }
+
+    /// What is committed at `index`.
+    fn committed_at(&self, index: LogIndex) -> Option<Mark> {
+        self.committed.get(index.0.checked_sub(1)? as usize).copied()
     }
 
     /// A server has taken its turn. Returns its role if that has changed.
@@ -163,26 +200,15 @@ impl Checkers {
         self.check_log(id, node);
         self.check_applied(id, node);
         self.check_leader(id, node);
-        self.rules.after_turn(id, node, self.damaged.contains(&id));
-        self.check_one_change(id, node);
+        let may_forget = self.may_forget(id);
+        self.rules.after_turn(id, node, may_forget);
+        self.check_one_change(id);
         self.check_bounded(id, node);
         let role = node.status().role;
         let watched = self.servers.get_mut(&id).expect("it has started");
         let is_new = std::mem::replace(&mut watched.role, role) != role;
         is_new.then_some(role)
     }
-}
-
-/// Whether `has` holds for a majority of the voters: of the old ones and of the new ones, while the
-/// membership is joint (§4.3). Counted here, so that a mistake in the server's own counting shows.
-fn has_majority(membership: &Membership, has: impl Fn(ServerId) -> bool) -> bool {
-    let is_majority = |is_voter: fn(&Member) -> bool| {
-        let voters = || membership.members().iter().filter(|member| is_voter(member));
-        let count = voters().filter(|member| has(member.id)).count();
-        2 * count > voters().count()
-    };
-    is_majority(|member| member.voter)
-        && (!membership.is_joint() || is_majority(|member| member.outgoing_voter))
 }
 
 /// Everything that a store holds.

@@ -48,7 +48,8 @@ impl Once {
                     incarnation: member.incarnation,
                     admitted: member.admitted,
                 };
-                self.members = membership.members().iter().map(gateway).collect();
+                let met = membership.members().iter().filter(|member| member.is_met());
+                self.members = met.map(gateway).collect();
             }
             EntryKind::Batch => {
                 let batch = Batch::decode(&entry.payload);

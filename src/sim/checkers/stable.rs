@@ -4,7 +4,7 @@
 //! The log records on the stable media are read with the real record codec, on as they grow and
 //! from the beginning at each start. Called by the checkers' front door.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::marks::Marks;
@@ -202,7 +202,16 @@ impl Checkers {
     /// A server sends a message: what it promises must be on its stable media by now.
     pub fn sends(&mut self, id: ServerId, packet: &Packet) {
         let committed = LogIndex(self.committed());
-        self.rules.sends(id, packet, committed, |server| self.damaged.contains(&server));
+        let lost: BTreeSet<ServerId> =
+            self.damaged.keys().copied().filter(|server| self.is_lost(*server)).collect();
+        // To one that takes it for no member any more it may say whatever it likes.
+        let to = packet.envelope.to;
+        let counts = self.servers.get(&to).is_some_and(|watched| {
+            let membership = self.in_force(&watched.log, watched.log.last_index());
+            membership.is_none_or(|membership| membership.member(id).is_some())
+        });
+        let lost = if counts { lost } else { BTreeSet::new() };
+        self.rules.sends(id, packet, committed, |server| lost.contains(&server));
         let watched = self.servers.get_mut(&id).expect("it has started");
         let state = watched.stable.hard_state;
         match &packet.message {
@@ -239,8 +248,9 @@ impl Checkers {
     }
 
     fn vote(&mut self, id: ServerId, term: Term, candidate: ServerId) {
-        let voted = *self.votes.entry((id, term)).or_insert(candidate);
-        if self.damaged.contains(&id) {
+        let incarnation = self.directories.get(&id).copied().unwrap_or_default();
+        let voted = *self.votes.entry((id, incarnation, term)).or_insert(candidate);
+        if self.may_forget(id) {
             return;
         }
         assert_eq!(voted, candidate, "hard-state: n{id} votes twice in term {term}");

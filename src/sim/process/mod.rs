@@ -14,13 +14,30 @@ use super::link::{Conversation, Gate, PeerLink};
 use super::network::StreamId;
 use crate::driver;
 use crate::limits;
-use crate::node::{ClientInfo, Effect, Facts, Input, Node, Requests};
+use crate::node::{ClientInfo, Effect, Facts, Input, Node, PeersStamp, Requests};
 use crate::proto::message::Packet;
 use crate::proto::reply::Reply;
 use crate::storage::{SnapshotEvent, Storage, StorageError};
 use crate::types::{Boot, ClientId, Instant, Room, ServerId, SnapshotKind, WallClock};
 
-use peers::Dial;
+use peers::{Ask, Dial};
+
+/// Whom a connection is made to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Callee {
+    /// A peer, at the address that the membership names.
+    Peer(ServerId, String),
+    /// Whoever is at this address, to be asked to be let in.
+    Anyone(String),
+}
+
+impl Callee {
+    pub fn address(&self) -> &str {
+        match self {
+            Callee::Peer(_, address) | Callee::Anyone(address) => address,
+        }
+    }
+}
 
 /// What has come for a process since its last turn.
 #[derive(Debug)]
@@ -28,9 +45,9 @@ pub(super) enum Mail {
     /// Somebody connected to one of its ports.
     Accepted(StreamId, Gate),
     /// What it dialled stands.
-    Connected(ServerId, StreamId),
+    Connected(Callee, StreamId),
     /// What it dialled does not answer, or refuses.
-    DialFailed(ServerId),
+    DialFailed(Callee),
     Bytes(StreamId, Bytes),
     Closed(StreamId),
     /// A client reads no more, or reads again.
@@ -49,7 +66,7 @@ pub(super) enum Mail {
 /// What a process wants of its surroundings, in order.
 #[derive(Debug)]
 pub(super) enum Output {
-    Dial(ServerId),
+    Dial(Callee),
     Send(StreamId, Bytes),
     /// The same, with a hello at the beginning.
     Greet(StreamId, Bytes),
@@ -75,6 +92,9 @@ pub(super) struct Process {
     generation: u32,
     established: BTreeMap<ServerId, StreamId>,
     dials: BTreeMap<ServerId, Dial>,
+    asks: Vec<Ask>,
+    /// The peers that the dials were made for.
+    peers_stamp: Option<PeersStamp>,
     lost: Vec<ServerId>,
     gone: Vec<ClientId>,
     requests: Requests,
@@ -87,6 +107,8 @@ pub(super) struct Process {
     room: Room,
     observe_at: Instant,
     stop: Option<Instant>,
+    /// A peer has met a later process of its directory.
+    pub is_old_copy: bool,
     /// The client that is read first in the next turn.
     next_client: StreamId,
     /// Bytes on a connection need not make sense: the script lets the network lose hellos.
@@ -114,6 +136,8 @@ impl Process {
             generation: 0,
             established: BTreeMap::new(),
             dials: BTreeMap::new(),
+            asks: Vec::new(),
+            peers_stamp: None,
             lost: Vec::new(),
             gone: Vec::new(),
             requests: Requests::default(),
@@ -124,6 +148,7 @@ impl Process {
             room: Room::Ample,
             observe_at: now,
             stop: None,
+            is_old_copy: false,
             next_client: StreamId(0),
             network_lies,
             strikes: Vec::new(),
@@ -171,8 +196,8 @@ impl Process {
                 self.peers.insert(stream, PeerLink::new(None, now));
             }
             Mail::Accepted(stream, Gate::Client) => self.admit_client(now, stream),
-            Mail::Connected(peer, stream) => self.connected(now, peer, stream),
-            Mail::DialFailed(peer) => self.dial_failed(now, peer),
+            Mail::Connected(callee, stream) => self.connected(now, &callee, stream),
+            Mail::DialFailed(callee) => self.call_failed(now, &callee),
             Mail::Bytes(stream, bytes) if self.peers.contains_key(&stream) => {
                 self.read_peer(now, stream, &bytes)?;
             }
@@ -266,6 +291,7 @@ impl Process {
         if self.observe_at <= now {
             self.observe(now);
         }
+        self.update_dials(now);
         self.keep_up(now);
         let room = self.storage.room();
         if room != self.room {
@@ -291,7 +317,6 @@ impl Process {
 
     fn observe(&mut self, now: Instant) {
         self.observe_at = now.after(limits::OBSERVE_INTERVAL);
-        self.update_dials(now);
         if self.room != Room::Ample {
             self.storage.retry_room();
             self.disk_ready = true;
@@ -434,8 +459,9 @@ impl Process {
             Dial { .. } => None,
         });
         let links = self.peers.values().map(|link| link.deadline);
+        let asks = self.asks.iter().map(Ask::deadline);
         let own = [self.node.deadline(now), self.observe_at, self.stop.unwrap_or(Instant::NEVER)];
-        dials.chain(links).chain(own).min().unwrap_or(Instant::NEVER)
+        dials.chain(asks).chain(links).chain(own).min().unwrap_or(Instant::NEVER)
     }
 
     fn handle(&mut self, now: Instant, input: Input) {

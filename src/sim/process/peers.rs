@@ -5,16 +5,37 @@
 
 use super::super::link::{PeerLink, Said, Stage};
 use super::super::network::StreamId;
-use super::{Output, Process};
+use super::{Callee, Output, Process};
 use crate::driver;
 use crate::limits;
 use crate::node::Input;
-use crate::proto::hello::{Hello, Refusal};
+use crate::proto::hello::{Hello, HelloRefused, Refusal};
 use crate::storage::StorageError;
 use crate::types::{Instant, ServerId};
 
+/// An address where this server asks to be let in.
+pub(super) struct Ask {
+    address: String,
+    stream: Option<StreamId>,
+    is_under_way: bool,
+    deadline: Instant,
+    retry_at: Instant,
+}
+
+impl Ask {
+    /// When it wants to be looked at.
+    pub(super) fn deadline(&self) -> Instant {
+        match self {
+            Ask { is_under_way: true, deadline, .. } => *deadline,
+            Ask { stream: None, retry_at, .. } => *retry_at,
+            Ask { .. } => Instant::NEVER,
+        }
+    }
+}
+
 /// A connection that this server makes, and makes again.
 pub(super) struct Dial {
+    address: String,
     pub(super) stream: Option<StreamId>,
     pub(super) is_under_way: bool,
     /// When an attempt that nobody answers is given up.
@@ -23,18 +44,68 @@ pub(super) struct Dial {
     pub(super) failures: u32,
 }
 
+impl Dial {
+    /// To be tried at `retry_at`; the connection of an older address stays until it ends.
+    fn new(address: String, older: Option<&Dial>, retry_at: Instant) -> Dial {
+        Dial {
+            address,
+            stream: older.and_then(|dial| dial.stream),
+            is_under_way: false,
+            deadline: Instant::ZERO,
+            retry_at,
+            failures: 0,
+        }
+    }
+}
+
 impl Process {
-    pub(super) fn connected(&mut self, now: Instant, peer: ServerId, stream: StreamId) {
-        let Some(dial) = self.dials.get_mut(&peer).filter(|dial| dial.is_under_way) else {
+    pub(super) fn connected(&mut self, now: Instant, callee: &Callee, stream: StreamId) {
+        let peer = match callee {
+            Callee::Peer(peer, address) => {
+                let dial = self.dials.get_mut(peer);
+                let dial = dial.filter(|dial| dial.is_under_way && dial.address == *address);
+                dial.map(|dial| {
+                    dial.is_under_way = false;
+                    dial.stream = Some(stream);
+                    Some(*peer)
+                })
+            }
+            Callee::Anyone(address) => {
+                let mut asks = self.asks.iter_mut();
+                let ask = asks.find(|ask| ask.is_under_way && ask.address == *address);
+                ask.map(|ask| {
+                    ask.is_under_way = false;
+                    ask.stream = Some(stream);
+                    None
+                })
+            }
+        };
+        let Some(peer) = peer else {
             // The answer came after the attempt was given up.
             self.outputs.push(Output::Close(stream));
             return;
         };
-        dial.is_under_way = false;
-        dial.stream = Some(stream);
-        let mut link = PeerLink::new(Some(peer), now);
-        link.say_hello(&self.node.hello_to(peer));
+        let mut link = PeerLink::new(peer, now);
+        // Who asks to be let in does not know whom it reaches.
+        link.dialled = true;
+        link.say_hello(&self.node.hello_to(peer.unwrap_or(ServerId::ZERO)));
         self.peers.insert(stream, link);
+    }
+
+    /// Nobody answered there, or whoever did refused.
+    pub(super) fn call_failed(&mut self, now: Instant, callee: &Callee) {
+        match callee {
+            Callee::Peer(peer, address) => {
+                if self.dials.get(peer).is_some_and(|dial| dial.address == *address) {
+                    self.dial_failed(now, *peer);
+                }
+            }
+            Callee::Anyone(address) => {
+                for ask in self.asks.iter_mut().filter(|ask| ask.address == *address) {
+                    ask.is_under_way = false;
+                }
+            }
+        }
     }
 
     pub(super) fn dial_failed(&mut self, now: Instant, peer: ServerId) {
@@ -64,6 +135,7 @@ impl Process {
                     if self.peers.contains_key(&stream) {
                         if refused.code == Refusal::OldCopy {
                             self.storage.note_old_copy()?;
+                            self.is_old_copy = true;
                         }
                         let peer = self.peers.get(&stream).and_then(|link| link.peer);
                         self.node.hello_refused(now, peer, &refused);
@@ -91,7 +163,15 @@ impl Process {
         let Some(link) = self.peers.get_mut(&stream) else {
             return Ok(());
         };
-        let verdict = match self.node.judge_hello(now, hello) {
+        // Whom we dialled is who answers.
+        let verdict = match link.peer.is_none_or(|dialled| dialled == hello.sender) {
+            true => self.node.judge_hello(now, hello),
+            false => {
+                let text = format!("this connection was not made to server {}", hello.sender);
+                Err(HelloRefused { code: Refusal::Sender, text })
+            }
+        };
+        let verdict = match verdict {
             Ok(verdict) => verdict,
             Err(refused) => {
                 link.say_refused(&refused);
@@ -120,7 +200,7 @@ impl Process {
         }
         let answer = self.node.hello_to(verdict.peer);
         let link = self.peers.get_mut(&stream).expect("just seen, and not the older one");
-        if link.peer.is_none() {
+        if !link.dialled {
             link.say_hello(&answer);
         }
         link.establish(verdict.peer);
@@ -138,6 +218,10 @@ impl Process {
             return;
         };
         self.outputs.push(Output::Close(stream));
+        for ask in self.asks.iter_mut().filter(|ask| ask.stream == Some(stream)) {
+            ask.stream = None;
+            ask.retry_at = now.after(limits::JOIN_RETRY);
+        }
         let Some(peer) = link.peer else { return };
         if self.dials.get(&peer).is_some_and(|dial| dial.stream == Some(stream)) {
             self.dial_failed(now, peer);
@@ -148,19 +232,40 @@ impl Process {
         }
     }
 
+    /// Takes over whom the node wants connections with, and where it asks to be let in.
     pub(super) fn update_dials(&mut self, now: Instant) {
-        let known = self.node.peers();
-        self.dials.retain(|id, _| known.iter().any(|peer| peer.id == *id && peer.dial));
-        for peer in known {
-            if peer.dial {
-                self.dials.entry(peer.id).or_insert(Dial {
-                    stream: None,
-                    is_under_way: false,
-                    deadline: Instant::ZERO,
-                    retry_at: driver::first_dial(self.own, peer.id, now),
-                    failures: 0,
-                });
+        let stamp = self.node.peers_stamp();
+        if self.peers_stamp != Some(stamp) {
+            self.peers_stamp = Some(stamp);
+            let known = self.node.peers();
+            self.dials.retain(|id, _| known.iter().any(|peer| peer.id == *id && peer.dial));
+            for peer in known.into_iter().filter(|peer| peer.dial) {
+                let dial = self.dials.get(&peer.id);
+                if dial.is_none_or(|dial| dial.address != peer.address) {
+                    let retry_at = match dial {
+                        Some(_) => Instant::ZERO,
+                        None => driver::first_dial(self.own, peer.id, now),
+                    };
+                    self.dials.insert(peer.id, Dial::new(peer.address, dial, retry_at));
+                }
             }
+            let node = &self.node;
+            let strangers = self.established.iter().filter(|(peer, _)| !node.knows(**peer));
+            let strangers: Vec<StreamId> = strangers.map(|(_, stream)| *stream).collect();
+            for stream in strangers {
+                self.end_peer(now, stream);
+            }
+        }
+        let asks = self.node.asks_to_join();
+        if !self.asks.iter().map(|ask| &ask.address).eq(asks) {
+            let ask = |address: &String| Ask {
+                address: address.clone(),
+                stream: None,
+                is_under_way: false,
+                deadline: Instant::ZERO,
+                retry_at: Instant::ZERO,
+            };
+            self.asks = asks.iter().map(ask).collect();
         }
     }
 
@@ -183,7 +288,18 @@ impl Process {
             if dial.stream.is_none() && !dial.is_under_way && dial.retry_at <= now {
                 dial.is_under_way = true;
                 dial.deadline = now.after(limits::DIAL_TIMEOUT);
-                self.outputs.push(Output::Dial(*peer));
+                self.outputs.push(Output::Dial(Callee::Peer(*peer, dial.address.clone())));
+            }
+        }
+        for ask in &mut self.asks {
+            if ask.is_under_way && ask.deadline <= now {
+                ask.is_under_way = false;
+            }
+            if ask.stream.is_none() && !ask.is_under_way && ask.retry_at <= now {
+                ask.is_under_way = true;
+                ask.deadline = now.after(limits::DIAL_TIMEOUT);
+                ask.retry_at = now.after(limits::JOIN_RETRY);
+                self.outputs.push(Output::Dial(Callee::Anyone(ask.address.clone())));
             }
         }
     }
