@@ -186,7 +186,8 @@ fn open_refuses_a_snapshot_with_a_key_twice_or_out_of_order() {
         image.remove(&path(older));
         match open(&MemoryDisk::new(image)).err() {
             Some(StorageError::Corrupt { file: named, offset, what }) => {
-                assert_eq!((named, what), (path(newest), fault.to_string()));
+                assert_eq!(named, path(newest));
+                assert!(what.starts_with(&fault.to_string()), "{what}");
                 assert!(offset > 0 && offset < file.len() as u64, "{offset}");
             }
             other => panic!("{other:?}"),
