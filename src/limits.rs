@@ -70,6 +70,10 @@ pub const INSTALL_RETRY_MIN: Duration = Duration::from_millis(250);
 /// See [`INSTALL_RETRY_MIN`].
 pub const INSTALL_RETRY_MAX: Duration = Duration::from_secs(15);
 
+/// A follower that doesn't say what it has of a snapshot is asked again after an election timeout,
+/// which is doubled so many times at most while it is silent.
+pub const INSTALL_ASK_DOUBLINGS: u32 = 4;
+
 /// After a full disk a follower takes no piece of a snapshot for so long.
 pub const INSTALL_FULL_PAUSE: Duration = Duration::from_secs(1);
 

@@ -275,9 +275,9 @@ fn write_steadily(
     let end = cluster.now().after(duration);
     let mut number = 0;
     while cluster.now() < end && !done(cluster) {
-        cluster.send(client, &[&format!("SET key{:05} {value}", number * 7919 % 1000)]);
+        cluster.send(client, &[&format!("SET key{:05} {value}", number * 7919 % 2000)]);
         number += 1;
-        cluster.run_for(Duration::from_millis(12));
+        cluster.run_for(Duration::from_millis(6));
         cluster.replies(client);
     }
     done(cluster)
@@ -288,7 +288,7 @@ fn a_follower_on_a_slow_link_catches_up_under_steady_writes() {
     let (mut cluster, leader) = founded(calm(3), 8);
     let follower = follower_of(&cluster, leader);
     cluster.kill(follower);
-    load(&mut cluster, leader, 0, 1000);
+    load(&mut cluster, leader, 0, 2000);
     let others = cluster.alive();
     restart(&mut cluster, &others);
     cluster.converge(MINUTE);
@@ -298,15 +298,15 @@ fn a_follower_on_a_slow_link_catches_up_under_steady_writes() {
     assert!(!write_steadily(&mut cluster, leader, Duration::from_secs(5), |_| false));
     assert!(cluster.struck("snapshot-taken") >= taken + 4, "{}", cluster.struck("snapshot-taken"));
     let (_, bytes) = cluster.node(leader).expect("alive").status().snapshot.expect("taken");
-    assert!(bytes > 100_000, "{bytes}");
-    cluster.strike(raftkv::sim::script::Kind::Slow, leader.0, follower.0, 50);
+    assert!(bytes > 200_000, "{bytes}");
+    cluster.strike(raftkv::sim::script::Kind::Slow, leader.0, follower.0, 100);
     cluster.start(follower);
     // 2. It is sent one snapshot, and the log behind it, while the writes go on.
     let before = cluster.struck("snapshot-received");
     let caught_up = |cluster: &Cluster| {
         let of = |id| cluster.node(id).map(|node| node.status());
         let (Some(leader), Some(follower)) = (of(leader), of(follower)) else { return false };
-        follower.last_applied.0 + 20 >= leader.last_log_index.0 && follower.last_applied.0 > 1000
+        follower.last_applied.0 + 20 >= leader.last_log_index.0 && follower.last_applied.0 > 2000
     };
     let minute = Duration::from_secs(60);
     assert!(write_steadily(&mut cluster, leader, minute, caught_up), "convergence: it caught up");
@@ -315,7 +315,7 @@ fn a_follower_on_a_slow_link_catches_up_under_steady_writes() {
     write_steadily(&mut cluster, leader, Duration::from_secs(5), |_| false);
     let status = cluster.node(leader).expect("alive").status();
     let kept = status.last_log_index.0 - status.first_log_index.0;
-    assert!(kept < 500, "{kept} entries");
+    assert!(kept < 1000, "{kept} entries");
     cluster.converge(MINUTE);
     assert_same_state(&cluster);
 }
@@ -341,7 +341,7 @@ fn a_snapshot_that_finds_no_space_at_its_first_byte_is_tried_again() {
 #[test]
 fn flushall_gives_memory_back_in_turns_of_their_own() {
     // A slow machine, so that the reply comes before the last turn.
-    let (mut cluster, leader) = founded(Settings { turn_us: 2000, ..calm(1) }, 10);
+    let (mut cluster, leader) = founded(Settings { turn_us: 2000, snapshot_kib: 0, ..calm(1) }, 10);
     let per_command = 5000;
     let keys = 5 * per_command;
     for first in (0..keys).step_by(per_command) {
@@ -351,10 +351,12 @@ fn flushall_gives_memory_back_in_turns_of_their_own() {
     }
     // It is done in a turn; most of what it took is given back in the next ones, without anybody
     // having to come.
-    assert_eq!(cluster.call(leader, "FLUSHALL"), ok());
-    let node = cluster.node(leader).expect("alive");
-    assert!(node.machine().store().is_empty() && node.machine().store().used_bytes() == 0);
-    assert!(node.machine().has_graveyard());
+    let client = cluster.connect(leader);
+    cluster.send(client, &["FLUSHALL"]);
+    cluster.run_until(Duration::from_secs(5), "the store is empty", |cluster| {
+        cluster.node(leader).expect("alive").machine().store().is_empty()
+    });
+    assert!(cluster.node(leader).expect("alive").machine().has_graveyard());
     cluster.run_until(Duration::from_secs(1), "all is given back", |cluster| {
         !cluster.node(leader).expect("alive").machine().has_graveyard()
     });

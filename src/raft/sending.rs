@@ -36,6 +36,8 @@ pub struct Sending {
     /// The most that the follower ever had, and when it came to that; or the beginning.
     furthest: u64,
     moved_at: Instant,
+    /// How often it was asked after a silence since its last news.
+    asks: u32,
 }
 
 impl Sending {
@@ -50,6 +52,7 @@ impl Sending {
             since: now,
             furthest: 0,
             moved_at: now,
+            asks: 0,
         }
     }
 
@@ -110,6 +113,7 @@ impl Sending {
         if self.acknowledged > self.furthest {
             self.furthest = self.acknowledged;
             self.moved_at = now;
+            self.asks = 0;
         }
     }
 
@@ -125,9 +129,13 @@ impl Sending {
         now.since(self.moved_at) >= limits::INSTALL_PATIENCE
     }
 
-    /// Time has passed: a follower that was silent for `patience` is asked what it has.
+    /// Time has passed: a follower that was silent for `patience` is asked what it has; then for
+    /// twice as long, and so on, up to a bound. A slow link would else carry nothing but questions,
+    /// each of them a piece long.
     pub fn look_after(&mut self, now: Instant, patience: Duration) {
+        let patience = patience * 2_u32.pow(self.asks.min(limits::INSTALL_ASK_DOUBLINGS));
         if now.since(self.since) >= patience {
+            self.asks += 1;
             self.ask();
         }
     }
