@@ -31,4 +31,4 @@ t=1886.888ms n2 is leader, term 4
 t=2100.000ms n1 starts (boot 2, term 3, 26 entries)
 t=2100.000ms -- at 2100 start
 t=2500.000ms -- everything heals
-trace 2bbfe4aefad77f42
+trace 377ea5816d1ad964
