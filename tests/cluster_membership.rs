@@ -103,6 +103,10 @@ fn three_four_five_three_under_load_without_an_error() {
     let total = outcomes[0].operations[0].action.words()[1].clone();
     let value = cluster.client(3).must(&["GET", &total]).number();
     assert_eq!(value, Some(count as i64), "each was done once");
+    for position in [3, 4] {
+        let log = cluster.nodes[position].logged();
+        assert!(!log.contains("was removed"), "it came, and did not leave: {log}");
+    }
     // 4. Those who left say so in their logs, and stay quiet.
     for position in [0, 1] {
         let what = format!("node {} says that it was removed", position + 1);

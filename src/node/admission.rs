@@ -89,6 +89,12 @@ impl Node {
         !membership.is_empty() && membership.member(self.identity.server).is_none()
     }
 
+    /// Whether it is no member by its log only because that has not come to the entry by which
+    /// somebody knows it: a newcomer reads the log of the time before it.
+    pub(super) fn is_brought_up(&self) -> bool {
+        self.was_removed() && self.named_as_of > self.raft.membership_index()
+    }
+
     /// Whether it is one without a vote.
     pub(super) fn is_learner(&self) -> bool {
         let member = self.raft.membership().member(self.identity.server);

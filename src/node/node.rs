@@ -253,6 +253,7 @@ impl Node {
     pub fn status(&self) -> Status {
         let role = match self.raft.role() {
             _ if self.raft.is_recovering() => Role::Recovering,
+            RoleName::Follower if self.is_brought_up() => Role::Learner,
             RoleName::Follower | RoleName::PreCandidate if self.was_removed() => Role::Removed,
             RoleName::Follower if self.is_learner() => Role::Learner,
             RoleName::Follower => Role::Follower,

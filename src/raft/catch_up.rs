@@ -127,14 +127,15 @@ impl Raft {
         };
         leading.turnover.rounds.retain(|id, _| candidates.iter().any(|one| one.id == *id));
         candidates.iter().find_map(|learner| {
-            let is_ready = self.has_caught_up(now, learner.id) && self.is_heard(now, learner.id);
+            let is_ready = self.has_caught_up(now, learner) && self.is_heard(now, learner.id);
             if is_ready { self.promotion(now, learner) } else { None }
         })
     }
 
     /// Whether a learner's last round was shorter than an election timeout: then it could vote
-    /// without the cluster's waiting for it any longer than for a crash.
-    fn has_caught_up(&mut self, now: Instant, id: ServerId) -> bool {
+    /// without the cluster's waiting for it any longer than for a crash. A round of its time before
+    /// it was removed and added again counts for nothing.
+    fn has_caught_up(&mut self, now: Instant, learner: &Member) -> bool {
         let last_index = self.log.last_index();
         let most: Duration = self.config.election_timeout.0;
         if is_on(Mutation::PromotesAtOnce) {
@@ -143,13 +144,12 @@ impl Raft {
         let Role::Leader(leading) = &mut self.role else {
             return false;
         };
-        let Some(match_index) = leading.followers.get(&id).map(|progress| progress.match_index)
-        else {
+        let Some(progress) = leading.followers.get(&learner.id) else {
             return false;
         };
         let first = Round { target: last_index, since: now };
-        let round = leading.turnover.rounds.entry(id).or_insert(first);
-        if match_index < round.target {
+        let round = leading.turnover.rounds.entry(learner.id).or_insert(first);
+        if progress.match_index < round.target.max(learner.admitted) {
             return false;
         }
         let took = now.since(round.since);

@@ -11,7 +11,7 @@ use rand::RngExt;
 use rand_xoshiro::Xoshiro256PlusPlus;
 
 use super::content::Content;
-use super::world::LOG;
+use super::world::{LOG, SNAP};
 use crate::limits;
 use crate::storage::buffer::ZEROS;
 use crate::types::Boot;
@@ -425,7 +425,11 @@ impl Media {
 
     /// Flips a bit in the middle of the newest snapshot; false if there is none.
     pub fn damage_snapshot(&mut self) -> bool {
-        let is_snapshot = |path: &Path| path.extension().is_some_and(|suffix| suffix == "snap");
+        // Not those that were set aside: nobody looks at them any more.
+        let is_snapshot = |path: &Path| {
+            let is_whole = path.extension().is_some_and(|suffix| suffix == "snap");
+            is_whole && path.parent() == Some(Path::new(SNAP))
+        };
         let mut names = self.stable_names.iter().rev();
         let Some((_, inode)) = names.find(|(path, _)| is_snapshot(path)) else {
             return false;
@@ -437,9 +441,13 @@ impl Media {
         true
     }
 
-    /// Flips a bit in each of the newest `count` snapshots. Returns in how many.
+    /// Flips a bit in each of the newest `count` snapshots in use. Returns in how many.
     pub fn rot_snapshots(&mut self, count: usize, random: &mut Xoshiro256PlusPlus) -> usize {
-        let is_snapshot = |path: &Path| path.extension().is_some_and(|suffix| suffix == "snap");
+        // Not those that were set aside: nobody looks at them any more.
+        let is_snapshot = |path: &Path| {
+            let is_whole = path.extension().is_some_and(|suffix| suffix == "snap");
+            is_whole && path.parent() == Some(Path::new(SNAP))
+        };
         let names = self.stable_names.iter().rev().filter(|(path, _)| is_snapshot(path));
         let newest: Vec<usize> = names.map(|(_, inode)| *inode).take(count).collect();
         for inode in &newest {
