@@ -42,6 +42,14 @@ fn from_environment(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}: {text:?}")))
 }
 
+/// What the faults and the load are drawn from: as it was asked for, or another one every time.
+fn seed() -> u64 {
+    from_environment("RAFTKV_CHAOS_SEED").unwrap_or_else(|| {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        now.as_micros() as u64
+    })
+}
+
 /// Waits until every node serves, and new commands are answered.
 fn wait_until_served(cluster: &Cluster, load: &Workload) {
     let goal = load.answered() + 100;
@@ -78,10 +86,7 @@ fn start(network: &Network, nodes: usize) -> Cluster {
 
 fn chaos(test: &str, nodes: usize) {
     let seconds = from_environment("RAFTKV_CHAOS_SECONDS").unwrap_or(SECONDS);
-    let seed = from_environment("RAFTKV_CHAOS_SEED").unwrap_or_else(|| {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
-        now.as_micros() as u64
-    });
+    let seed = seed();
     let network = match Network::make(nodes) {
         Ok(network) => network,
         Err(why) => return skip(test, &why),

@@ -50,6 +50,17 @@ fn add(cluster: &Cluster, through: usize, position: usize) {
     ask(cluster, through, &["RAFT", "ADD", &id, &peer, &client]);
 }
 
+/// Two more servers, through node 1, one after the other.
+fn let_two_in(cluster: &mut Cluster) {
+    for _ in 0..2 {
+        let position = cluster.prepare_another();
+        cluster.restart(position);
+        add(cluster, 0, position);
+        let voters: Vec<u64> = (1..=cluster.nodes.len() as u64).collect();
+        wait_for_voters(cluster, &voters);
+    }
+}
+
 /// Every command was answered with a number. Returns how many there were, and the longest wait.
 fn all_done(outcomes: &[Outcome]) -> (usize, Duration) {
     let mut longest = Duration::ZERO;
@@ -243,13 +254,7 @@ fn a_node_that_was_away_while_everyone_else_changed_finds_back() {
     cluster.wait_until_even();
     // 1. Node 3 knows nodes 1 and 2 alone, and those leave.
     cluster.kill(2);
-    for _ in 0..2 {
-        let position = cluster.prepare_another();
-        cluster.restart(position);
-        add(&cluster, 0, position);
-        let voters: Vec<u64> = (1..=cluster.nodes.len() as u64).collect();
-        wait_for_voters(&cluster, &voters);
-    }
+    let_two_in(&mut cluster);
     for id in ["1", "2"] {
         ask(&cluster, 4, &["RAFT", "REMOVE", id]);
     }
@@ -320,13 +325,7 @@ fn a_leader_moves_to_other_addresses_and_nobody_storms() {
 fn a_founder_that_listed_itself_alone_founds_nothing_anew() {
     // Node 1 founded alone and let two others in; then it loses its disk.
     let mut cluster = Cluster::start_with(common::Options { nodes: 1, ..Default::default() });
-    for _ in 0..2 {
-        let position = cluster.prepare_another();
-        cluster.restart(position);
-        add(&cluster, 0, position);
-        let voters: Vec<u64> = (1..=cluster.nodes.len() as u64).collect();
-        wait_for_voters(&cluster, &voters);
-    }
+    let_two_in(&mut cluster);
     cluster.client(0).must(&["SET", "a", "1"]);
     cluster.wait_until_even();
     cluster.kill(0);

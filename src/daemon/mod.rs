@@ -17,6 +17,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use raftkv::config::{Config, Overrides};
+use raftkv::storage;
 
 /// A runtime fault: a lock held, corruption, a disk error, a failed assertion.
 pub const FAULT: u8 = 1;
@@ -40,4 +41,16 @@ pub fn configuration(file: Option<&Path>, overrides: &Overrides) -> Result<Confi
     let named = |problem: &dyn std::fmt::Display| format!("{}: {problem}", file.display());
     let text = std::fs::read_to_string(file).map_err(|error| named(&error))?;
     Config::parse(&text, overrides).map_err(|mistake| named(&mistake))
+}
+
+/// Which data directory, and as whose.
+pub fn storage_options(config: &Config) -> storage::Options {
+    storage::Options {
+        dir: config.data_dir.clone(),
+        cluster: config.cluster.name.clone(),
+        server: config.id,
+        has_others: config.cluster.nodes.len() > 1 || !config.join.is_empty(),
+        sync: config.storage.sync,
+        segment_bytes: config.storage.segment_bytes,
+    }
 }

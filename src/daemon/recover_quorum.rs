@@ -23,8 +23,8 @@ use raftkv::storage::{Storage, shelf};
 use super::arguments::RecoverArguments;
 use super::progress::Progress;
 use super::snapshot::each_piece;
-use super::snapshot::restore::{new_cluster, new_lineage, options};
-use super::{FAULT, USAGE, configuration, fail};
+use super::snapshot::restore::{new_cluster, new_lineage};
+use super::{FAULT, USAGE, configuration, fail, storage_options};
 
 /// Why it ends without having changed anything.
 enum Problem {
@@ -61,7 +61,7 @@ fn recover(arguments: &RecoverArguments, config: &Config) -> Result<String, Prob
         let text = format!("{} is no data directory: nothing there", config.data_dir.display());
         return Err(Problem::Fault(text));
     }
-    let options = options(config);
+    let options = storage_options(config);
     let (storage, recovered) = Storage::open_to_rescue(&options).map_err(|error| text(&error))?;
     let membership = membership(&recovered);
     let Some(membership) = membership.filter(|membership| !membership.is_empty()) else {

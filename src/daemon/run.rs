@@ -15,10 +15,10 @@ use raftkv::config::Config;
 use raftkv::event_loop::{Clock, Ended, Listeners, LoopError, Server};
 use raftkv::limits;
 use raftkv::node::Node;
-use raftkv::storage::{self, Storage};
+use raftkv::storage::Storage;
 
 use super::arguments::Arguments;
-use super::{FAULT, USAGE, configuration, fail, journal};
+use super::{FAULT, USAGE, configuration, fail, journal, storage_options};
 
 /// Runs a node until it is asked to end.
 pub fn run(arguments: &Arguments) -> ExitCode {
@@ -63,15 +63,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
 /// Binds, so that nothing is touched where that fails; recovers; turns until the end.
 fn serve(config: &Config) -> Result<Ended, String> {
     let listeners = Listeners::bind(config).map_err(|error| loop_fault(config, &error))?;
-    let options = storage::Options {
-        dir: config.data_dir.clone(),
-        cluster: config.cluster.name.clone(),
-        server: config.id,
-        has_others: config.cluster.nodes.len() > 1 || !config.join.is_empty(),
-        sync: config.storage.sync,
-        segment_bytes: config.storage.segment_bytes,
-    };
-    let opened = Storage::open(&options).map_err(|error| error.to_string())?;
+    let opened = Storage::open(&storage_options(config)).map_err(|error| error.to_string())?;
     let (storage, recovered) = opened;
     let seed = SysRng.try_next_u64().map_err(|error| format!("no randomness: {error}"))?;
     let clock = Clock::start();

@@ -7,14 +7,14 @@
 
 use std::collections::BTreeSet;
 use std::ops::Range;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use super::faults::Faults;
 use super::gauge::{Bounds, Gauge};
 use super::network::Network;
 use super::operator::Change;
 use super::workload::Workload;
-use super::{from_environment, verdict};
+use super::{from_environment, seed, verdict};
 use crate::common::{Client, Cluster, Options, Reply, eventually, skip};
 
 const SECONDS: u64 = 60;
@@ -148,10 +148,7 @@ fn wait_until_one(cluster: &Cluster, members: &[usize]) {
 #[ignore = "takes minutes: `.ci/soak SECONDS` runs it"]
 fn soak_of_a_cluster_whose_members_all_change() {
     let seconds = from_environment("RAFTKV_SOAK_SECONDS").unwrap_or(SECONDS);
-    let seed = from_environment("RAFTKV_CHAOS_SEED").unwrap_or_else(|| {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
-        now.as_micros() as u64
-    });
+    let seed = seed();
     let network = match Network::make(SERVERS) {
         Ok(network) => network,
         Err(why) => return skip("soak_of_a_cluster_whose_members_all_change", &why),

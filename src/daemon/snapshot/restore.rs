@@ -12,13 +12,12 @@ use rand::rngs::SysRng;
 use raftkv::config::Config;
 use raftkv::limits;
 use raftkv::node::refound::{NewCluster, Refounding, refounded};
-use raftkv::storage;
 use raftkv::storage::founding::Founding;
 use raftkv::types::Lineage;
 
 use super::{each_piece, verify};
 use crate::daemon::arguments::RestoreArguments;
-use crate::daemon::{FAULT, USAGE, configuration, fail};
+use crate::daemon::{FAULT, USAGE, configuration, fail, storage_options};
 
 /// Restores; 0, 1 or 2.
 pub fn restore(arguments: &RestoreArguments) -> ExitCode {
@@ -42,7 +41,7 @@ pub fn restore(arguments: &RestoreArguments) -> ExitCode {
 fn restore_into(arguments: &RestoreArguments, config: &Config) -> Result<String, String> {
     let contents = verify(&arguments.file)?;
     let lineage = new_lineage()?;
-    let options = options(config);
+    let options = storage_options(config);
     let mut founding = Founding::begin(&options, lineage).map_err(|error| error.to_string())?;
     let new = new_cluster(config, &founding);
     let id = refounded(&contents.header, &new).map_err(|error| error.to_string())?.id;
@@ -81,18 +80,6 @@ fn restore_into(arguments: &RestoreArguments, config: &Config) -> Result<String,
 pub fn new_lineage() -> Result<Lineage, String> {
     let number = SysRng.try_next_u64().map_err(|error| format!("no randomness: {error}"))?;
     Ok(Lineage(number.max(1)))
-}
-
-/// Which directory, and as whose.
-pub fn options(config: &Config) -> storage::Options {
-    storage::Options {
-        dir: config.data_dir.clone(),
-        cluster: config.cluster.name.clone(),
-        server: config.id,
-        has_others: config.cluster.nodes.len() > 1 || !config.join.is_empty(),
-        sync: config.storage.sync,
-        segment_bytes: config.storage.segment_bytes,
-    }
 }
 
 /// The cluster whose only member this server is.
