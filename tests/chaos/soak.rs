@@ -28,6 +28,8 @@ const NEXT_MS: Range<u64> = 300..5_000;
 /// Between two pipelines of a client: what all clients saw stays in memory.
 const PAUSE_MS: Range<u64> = 10..80;
 const BOUNDS: Bounds = Bounds { memory: 128 << 20, files: 128, directory: 128 << 20 };
+/// How long it is calm at the end, at least.
+const CALM: Duration = Duration::from_secs(8);
 /// What a process may grow by in the calm at the end, when keys are still written.
 const SLACK: u64 = 8 << 20;
 
@@ -120,6 +122,8 @@ impl Soak<'_> {
         // Nodes that were just started still grow to their size.
         self.faults.wait_until(Instant::now() + Duration::from_secs(5));
         let since = self.began.elapsed();
+        // Also where the changes took longer than they were given.
+        let until = until.max(Instant::now() + CALM);
         while Instant::now() < until {
             self.gauge.look(self.faults.cluster, self.began.elapsed());
             self.faults.wait_until(Instant::now() + Duration::from_secs(2));
