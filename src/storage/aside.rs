@@ -235,7 +235,7 @@ fn move_files(disk: &mut dyn Disk, from: &Path, to: &Path) -> Result<(), Storage
     Ok(())
 }
 
-fn sync_names(disk: &mut dyn Disk, directory: &Path) -> Result<(), StorageError> {
+pub(super) fn sync_names(disk: &mut dyn Disk, directory: &Path) -> Result<(), StorageError> {
     let names = disk.open(directory, Open::Directory)?;
     let synced = disk.sync(names);
     disk.close(names);

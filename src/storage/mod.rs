@@ -528,6 +528,11 @@ fn own_meta(disk: &mut dyn Disk, options: &Options) -> Result<Meta, StorageError
             let what = format!("server {}, not {}", meta.server, options.server);
             return Err(StorageError::foreign(&path, 0, what));
         }
+        if meta.boot == Boot::ZERO {
+            // The first start was killed, perhaps before this file's name was durable: the log that
+            // is made next must never be there without it.
+            aside::sync_names(disk, &options.dir)?;
+        }
         return Ok(meta);
     }
     for (held, what) in [
