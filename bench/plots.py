@@ -26,7 +26,7 @@ def write_all(result, out):
             server: [[one["second"] + 1, one["max_ms"]] for one in kill["per_second"]]
             for server, kill in result["kill"].items()
         }
-        title = "The longest write of each second, in milliseconds; the leader is killed in second 4"
+        title = "The longest write of each second, in milliseconds; the leader is killed after some four"
         (out / "kill.svg").write_text(lines(series, title, "second", 1, log=True))
 
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use memory::Cluster;
 use memory::members::{SECOND, error, founded, server, voters, wait_for_voters, words};
-use raftkv::config::{Config, NodeConfig, Overrides, Readmit};
+use raftkv::config::{Config, Overrides, Readmit};
 use raftkv::node::Role;
 use raftkv::proto::reply::Reply;
 use raftkv::types::{ClientId, ServerId};
@@ -282,14 +282,7 @@ fn a_wiped_node_is_readmitted_by_one_command() {
 fn a_wiped_node_is_readmitted_by_itself_where_the_configuration_says_so() {
     let mut config = Config::single(&Overrides::default()).unwrap();
     config.cluster.readmit = Readmit::Auto;
-    config.cluster.nodes = (1..=3)
-        .map(|id| NodeConfig {
-            id: server(id),
-            peer: format!("10.0.0.{id}:7201"),
-            client: format!("10.0.0.{id}:7101"),
-            http: None,
-        })
-        .collect();
+    config.cluster.nodes = memory::listed(3);
     for seed in 0..10 {
         let mut cluster = Cluster::with_config(config.clone(), seed);
         cluster.run_until(2 * SECOND, "the first leader", |c| c.leader().is_some());

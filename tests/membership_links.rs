@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use memory::Cluster;
 use memory::members::{SECOND, founded, server, wait_for_voters, words};
-use raftkv::config::{Config, NodeConfig, Overrides, Readmit};
+use raftkv::config::{Config, Overrides, Readmit};
 use raftkv::limits;
 use raftkv::node::{Effect, Input, Node, Role};
 use raftkv::proto::entry::{HardState, Recovered};
@@ -232,21 +232,11 @@ fn a_removed_server_is_added_again_by_a_leader_that_it_never_met() {
 fn automatic(count: u64, seed: u64) -> Cluster {
     let mut config = Config::single(&Overrides::default()).unwrap();
     config.cluster.readmit = Readmit::Auto;
-    config.cluster.nodes = listed(count);
+    config.cluster.nodes = memory::listed(count);
     let mut cluster = Cluster::with_config(config, seed);
     cluster.run_until(2 * SECOND, "the first leader", |c| c.leader().is_some());
     cluster.converge(2 * SECOND);
     cluster
-}
-
-fn listed(count: u64) -> Vec<NodeConfig> {
-    let node = |id| NodeConfig {
-        id: server(id),
-        peer: format!("10.0.0.{id}:7201"),
-        client: format!("10.0.0.{id}:7101"),
-        http: None,
-    };
-    (1..=count).map(node).collect()
 }
 
 #[test]
@@ -294,7 +284,7 @@ fn identity(id: u64) -> Identity {
 fn blank(id: u64, edit: impl FnOnce(&mut Config)) -> Node {
     let mut config = Config::single(&Overrides::default()).unwrap();
     config.id = server(id);
-    config.cluster.nodes = listed(1);
+    config.cluster.nodes = memory::listed(1);
     edit(&mut config);
     let recovered = Recovered {
         identity: Identity { cluster: ClusterId::from_name(&config.cluster.name), ..identity(id) },
@@ -451,7 +441,7 @@ fn founder_of_a_list_of_one_that_has_founded_anew_says_so_to_both_sides() {
 fn a_learner_that_catches_up_is_not_put_off_by_a_member_that_lags() {
     let now = Instant(1_000_000_000);
     // 1. Server 4 lost its disk. The leader has met it, and replicates to it.
-    let mut node = blank(4, |config| config.cluster.nodes = listed(4));
+    let mut node = blank(4, |config| config.cluster.nodes = memory::listed(4));
     let identity = node.hello_to(server(1));
     let greeting = Hello { membership_index: LogIndex(9), ..hello(&node, 1) };
     let incarnation = node.judge_hello(now, &greeting).unwrap().incarnation;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use memory::members::{SECOND, server, voters};
 use memory::{Cluster, Disk, Weather};
-use raftkv::config::{Config, NodeConfig, Overrides, Readmit};
+use raftkv::config::{Config, Overrides, Readmit};
 use raftkv::limits;
 use raftkv::node::Role;
 use raftkv::proto::reply::Reply;
@@ -62,14 +62,7 @@ impl Storm {
     fn begin(seed: u64) -> Storm {
         let founders = 1 + seed % 3;
         let mut config = Config::single(&Overrides::default()).expect("the defaults are sound");
-        config.cluster.nodes = (1..=founders)
-            .map(|id| NodeConfig {
-                id: server(id),
-                peer: format!("10.0.0.{id}:7201"),
-                client: format!("10.0.0.{id}:7101"),
-                http: None,
-            })
-            .collect();
+        config.cluster.nodes = memory::listed(founders);
         if seed % 4 == 1 {
             // Newcomers, and those who were away, begin with a snapshot.
             config.storage.snapshot_log_bytes = limits::SNAPSHOT_LOG_BYTES_MIN;

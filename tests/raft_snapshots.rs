@@ -170,9 +170,10 @@ fn two_followers_are_brought_up_to_date_at_once() {
     assert_same_state(&cluster);
 }
 
-#[test]
-fn a_link_that_is_cut_and_slow_delays_a_snapshot_and_no_heartbeat() {
-    let (mut cluster, leader) = founded(calm(3), 7);
+/// Three servers, one of which is down and needs a snapshot: the others have begun again behind
+/// theirs. Returns who leads, and who is down.
+fn left_behind(seed: u64) -> (Cluster, ServerId, ServerId) {
+    let (mut cluster, leader) = founded(calm(3), seed);
     let follower = follower_of(&cluster, leader);
     cluster.kill(follower);
     load(&mut cluster, leader, 0, 2000);
@@ -180,6 +181,12 @@ fn a_link_that_is_cut_and_slow_delays_a_snapshot_and_no_heartbeat() {
     restart(&mut cluster, &others);
     cluster.converge(MINUTE);
     let leader = cluster.leader().expect("just seen");
+    (cluster, leader, follower)
+}
+
+#[test]
+fn a_link_that_is_cut_and_slow_delays_a_snapshot_and_no_heartbeat() {
+    let (mut cluster, leader, follower) = left_behind(7);
     let term = cluster.node(leader).expect("alive").status().current_term;
     // 1. Some hundred KiB through a link of 400 KiB a second, which is cut again and again.
     cluster.strike(raftkv::sim::script::Kind::Slow, leader.0, follower.0, 400);
@@ -285,14 +292,7 @@ fn write_steadily(
 
 #[test]
 fn a_follower_on_a_slow_link_catches_up_under_steady_writes() {
-    let (mut cluster, leader) = founded(calm(3), 8);
-    let follower = follower_of(&cluster, leader);
-    cluster.kill(follower);
-    load(&mut cluster, leader, 0, 2000);
-    let others = cluster.alive();
-    restart(&mut cluster, &others);
-    cluster.converge(MINUTE);
-    let leader = cluster.leader().expect("just seen");
+    let (mut cluster, leader, follower) = left_behind(8);
     // 1. The state takes some seconds through the link; a new snapshot is due about each second.
     let taken = cluster.struck("snapshot-taken");
     assert!(!write_steadily(&mut cluster, leader, Duration::from_secs(5), |_| false));

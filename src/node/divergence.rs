@@ -81,6 +81,7 @@ impl Node {
         self.checkpoints.own.push(checkpoint);
         let membership = self.raft.membership();
         self.checkpoints.peers.retain(|id, _| membership.member(*id).is_some());
+        self.checkpoints.differing.retain(|id| membership.member(*id).is_some());
         let members: Vec<ServerId> = membership.members().iter().map(|one| one.id).collect();
         for id in members {
             if id != self.identity.server && self.raft.has_link(id) {

@@ -19,8 +19,7 @@ use crate::common::{Client, Cluster, Options, Reply, eventually, skip};
 
 const SECONDS: u64 = 60;
 const CONVERGENCE: Duration = Duration::from_secs(20);
-/// Small, so that snapshots are taken, logs let go, and newcomers brought up by a snapshot. A
-/// removed server is not called back by those who stay.
+/// Small, so that snapshots are taken, logs let go, and newcomers brought up by a snapshot.
 const TOML: &str = "\n[client]\nrequest_timeout_ms = 1500\n\n[storage]\n\
                     segment_bytes = 4194304\nsnapshot_log_bytes = 1048576\n";
 /// Between two faults, in milliseconds: a member comes and goes in between.
@@ -73,7 +72,7 @@ impl Soak<'_> {
 
     /// One change of the members, asked for and concluded between faults.
     fn change(&mut self, step: Step) {
-        let founders = self.faults.members.clone();
+        let before = self.faults.members.clone();
         let leaves = match step {
             Step::Add => None,
             Step::Remove(position) | Step::Replace(position) => Some(position),
@@ -98,7 +97,7 @@ impl Soak<'_> {
         let words = words.into_iter().chain(id).chain(introduced).collect();
         let mut stay = self.faults.members.clone();
         stay.retain(|position| Some(*position) != leaves);
-        let asked = founders.iter().filter(|position| stay.contains(position));
+        let asked = before.iter().filter(|position| stay.contains(position));
         let asked = asked.map(|at| self.faults.cluster.nodes[*at].client.clone()).collect();
         let change = Change::begin(asked, words, self.ids(&stay));
         while !change.is_over() {

@@ -138,17 +138,21 @@ pub struct Cluster {
     idle_steps: u32,
 }
 
+/// The nodes 1 to `count`, as a configuration lists them.
+pub fn listed(count: u64) -> Vec<NodeConfig> {
+    let node = |id| NodeConfig {
+        id: ServerId(id),
+        peer: format!("10.0.0.{id}:7201"),
+        client: format!("10.0.0.{id}:7101"),
+        http: None,
+    };
+    (1..=count).map(node).collect()
+}
+
 impl Cluster {
     pub fn new(count: u64, seed: u64) -> Cluster {
         let mut config = Config::single(&Overrides::default()).expect("the defaults are sound");
-        config.cluster.nodes = (1..=count)
-            .map(|id| NodeConfig {
-                id: ServerId(id),
-                peer: format!("10.0.0.{id}:7201"),
-                client: format!("10.0.0.{id}:7101"),
-                http: None,
-            })
-            .collect();
+        config.cluster.nodes = listed(count);
         Cluster::with_config(config, seed)
     }
 
