@@ -159,6 +159,11 @@ pub const APPLY_BYTES: usize = 4 * 1024 * 1024;
 /// Dead keys that applying one entry removes.
 pub const EXPIRE_KEYS: usize = 256;
 
+/// A key whose deadline is past by so many milliseconds without an entry that says so has a leader
+/// that stood still: reads wait for such an entry. Longer than an entry takes to be committed, so
+/// that no read waits for a key that expires in the usual way.
+pub const EXPIRY_OVERDUE_MS: u64 = 200;
+
 /// Client connections, unless configured. Further ones get an error reply and are closed.
 pub const CLIENTS: usize = 10_000;
 

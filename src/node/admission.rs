@@ -51,10 +51,11 @@ impl Node {
 
     /// A member that was away may know nobody who is there, or not where or on which directory: it
     /// can't dial whom it has to hear. So whoever leads dials everyone, and as long as nobody does,
-    /// everyone does: a candidate may need the vote of a member that has never heard of it.
+    /// everyone does: a candidate may need the vote of a member that has never heard of it. So may
+    /// one that has left, and doesn't know that this is committed: nobody else may hold that entry.
     fn dials_everyone(&self) -> bool {
         let may_lead = self.raft.leader().is_none_or(|leader| leader == self.identity.server);
-        may_lead && !self.was_removed()
+        may_lead && (!self.was_removed() || self.raft.may_campaign())
     }
 
     /// Changes whenever [`peers`](Node::peers) or [`knows`](Node::knows) may have.

@@ -15,6 +15,7 @@ mod clients;
 mod connection;
 mod divergence;
 mod effect;
+mod expiry;
 mod export;
 mod gateway;
 mod handshake;

@@ -313,7 +313,7 @@ impl Node {
         self.outcast_reason = None;
         if self.raft.leader() == Some(peer) {
             self.gateway.resend();
-            self.reads.start_over();
+            self.reads.start_over(self.raft.commit_index());
         }
     }
 
@@ -418,7 +418,7 @@ impl Node {
         }
         self.followed = follows;
         self.gateway.resend();
-        self.reads.start_over();
+        self.reads.start_over(self.raft.commit_index());
         self.reads.forget_remote();
     }
 
@@ -493,39 +493,11 @@ impl Node {
         }
         match self.raft.request_read() {
             Some((round, index)) => {
+                let index = index.max(self.expire_overdue(now));
                 self.reads.wait_for_round(round, index);
                 self.reads.remote_wait_for_round(round, index);
             }
             None => reached(Mark::EarlyRead),
-        }
-    }
-
-    /// Whether this node has to let keys expire: it leads, and no entry is on its way that would
-    /// move the clock anyway. A leader that can append nothing (its log is full, it hands over)
-    /// must not want a tick for it: a deadline that stays in the past has the driver spin.
-    fn is_timekeeper(&self) -> bool {
-        let may_append = self.raft.is_ready() && self.raft.accepts_proposals();
-        may_append && self.raft.log().last_index() == self.machine.last_applied()
-    }
-
-    /// When the next key's deadline comes, for the timekeeper.
-    fn expiry_deadline(&self, now: Instant) -> Instant {
-        match self.machine.store().next_deadline() {
-            Some(deadline) if self.is_timekeeper() => now.after(self.raft.until(now, deadline)),
-            _ => Instant::NEVER,
-        }
-    }
-
-    /// The next key's deadline has come: the timekeeper appends an empty entry, whose time shows
-    /// it to every node.
-    fn expire_keys(&mut self, now: Instant) {
-        let Some(deadline) = self.machine.store().next_deadline() else {
-            return;
-        };
-        let is_due = self.raft.cluster_time(now).is_some_and(|time| time >= deadline);
-        if is_due && self.is_timekeeper() {
-            reached(Mark::ExpiryEntry);
-            self.raft.propose(now, EntryKind::Empty, Bytes::new());
         }
     }
 

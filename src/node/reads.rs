@@ -137,13 +137,14 @@ impl Reads {
         id
     }
 
-    /// Who leads has changed, or the link to it is new: what is not confirmed is asked again.
-    pub fn start_over(&mut self) {
+    /// Who leads has changed, or the link to it is new: what is not confirmed is asked again, and
+    /// what waits for an entry that is not known to be committed, because it may never be.
+    pub fn start_over(&mut self, commit_index: LogIndex) {
         for group in &mut self.groups {
             if matches!(group.state, State::Local { .. }) {
                 reached(Mark::StepDownWithReads);
             }
-            if !matches!(group.state, State::Confirmed(_)) {
+            if !matches!(group.state, State::Confirmed(index) if index <= commit_index) {
                 group.state = State::Fresh;
             }
         }

@@ -286,7 +286,7 @@ impl Raft {
 
     /// Whether this server may stand for election: it votes, or did until its leaving, of which it
     /// doesn't know that it is committed (§4.2.2: it may be the only one that holds that entry).
-    pub(super) fn may_campaign(&self) -> bool {
+    pub fn may_campaign(&self) -> bool {
         let mut newest = self.memberships.iter().rev();
         let Some((index, membership)) = newest.next() else {
             return false;
@@ -296,10 +296,6 @@ impl Raft {
         }
         let has_left = membership.member(self.id).is_none();
         let voted = newest.next().is_some_and(|(_, before)| before.is_voter(self.id));
-        let may_lead = has_left && voted && *index > self.commit_index;
-        if may_lead {
-            reached(Mark::LeftCandidate);
-        }
-        may_lead
+        has_left && voted && *index > self.commit_index
     }
 }

@@ -68,6 +68,9 @@ impl Raft {
             self.reset_candidate_timer(now);
             return;
         }
+        if !self.is_founding() && !self.membership().is_voter(self.id) {
+            reached(Mark::LeftCandidate);
+        }
         self.leader = None;
         self.leader_heard = None;
         self.role = Role::PreCandidate(Ballot::default());

@@ -2,6 +2,7 @@
 //!
 //! Called by `world.rs` and `faults.rs`. What a process does while it lives is in `process.rs`.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -31,6 +32,7 @@ impl World {
         if server.is_copy && !self.would_be_told(id, self.servers[&id].boot.next()) {
             return self.tell(|| format!("n{id} stays down: an old copy that nobody could tell"));
         }
+        self.spare_last_majority(id);
         let has_others = self.servers.len() > 1;
         let server = self.servers.get_mut(&id).expect("just seen");
         let options = storage::Options {
@@ -111,6 +113,19 @@ impl World {
         self.wake(id, self.now);
     }
 
+    /// A snapshot of the server has rotted, which was no harm beyond measure when it happened; but
+    /// members have gone since, and without this one there is no majority. Past that Raft promises
+    /// nothing, so the bits are as they were: the disk has found them in its other copy.
+    fn spare_last_majority(&mut self, id: ServerId) {
+        let is_needed = || !self.checkers.keeps_majority_without(&BTreeSet::from([id]));
+        if self.servers[&id].is_doubtful && self.changes_members && is_needed() {
+            let server = self.servers.get_mut(&id).expect("just seen");
+            server.disk.with(|state| state.media.mend_snapshots());
+            server.is_doubtful = false;
+            self.tell(|| format!("n{id}: the flipped bits flip back"));
+        }
+    }
+
     /// Whether every other server has met that boot of `id`, or a later one: only then is an old copy
     /// that comes back with it told from the directory itself (design page 1, §4).
     pub(super) fn would_be_told(&self, id: ServerId, boot: Boot) -> bool {
@@ -142,6 +157,8 @@ impl World {
     pub(super) fn start_over(&mut self, id: ServerId) {
         self.tell(|| format!("n{id} is told that it is an old copy, and starts over"));
         self.strike("old-copy-starts-over");
+        // That is written down: no number of restarts makes it pass for the newest.
+        self.servers.get_mut(&id).expect("a server of this world").is_copy = false;
         self.kill(id);
         self.plan(Duration::from_millis(10), Event::Start { server: id });
     }

@@ -92,8 +92,8 @@ pub(super) struct Media {
     /// Files that another one was renamed over, oldest first.
     replaced: Vec<usize>,
     old: Vec<OldSector>,
-    /// Snapshots in which a bit has flipped.
-    rotten: Vec<usize>,
+    /// Snapshots in which a bit has flipped, and which.
+    rotten: Vec<(usize, usize, u8)>,
     /// The newest log write that was reported durable: its file, and its first byte that was new.
     last_durable: Option<(usize, usize)>,
 }
@@ -455,14 +455,25 @@ impl Media {
             let (at, bit) = (random.random_range(0..file.stable.len()), random.random_range(0..8));
             file.stable.flip(at, 1 << bit);
             file.cache.flip(at, 1 << bit);
+            self.rotten.push((*inode, at, 1 << bit));
         }
-        self.rotten.extend(&newest);
         newest.len()
+    }
+
+    /// The bits that have flipped in snapshots flip back.
+    pub fn mend_snapshots(&mut self) {
+        for (inode, at, bit) in std::mem::take(&mut self.rotten) {
+            let file = &mut self.inodes[inode];
+            if at < file.stable.len() {
+                file.stable.flip(at, bit);
+                file.cache.flip(at, bit);
+            }
+        }
     }
 
     /// Whether a bit of the file has flipped.
     pub fn is_rotten(&self, inode: usize) -> bool {
-        self.rotten.contains(&inode)
+        self.rotten.iter().any(|(rotten, ..)| *rotten == inode)
     }
 
     fn sector(&self, inode: usize, at: usize) -> Vec<u8> {

@@ -42,6 +42,9 @@ const RISKY: &str = "ERR of the voters there would be";
 /// What comes of a request to readmit a server that nobody has heard of its loss yet.
 const NOT_MET: &str = "if it lost its disk, start it first";
 
+/// The same, where the server ran on an old copy and the cluster has yet to meet it on another.
+const RAN_ON_COPY: &str = "start it if it doesn't run, and say this again";
+
 /// Something that an operator wants.
 #[derive(Debug)]
 pub(super) struct Request {
@@ -173,6 +176,9 @@ impl World {
 
     /// An operator looks what became of a request, and says it again where that may help.
     pub(super) fn look_after_request(&mut self, number: usize) {
+        if self.requests[number].is_over {
+            return;
+        }
         let client = self.requests[number].client;
         let told = self.clients[client].told.as_mut().map(std::mem::take).unwrap_or_default();
         let Some(reply) = told.into_iter().next_back() else {
@@ -190,7 +196,7 @@ impl World {
             Value::Error(text) if is_passing(text) => {
                 self.tell(|| format!("{line}: {text}"));
                 self.strike("request-repeated");
-                let awaits_disk = !self.is_repaired && text.contains(NOT_MET);
+                let awaits_disk = !self.is_repaired && is_not_met(text);
                 self.requests[number].is_risky = text.starts_with(RISKY) || awaits_disk;
                 self.insist(number);
             }
@@ -240,19 +246,53 @@ impl World {
         running.get(place).copied()
     }
 
-    /// Members whose machines have moved are said to be where they are now.
+    /// Members whose machines have moved are said to be where they are now. Where so many have that
+    /// those left behind are no majority, nobody could take that down: whoever moved a machine before
+    /// its last move was recorded has to move it back.
     pub(super) fn correct_addresses(&mut self) {
-        let Some(newest) = self.checkers.newest_committed().cloned() else { return };
-        for member in newest.members() {
-            let Some(server) = self.servers.get(&member.id) else { continue };
-            let (id, moves) = (member.id, server.moves);
-            if server.address(id) != member.peer
-                && let Some(via) = self.any_running()
-            {
+        let moved = self.moved();
+        let ids = moved.iter().map(|(id, _)| *id).collect();
+        if !moved.is_empty() && !self.checkers.keeps_majority_without(&ids) {
+            return moved.into_iter().for_each(|(id, to)| self.move_back(id, to));
+        }
+        for (id, _) in moved {
+            let moves = self.servers[&id].moves;
+            if let Some(via) = self.any_running() {
                 let (peer, client) = (peer_address(id, moves), client_address(id, moves));
                 self.ask(via, format!("RAFT MOVE {id} {peer} {client}"));
             }
         }
+    }
+
+    /// Members that are not where the newest committed membership has them, and after how many moves
+    /// they were there.
+    fn moved(&self) -> Vec<(ServerId, u64)> {
+        let Some(newest) = self.checkers.newest_committed() else {
+            return Vec::new();
+        };
+        let known = |member: &Member| {
+            let server = self.servers.get(&member.id)?;
+            let mut moves = (0..=server.moves).rev();
+            let known = moves.find(|moves| peer_address(member.id, *moves) == member.peer)?;
+            (known != server.moves).then_some((member.id, known))
+        };
+        newest.members().iter().filter_map(known).collect()
+    }
+
+    /// A machine goes back to where it was `moves` moves after its first place.
+    fn move_back(&mut self, id: ServerId, moves: u64) {
+        self.tell(|| format!("n{id} is moved back to {}", peer_address(id, moves)));
+        self.strike("moved-back");
+        let line = format!("RAFT MOVE {id} ");
+        for number in 0..self.requests.len() {
+            let request = &self.requests[number];
+            if !request.is_over && request.line.starts_with(&line) {
+                self.end_request(number);
+            }
+        }
+        self.kill(id);
+        self.servers.get_mut(&id).expect("a server of this world").moves = moves;
+        self.plan(Duration::from_millis(150), Event::Start { server: id });
     }
 
     /// Everything has healed but for lost disks: these are replaced, and their servers readmitted.
@@ -356,5 +396,9 @@ impl World {
 }
 
 fn is_passing(text: &str) -> bool {
-    PASSING.iter().any(|word| text.starts_with(word)) || text.contains(NOT_MET)
+    PASSING.iter().any(|word| text.starts_with(word)) || is_not_met(text)
+}
+
+fn is_not_met(text: &str) -> bool {
+    text.contains(NOT_MET) || text.contains(RAN_ON_COPY)
 }

@@ -134,6 +134,8 @@ marks! {
         "A leader appends a batch emptied, because it would grow the store.",
     ExpiryEntry = "expiry-entry":
         "A leader appends an empty entry because a key's time has come.",
+    ReadAwaitsExpiry = "read-awaits-expiry":
+        "A read waits for an entry that says that a key's time is long past.",
     // Members.
     JointInherited = "joint-inherited":
         "A leader leaves a joint membership that another one began.",
