@@ -29,11 +29,18 @@ pub struct ClusterClock {
     wall_since: Instant,
     /// When the leader last slewed.
     slewed: Instant,
+    /// When this server's last turn ended.
+    turned: Instant,
+    /// A server that runs has no longer pause than this between two turns.
+    longest_pause: Duration,
+    /// This server stood still, and until then it may hear what has waited for it.
+    doubtful_until: Instant,
 }
 
 impl ClusterClock {
-    /// A clock that knows nothing yet.
-    pub fn new(now: Instant) -> ClusterClock {
+    /// A clock that knows nothing yet. A longer pause than that between two turns is none of the
+    /// server's own: it stood still.
+    pub fn new(now: Instant, longest_pause: Duration) -> ClusterClock {
         ClusterClock {
             base: None,
             since: now,
@@ -41,7 +48,15 @@ impl ClusterClock {
             wall: WallClock::ZERO,
             wall_since: now,
             slewed: now,
+            turned: now,
+            longest_pause,
+            doubtful_until: Instant::ZERO,
         }
+    }
+
+    /// A turn of this server is over: whatever had arrived by now was heard.
+    pub fn turn_ended(&mut self, now: Instant) {
+        self.turned = now;
     }
 
     /// The running estimate, if there is one.
@@ -52,8 +67,17 @@ impl ClusterClock {
 
     /// The leader of `term` says what time it is. Its word may have been under way for long, or have
     /// waited in the socket of a process that stood still: what lags by more than clock rates explain
-    /// would let keys live on for as long as that, and says nothing.
+    /// would let keys live on for as long as that, and says nothing. Nor does the first word of a
+    /// leader to a server that stood still, for which there is nothing to compare it with: that
+    /// leader may be long dead, and its time would come back with this server's vote.
     pub fn hear(&mut self, now: Instant, term: Term, time: ClusterTime) {
+        if now.since(self.turned) > self.longest_pause {
+            self.doubtful_until = now.after(self.longest_pause);
+        }
+        if now < self.doubtful_until && (self.base.is_none() || term != self.term) {
+            reached(Mark::ClockWordWaited);
+            return;
+        }
         let elapsed_ms = now.since(self.since).as_millis() as u64;
         let least = self.estimate(now).map(|estimate| estimate.0 - elapsed_ms / RATE_SHARE);
         let is_late = term == self.term && least.is_some_and(|least| time.0 < least);
@@ -118,12 +142,12 @@ mod tests {
     #[test]
     fn lead_takes_the_wall_clock_only_where_nobody_knows_the_time() {
         let now = Instant(0).after(SECOND);
-        let mut clock = ClusterClock::new(now);
+        let mut clock = ClusterClock::new(now, SECOND);
         clock.observe_wall(now, WallClock(9_000));
         clock.lead(now, None, ClusterTime(5_000));
         assert_eq!(clock.estimate(now), Some(ClusterTime(9_000)));
 
-        let mut clock = ClusterClock::new(now);
+        let mut clock = ClusterClock::new(now, SECOND);
         clock.observe_wall(now, WallClock(9_000_000));
         clock.lead(now, Some(ClusterTime(7_000)), ClusterTime(5_000));
         assert_eq!(clock.estimate(now.after(SECOND)), Some(ClusterTime(8_000)));
@@ -131,9 +155,10 @@ mod tests {
 
     #[test]
     fn hear_takes_no_word_that_was_under_way_for_long() {
-        let mut clock = ClusterClock::new(Instant(0));
+        let mut clock = ClusterClock::new(Instant(0), SECOND);
         clock.hear(Instant(0), Term(1), ClusterTime(1_000_000));
         let later = Instant(0).after(1000 * SECOND);
+        clock.turn_ended(later);
         // 1. The same leader's clock may run slower, but not by much.
         clock.hear(later, Term(1), ClusterTime(1_000_050));
         assert_eq!(clock.estimate(later), Some(ClusterTime(1_750_000)));
@@ -146,8 +171,31 @@ mod tests {
     }
 
     #[test]
+    fn hear_takes_no_leaders_first_word_that_waited_while_the_server_stood_still() {
+        let mut clock = ClusterClock::new(Instant(0), SECOND);
+        clock.turn_ended(Instant(0).after(SECOND));
+        let later = Instant(0).after(1000 * SECOND);
+        // 1. The first word may be as old as the pause was: it gives no estimate to vote with.
+        clock.hear(later, Term(2), ClusterTime(1_000_000));
+        clock.turn_ended(later);
+        assert_eq!(clock.estimate(later), None);
+        // 2. What is read in the next turns may have waited too.
+        clock.hear(later.after(SECOND / 2), Term(2), ClusterTime(1_000_100));
+        assert_eq!(clock.estimate(later), None);
+        // 3. A leader that lives goes on, and counts.
+        let at_last = later.after(SECOND);
+        clock.hear(at_last, Term(2), ClusterTime(2_000_000));
+        assert_eq!(clock.estimate(at_last), Some(ClusterTime(2_000_000)));
+        // 4. An estimate that there is runs on, whatever the first word of another leader is.
+        clock.turn_ended(at_last);
+        let again = at_last.after(1000 * SECOND);
+        clock.hear(again, Term(3), ClusterTime(2_000_001));
+        assert_eq!(clock.estimate(again), Some(ClusterTime(3_000_000)));
+    }
+
+    #[test]
     fn lead_never_goes_behind_the_log() {
-        let mut clock = ClusterClock::new(Instant(0));
+        let mut clock = ClusterClock::new(Instant(0), SECOND);
         clock.observe_wall(Instant(0), WallClock(1_000));
         clock.lead(Instant(0), None, ClusterTime(5_000));
         assert_eq!(clock.estimate(Instant(0)), Some(ClusterTime(5_000)));
@@ -155,7 +203,7 @@ mod tests {
 
     #[test]
     fn slew_moves_by_at_most_a_twentieth_of_a_percent() {
-        let mut clock = ClusterClock::new(Instant(0));
+        let mut clock = ClusterClock::new(Instant(0), SECOND);
         clock.observe_wall(Instant(0), WallClock(0));
         clock.lead(Instant(0), Some(ClusterTime(1_000_000)), ClusterTime(0));
         let later = Instant(0).after(100 * SECOND);

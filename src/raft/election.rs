@@ -340,7 +340,7 @@ impl Raft {
     fn lease_may_hold(&self, now: Instant) -> bool {
         let least = self.config.election_timeout.0;
         let is_recent = now.since(self.leader_contact) < least;
-        self.config.lease && (self.is_leader() || is_recent)
+        self.config.lease && (self.is_leader() || is_recent) && !is_on(Mutation::VotesInLease)
     }
 
     /// A candidate tries again after an election timeout, or after milliseconds in a hurry.

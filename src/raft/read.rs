@@ -74,7 +74,8 @@ impl Raft {
             return;
         }
         let confirmed = self.confirmed_round();
-        let length = self.config.election_timeout.0 * LEASE_PERCENT / 100;
+        let percent = if is_on(Mutation::LeaseTooLong) { 4 * LEASE_PERCENT } else { LEASE_PERCENT };
+        let length = self.config.election_timeout.0 * percent / 100;
         let Role::Leader(leading) = &mut self.role else {
             return;
         };

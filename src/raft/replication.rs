@@ -199,7 +199,8 @@ impl Raft {
 
     /// Whether what a follower answers in `term` was asked in ours. A later term ends ours.
     pub(super) fn answers_this_term(&mut self, now: Instant, term: Term) -> bool {
-        let is_ours = term == self.current_term;
+        let is_older = term < self.current_term;
+        let is_ours = term == self.current_term || is_older && is_on(Mutation::OldTermAcksCount);
         if term > self.current_term {
             self.become_follower(now, term, None);
         }

@@ -187,6 +187,7 @@ impl Raft {
         let snapshot = setup.snapshot.as_ref();
         let log = Log::new(snapshot.map(Snapshot::base).unwrap_or_default(), setup.entries);
         let mut raft = Raft {
+            clock: ClusterClock::new(now, 2 * setup.config.election_timeout.1),
             id: setup.id,
             incarnation: setup.incarnation,
             config: setup.config,
@@ -201,7 +202,6 @@ impl Raft {
             log,
             role: Role::Follower(Following::default()),
             leader: None,
-            clock: ClusterClock::new(now),
             election_deadline: now,
             leader_heard: None,
             leader_contact: now,
@@ -462,6 +462,7 @@ impl Raft {
 
     /// Derives from the state what has to be written and sent: the end of a turn.
     pub fn flush(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        self.clock.turn_ended(now);
         self.progress_change(now);
         self.progress_transfer(now);
         // What is replicated goes out before this server's own write is durable (§10.2.1), but

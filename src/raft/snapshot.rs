@@ -15,7 +15,7 @@ use super::membership::Membership;
 use super::server::{Raft, Role};
 use crate::limits;
 use crate::proto::message::{InstallOutcome, InstallSnapshot, InstallSnapshotResponse, Message};
-use crate::testing::{Mark, reached};
+use crate::testing::{Mark, Mutation, is_on, reached};
 use crate::types::{ClusterTime, Instant, LogIndex, ServerId, SnapshotId, Term};
 
 /// A snapshot that is durable under its name.
@@ -234,7 +234,7 @@ impl Raft {
         request: InstallSnapshot,
     ) {
         let InstallSnapshot { term, snapshot, offset, total, cluster_time, .. } = request;
-        if term < self.current_term {
+        if term < self.current_term && !is_on(Mutation::InstallIgnoresTerm) {
             // The sender was deposed and doesn't know: our term tells it.
             let outcome = InstallOutcome::Next { offset: 0 };
             let term = self.current_term;

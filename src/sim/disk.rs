@@ -36,6 +36,9 @@ struct UnderWay {
     operation: Operation,
 }
 
+/// One blocking read in so many is short.
+const SHORT_IN: u32 = 4;
+
 /// What the storage and the world share.
 pub(super) struct State {
     pub media: Media,
@@ -64,6 +67,10 @@ pub(super) struct State {
     /// How often an error or a lack of space was reported.
     pub struck_errors: u32,
     pub struck_full: u32,
+    /// How often a read brought less than it was asked for.
+    pub struck_short: u32,
+    /// What decides that: apart, so that reads change nothing else.
+    short_reads: Xoshiro256PlusPlus,
     random: Xoshiro256PlusPlus,
 }
 
@@ -73,6 +80,8 @@ pub(super) struct SimDisk(Rc<RefCell<State>>);
 
 impl SimDisk {
     pub fn new(random: Xoshiro256PlusPlus, latency: (Duration, Duration)) -> SimDisk {
+        let mut short_reads = random.clone();
+        short_reads.jump();
         SimDisk(Rc::new(RefCell::new(State {
             media: Media::default(),
             handles: Vec::new(),
@@ -90,6 +99,8 @@ impl SimDisk {
             capacity: None,
             struck_errors: 0,
             struck_full: 0,
+            struck_short: 0,
+            short_reads,
             random,
         })))
     }
@@ -373,6 +384,15 @@ impl State {
         Ok(FileId(self.handles.len() - 1))
     }
 
+    /// How many bytes a read of `length` asks the media for: now and then it is a short one.
+    fn shorten(&mut self, length: usize) -> usize {
+        if length < 2 || self.short_reads.random_range(0..SHORT_IN) > 0 {
+            return length;
+        }
+        self.struck_short += 1;
+        self.short_reads.random_range(1..length)
+    }
+
     /// As many bytes as there are; of a file that was given up meanwhile, none.
     fn read(&mut self, file: FileId, offset: u64, length: usize) -> Result<Vec<u8>, DiskError> {
         let Some(Some(Handle::File(inode, path))) = self.handles.get(file.0) else {
@@ -463,8 +483,15 @@ impl Disk for SimDisk {
         Ok(state.media.inodes[state.file(file).0].cache.len() as u64)
     }
 
-    fn read_at(&mut self, file: FileId, offset: u64, out: &mut [u8]) -> Result<usize, DiskError> {
-        let bytes = self.0.borrow_mut().read(file, offset, out.len())?;
+    fn read_some_at(
+        &mut self,
+        file: FileId,
+        offset: u64,
+        out: &mut [u8],
+    ) -> Result<usize, DiskError> {
+        let mut state = self.0.borrow_mut();
+        let length = state.shorten(out.len());
+        let bytes = state.read(file, offset, length)?;
         out[..bytes.len()].copy_from_slice(&bytes);
         Ok(bytes.len())
     }

@@ -123,6 +123,7 @@ impl World {
             Kind::Heal => self.heal_network(),
             Kind::WallJump => self.jump(id, fault.b as i64 - fault.c as i64),
             Kind::ClientReset => self.reset_client(fault.a as usize),
+            Kind::IdleClients => self.connect_idle_clients(id, fault.b),
         };
         if struck {
             self.strike(fault.kind.name());

@@ -54,6 +54,7 @@ pub const STRIKES: &[&str] = &[
     "request-refused",
     "request-repeated",
     "resp3-client",
+    "short-read",
     "slowed-segment",
     "set-aside",
     "snapshot-done-without",
@@ -225,6 +226,7 @@ fn outcome(world: &World) -> Outcome {
     count("slowed-segment", world.network.slowed);
     for server in world.servers.values() {
         count("no-space", server.disk.with(|state| u64::from(state.struck_full)));
+        count("short-read", server.disk.with(|state| u64::from(state.struck_short)));
     }
     Outcome {
         trace_hash: world.trace_hash(),

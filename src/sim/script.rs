@@ -235,6 +235,8 @@ kinds! {
     WallJump = "wall-jump",
     /// Client `a` resets its connection in the middle of a command.
     ClientReset = "client-reset",
+    /// `b` clients connect to server `a` (0: the leader) and say nothing.
+    IdleClients = "idle-clients",
 }
 
 impl Settings {

@@ -7,7 +7,7 @@ use rand::{RngExt, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
 use super::script::{Fault, Kind, Script, Settings};
-use super::turnover;
+use super::{sieges, turnover};
 
 /// What is drawn here is not what the world draws from the same seed.
 const SALT: u64 = 0x5eed_5eed_5eed_5eed;
@@ -26,8 +26,10 @@ pub fn script(seed: u64) -> Script {
     let mut apart = Xoshiro256PlusPlus::seed_from_u64(seed ^ SNAPSHOT_SALT);
     settings.snapshot_kib = SNAPSHOT_KIB[apart.random_range(0..SNAPSHOT_KIB.len())];
     turnover::settle(seed, &mut settings);
+    sieges::settle(seed, &mut settings);
     let mut faults = Plan { random, settings: &settings, faults: Vec::new() }.all();
     turnover::plan(seed, &settings, &mut faults);
+    sieges::plan(seed, &settings, &mut faults);
     faults.sort_by_key(|fault| fault.at_ms);
     Script { seed, settings, faults }
 }
@@ -88,6 +90,10 @@ fn lengthen(settings: &mut Settings, minutes: u64) {
     settings.client_timeout_ms = settings.client_timeout_ms.max(2000);
 }
 
+fn is_planned_apart(kind: Kind) -> bool {
+    turnover::plans(kind) || sieges::plans(kind)
+}
+
 /// A run of more than this many milliseconds is a long one.
 const LONG_MS: u64 = 60_000;
 
@@ -101,7 +107,7 @@ struct Plan<'a> {
 impl Plan<'_> {
     fn all(mut self) -> Vec<Fault> {
         // A third of the kinds, each a few times.
-        let kinds = Kind::ALL.iter().copied().filter(|kind| !turnover::plans(*kind));
+        let kinds = Kind::ALL.iter().copied().filter(|kind| !is_planned_apart(*kind));
         let kinds: Vec<Kind> = kinds.filter(|_| self.random.random_bool(0.3)).collect();
         for kind in kinds {
             let times = match kind {

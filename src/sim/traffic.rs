@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rand::RngExt;
 
-use super::clients::{Manner, Words};
+use super::clients::{Client, Manner, Words};
 use super::link::Gate;
 use super::network::{Host, StreamId};
 use super::process::Mail;
@@ -171,6 +171,23 @@ impl World {
         let stream = self.network.connect(here, there);
         self.give(server, Mail::Accepted(stream, Gate::Client));
         self.clients[number].connected(stream, &mut self.recorder);
+        true
+    }
+
+    /// So many connect and say nothing. What they are told nobody hears: for the world they are the
+    /// connections of one client that never asked.
+    pub(super) fn connect_idle_clients(&mut self, id: ServerId, count: u64) -> bool {
+        if self.node(id).is_none() {
+            return false;
+        }
+        let number = self.clients.len();
+        let mut client = Client::new(number, self.random.clone(), &self.script.settings);
+        client.told = Some(Vec::new());
+        self.clients.push(client);
+        for _ in 0..count {
+            let stream = self.network.connect(Host::Client(number), Host::Server(id));
+            self.give(id, Mail::Accepted(stream, Gate::Client));
+        }
         true
     }
 

@@ -171,8 +171,25 @@ pub trait Disk {
     fn close(&mut self, file: FileId);
     /// The file's length in bytes.
     fn length(&mut self, file: FileId) -> Result<u64, DiskError>;
+    /// Reads some bytes; how many, and none only where the file ends or none are asked for. Like the
+    /// system call, it may read fewer than there are.
+    fn read_some_at(
+        &mut self,
+        file: FileId,
+        offset: u64,
+        out: &mut [u8],
+    ) -> Result<usize, DiskError>;
     /// Reads until the buffer is full or the file ends; how many bytes that were.
-    fn read_at(&mut self, file: FileId, offset: u64, out: &mut [u8]) -> Result<usize, DiskError>;
+    fn read_at(&mut self, file: FileId, offset: u64, out: &mut [u8]) -> Result<usize, DiskError> {
+        let mut read = 0;
+        while read < out.len() {
+            match self.read_some_at(file, offset + read as u64, &mut out[read..])? {
+                0 => break,
+                count => read += count,
+            }
+        }
+        Ok(read)
+    }
     /// Writes all bytes.
     fn write_at(&mut self, file: FileId, offset: u64, bytes: &[u8]) -> Result<(), DiskError>;
     /// Makes the file `length` bytes long, the new ones zeros. True if the disk space is now

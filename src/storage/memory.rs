@@ -254,7 +254,12 @@ impl Disk for MemoryDisk {
         Ok(state.files[&state.path(file)].len() as u64)
     }
 
-    fn read_at(&mut self, file: FileId, offset: u64, out: &mut [u8]) -> Result<usize, DiskError> {
+    fn read_some_at(
+        &mut self,
+        file: FileId,
+        offset: u64,
+        out: &mut [u8],
+    ) -> Result<usize, DiskError> {
         let state = self.0.borrow();
         let content = &state.files[&state.path(file)];
         let from = content.len().min(offset as usize);

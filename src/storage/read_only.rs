@@ -61,8 +61,13 @@ impl<D: Disk> Disk for ReadOnly<D> {
         if file == NOTHING { Ok(0) } else { self.inner.length(file) }
     }
 
-    fn read_at(&mut self, file: FileId, offset: u64, out: &mut [u8]) -> Result<usize, DiskError> {
-        if file == NOTHING { Ok(0) } else { self.inner.read_at(file, offset, out) }
+    fn read_some_at(
+        &mut self,
+        file: FileId,
+        offset: u64,
+        out: &mut [u8],
+    ) -> Result<usize, DiskError> {
+        if file == NOTHING { Ok(0) } else { self.inner.read_some_at(file, offset, out) }
     }
 
     fn write_at(&mut self, _: FileId, _: u64, _: &[u8]) -> Result<(), DiskError> {

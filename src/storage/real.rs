@@ -260,18 +260,19 @@ impl Disk for RealDisk {
         Ok(metadata.map_err(|source| DiskError::new("stat", path, source))?.len())
     }
 
-    fn read_at(&mut self, file: FileId, offset: u64, out: &mut [u8]) -> Result<usize, DiskError> {
+    fn read_some_at(
+        &mut self,
+        file: FileId,
+        offset: u64,
+        out: &mut [u8],
+    ) -> Result<usize, DiskError> {
         let OpenFile { file, path, .. } = self.file(file);
-        let mut read = 0;
-        while read < out.len() {
-            match file.read_at(&mut out[read..], offset + read as u64) {
-                Ok(0) => break,
-                Ok(bytes) => read += bytes,
+        loop {
+            match file.read_at(out, offset) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(DiskError::new("pread", path, error)),
+                read => return read.map_err(|error| DiskError::new("pread", path, error)),
             }
         }
-        Ok(read)
     }
 
     fn write_at(&mut self, file: FileId, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {

@@ -64,6 +64,12 @@ mutations! {
         "A leader serves reads without asking whether it still leads.",
     ReadBeforeTermCommits = "read-before-term-commits":
         "A new leader serves reads before an entry of its term is committed.",
+    LeaseTooLong = "lease-too-long":
+        "A lease holds for longer than the others wait with an election.",
+    VotesInLease = "votes-in-lease":
+        "A server votes though it heard a leader, or started, just before.",
+    OldTermAcksCount = "old-term-acks-count":
+        "A leader counts what followers answered in former terms.",
     AnswerServesLaterQuestion = "answer-serves-later-question":
         "A read index serves reads that came after the question that it answers.",
     WriteOvertakesRead = "write-overtakes-read":
@@ -120,6 +126,8 @@ mutations! {
         "A learner is promoted before it has caught up.",
     RemovedLeaderCounts = "removed-leader-counts":
         "A leader that has left counts itself in the place of a voter.",
+    InstallIgnoresTerm = "install-ignores-term":
+        "A follower takes snapshots from leaders of former terms.",
     InstallAckedBeforeDurable = "install-acked-before-durable":
         "A follower acknowledges a snapshot as soon as all of it has come.",
     SnapshotAheadOfApplied = "snapshot-ahead-of-applied":

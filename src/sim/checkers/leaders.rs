@@ -24,17 +24,14 @@ impl Checkers {
         }
         // Who wins an old term late, when a later one has its leader, need not have what that one
         // committed; it commits nothing itself.
-        let is_newest = self.leaders.last_key_value().is_some_and(|(newest, _)| *newest == term);
         let log = &self.servers[&id].log;
         let behind_base = log.base().0 as usize;
-        let missing = self
-            .committed
-            .iter()
-            .zip(1..)
-            .skip(behind_base)
-            .find(|(mark, index)| log.at(LogIndex(*index)) != Some(**mark));
+        let missing =
+            self.committed.iter().zip(&self.committed_in).zip(1..).skip(behind_base).find(
+                |((mark, by), index)| **by < term && log.at(LogIndex(*index)) != Some(**mark),
+            );
         assert!(
-            missing.is_none() || !is_newest,
+            missing.is_none(),
             "leader-completeness: n{id} leads term {term} without entry {missing:?}"
         );
         self.check_votes(id, node);

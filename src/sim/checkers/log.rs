@@ -83,6 +83,8 @@ impl Checkers {
                         "durable-before-ack: {index} is applied, and on the disks of {holders:?}"
                     );
                     self.committed.push(mark);
+                    // A leader commits it and is the first to apply it, in its own term.
+                    self.committed_in.push(node.raft().current_term());
                     let entry = node.raft().log().entry(index).expect("what is applied is there");
                     if entry.kind == EntryKind::Membership {
                         self.commits_membership(entry);

@@ -74,6 +74,8 @@ pub(super) struct Checkers {
     entries: BTreeMap<(LogIndex, Term), (u32, Term)>,
     /// What is committed.
     committed: Vec<Mark>,
+    /// leader-completeness: the term of the leader that committed each of them.
+    committed_in: Vec<Term>,
     /// The highest index that any server knew to be committed.
     commit: LogIndex,
     /// On whose stable media an entry has been.
@@ -114,6 +116,7 @@ impl Checkers {
             leaders: BTreeMap::new(),
             entries: BTreeMap::new(),
             committed: Vec::new(),
+            committed_in: Vec::new(),
             commit: LogIndex::ZERO,
             durable: BTreeMap::new(),
             reached: BTreeMap::new(),

@@ -28,7 +28,7 @@ use search::{Outcome, search};
 
 /// Operations that a search may try for a whole history. A history of thousands of operations
 /// that is linearizable takes some ten or hundred for each.
-pub const STEPS: u64 = 20_000_000;
+pub const STEPS: u64 = 100_000_000;
 
 /// A history that some order explains.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

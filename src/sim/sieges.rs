@@ -1,0 +1,134 @@
+//! The part of a seed in which a leader is cut off again and again while clients read by its lease,
+//! and that in which thousands of clients connect and say nothing.
+//!
+//! A lease holds for a fraction of a second, so what breaks it has to come just then; by chance it
+//! hardly ever would. Drawn from a generator of its own, so that a seed without any of it is what it
+//! was before there was such a part. Called by [`super::swarm`]. Draws from the seed alone.
+
+use rand::{RngExt, SeedableRng};
+use rand_xoshiro::Xoshiro256PlusPlus;
+
+use super::script::{Fault, Kind, Settings};
+use crate::limits;
+
+/// What is drawn here is not what is drawn elsewhere from the same seed.
+const SALT: u64 = 0xa55a_5eed_5aa5_5eed;
+const PLAN_SALT: u64 = 0x1ea5_5eed_e51a_5eed;
+const IDLE_SALT: u64 = 0x1d1e_5eed_e1d1_5eed;
+
+/// One seed in so many is a siege.
+const SIEGE_IN: u64 = 10;
+
+/// One in so many has clients that say nothing.
+const IDLE_IN: u64 = 300;
+
+/// Whether this file plans faults of that kind.
+pub(super) fn plans(kind: Kind) -> bool {
+    kind == Kind::IdleClients
+}
+
+fn is_siege(seed: u64) -> bool {
+    let mut random = Xoshiro256PlusPlus::seed_from_u64(seed ^ SALT);
+    random.random_range(0..SIEGE_IN) == 0
+}
+
+/// Draws what the settings say of a siege: three servers, leases, clocks that differ by as much as a
+/// lease allows, and clients that mostly read, without a pause.
+pub(super) fn settle(seed: u64, settings: &mut Settings) {
+    if !is_siege(seed) {
+        return;
+    }
+    let mut random = Xoshiro256PlusPlus::seed_from_u64(seed ^ SALT ^ PLAN_SALT);
+    let mut pick = |from: &[u64]| from[random.random_range(0..from.len())];
+    (settings.nodes, settings.spares) = (3, 0);
+    settings.lease = 1;
+    settings.skew_ppm = pick(&[0, 100_000]);
+    (settings.election_min_ms, settings.election_max_ms, settings.heartbeat_ms) =
+        [(150, 300, 50), (50, 100, 15)][pick(&[0, 1]) as usize];
+    (settings.clients, settings.readers) = (6, 3);
+    (settings.think_ms, settings.pipeline, settings.keys) = (pick(&[1, 5]), pick(&[1, 4]), 2);
+    settings.chaos_ms = 4000;
+    settings.client_timeout_ms = pick(&[500, 2000]);
+    settings.value_bytes = 8;
+    settings.turn_us = settings.turn_us.min(20);
+    settings.delay_max_us = settings.delay_max_us.min(1000);
+    settings.disk_max_us = settings.disk_max_us.min(300);
+    if pick(&[0, 1]) == 0 {
+        // Much old mail: what a leader was told in a former term of its own comes again.
+        (settings.copy_pm, settings.copy_delay_ms, settings.hours_pm) = (300, 2000, 0);
+    }
+}
+
+/// Adds the sieges of a seed to its faults, or puts them in the place of all others; and clients
+/// that say nothing.
+pub(super) fn plan(seed: u64, settings: &Settings, faults: &mut Vec<Fault>) {
+    let mut random = Xoshiro256PlusPlus::seed_from_u64(seed ^ IDLE_SALT);
+    if random.random_range(0..IDLE_IN) == 0 {
+        let at_ms = random.random_range(0..settings.chaos_ms);
+        let count = random.random_range(1000..=limits::CLIENTS as u64);
+        faults.push(Fault { at_ms, kind: Kind::IdleClients, a: 0, b: count, c: 0 });
+    }
+    if !is_siege(seed) {
+        return;
+    }
+    let random = Xoshiro256PlusPlus::seed_from_u64(seed ^ PLAN_SALT);
+    let mut plan = Plan { random, settings, faults };
+    if plan.below(2) == 0 {
+        plan.faults.clear();
+    }
+    let mut at = 2 * settings.election_max_ms + plan.below(settings.election_max_ms);
+    while at < settings.chaos_ms {
+        at = match plan.below(2) {
+            0 => plan.cut_off(at),
+            _ => plan.forgetful_voter(at),
+        };
+    }
+}
+
+struct Plan<'a> {
+    random: Xoshiro256PlusPlus,
+    settings: &'a Settings,
+    faults: &'a mut Vec<Fault>,
+}
+
+impl Plan<'_> {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.random.random_range(0..bound.max(1))
+    }
+
+    fn push(&mut self, at_ms: u64, kind: Kind, a: u64, b: u64) {
+        self.faults.push(Fault { at_ms, kind, a, b, c: 0 });
+    }
+
+    /// The leader hears nobody until the others have long had another. Returns when that is over.
+    fn cut_off(&mut self, at: u64) -> u64 {
+        let timeout = self.settings.election_max_ms;
+        self.push(at, Kind::Isolate, 0, 0);
+        let healed = at + 2 * timeout + self.below(timeout);
+        self.push(healed, Kind::Heal, 0, 0);
+        healed + timeout + self.below(2 * timeout)
+    }
+
+    /// A server is cut off from the leader, and asks the third one for its vote, which still hears
+    /// that leader and refuses; until it dies, as the last one whom the leader hears, and comes back
+    /// at once without a memory of whom it heard. Returns when that is over.
+    fn forgetful_voter(&mut self, at: u64) -> u64 {
+        let timeout = self.settings.election_max_ms;
+        let leader = 1 + self.below(3);
+        let candidate = (leader + self.below(2)) % 3 + 1;
+        let voter = 6 - leader - candidate;
+        for (from, to) in [(leader, candidate), (candidate, leader)] {
+            self.push(at, Kind::Cut, from, to);
+        }
+        let dies = at + timeout + self.below(timeout);
+        for (from, to) in [(leader, voter), (voter, leader)] {
+            self.push(dies, Kind::Cut, from, to);
+        }
+        self.push(dies, Kind::Kill, voter, 0);
+        let back = dies + 1 + self.below(5);
+        self.push(back, Kind::Start, voter, 0);
+        let healed = dies + 2 * timeout + self.below(timeout);
+        self.push(healed, Kind::Heal, 0, 0);
+        healed + timeout + self.below(timeout)
+    }
+}
