@@ -134,6 +134,8 @@ pub struct Server {
     now: Instant,
     /// The storage has finished something.
     storage_ready: bool,
+    /// A signal has come.
+    signals_ready: bool,
     /// The room that the node knows of.
     room: Room,
     observe_at: Instant,
@@ -214,6 +216,7 @@ impl Server {
             now,
             // Whatever happened before the registration is looked at in the first turn.
             storage_ready: true,
+            signals_ready: true,
             room: Room::Ample,
             observe_at: now,
             peers_stamp: PeersStamp::default(),

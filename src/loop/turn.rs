@@ -52,11 +52,14 @@ impl Server {
 
     /// Step 1: until something happens or is due. What happened is noted, not yet acted upon.
     fn wait(&mut self) -> Result<(), LoopError> {
-        let timeout = self.timeout();
-        match self.poll.poll(&mut self.events, timeout) {
-            Ok(()) => {}
-            Err(error) if error.kind() == ErrorKind::Interrupted => self.events.clear(),
-            Err(error) => return Err(LoopError::Poll(error)),
+        // The kernel interrupts the poll for its own work on our disk writes, too: that is no turn.
+        loop {
+            let timeout = self.timeout();
+            match self.poll.poll(&mut self.events, timeout) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(LoopError::Poll(error)),
+                Ok(()) => break,
+            }
         }
         self.now = self.clock.now();
         for event in &self.events {
@@ -64,8 +67,7 @@ impl Server {
                 CLIENT_PORT => self.listeners.client.on_event(),
                 PEER_PORT => self.listeners.peer.on_event(),
                 STORAGE => self.storage_ready = true,
-                // They are asked in any case.
-                SIGNALS => {}
+                SIGNALS => self.signals_ready = true,
                 token if token.0 >= FIRST_CLIENT => {
                     self.clients.on_event(token.0 - FIRST_CLIENT, event);
                 }
@@ -107,6 +109,9 @@ impl Server {
     /// The first signal asks the node to leave well and closes the client port; a second one ends
     /// the process.
     fn hear_signals(&mut self) -> Result<(), LoopError> {
+        if !std::mem::take(&mut self.signals_ready) {
+            return Ok(());
+        }
         let signals = self.signals.pending().count();
         if signals == 0 {
             return Ok(());
@@ -249,10 +254,11 @@ impl Server {
 
     /// Step 3: what has become durable, and whether there is room for more.
     fn complete_writes(&mut self) -> Result<(), LoopError> {
-        if std::mem::take(&mut self.storage_ready) {
-            while let Some(through) = self.storage.complete()? {
-                self.handle(Input::Persisted { through });
-            }
+        // What ends while this looks is reported anew, and taken in the next turn.
+        if std::mem::take(&mut self.storage_ready)
+            && let Some(through) = self.storage.complete()?
+        {
+            self.handle(Input::Persisted { through });
         }
         // A piece of a snapshot that is gone is answered with nothing under way that could complete.
         while let Some(event) = self.storage.next_snapshot_event() {
