@@ -156,6 +156,22 @@ pub const LEADER_READ_REQUESTS: usize = 65_536;
 /// with much to catch up on still answers its peers.
 pub const APPLY_BYTES: usize = 4 * 1024 * 1024;
 
+/// Keys that one call of SCAN looks at, whatever COUNT asks for, but for those up to the next place
+/// where a page may end.
+pub const SCAN_KEYS: usize = 10_000;
+
+/// Bytes of a reply to KRANGE. A longer one is an error that names LIMIT.
+pub const RANGE_REPLY_BYTES: usize = 16 * 1024 * 1024;
+
+/// Keys that one KDEL may delete. More are an error that names LIMIT, and none is deleted.
+pub const RANGE_DELETE_KEYS: usize = 65_536;
+
+/// Cells of LCS's table, of four bytes each: the product of the two lengths. More are an error.
+pub const LCS_CELLS: usize = 4 * 1024 * 1024;
+
+/// Bytes of a number with a fraction, as Redis reads it. A longer one is no number.
+pub const FLOAT_BYTES: usize = 5 * 1024;
+
 /// Dead keys that applying one entry removes.
 pub const EXPIRE_KEYS: usize = 256;
 

@@ -89,6 +89,14 @@ number! {
     /// The number of one mutation of the store; also a key's fencing token and ETag.
     Revision
 }
+
+impl Revision {
+    /// As clients are told it. Revisions stay below 2^63: one a nanosecond would take 292 years.
+    pub fn signed(self) -> i64 {
+        i64::try_from(self.0).unwrap_or(i64::MAX)
+    }
+}
+
 number! {
     /// The number of one gateway's batch, 1 and up from each boot.
     BatchSeq

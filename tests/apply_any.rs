@@ -3,6 +3,7 @@
 
 use proptest::prelude::*;
 use raftkv::kv::command::{self, Handler, ReadContext, WriteContext};
+use raftkv::kv::luck::Luck;
 use raftkv::kv::store::Store;
 use raftkv::proto::args::{Args, push_arg};
 use raftkv::proto::reply::Reply;
@@ -36,7 +37,7 @@ fn word() -> impl Strategy<Value = Vec<u8>> {
 /// A code, the arguments behind the name, and how far the clock moves before.
 fn entry() -> impl Strategy<Value = (u16, Vec<Vec<u8>>, u64)> {
     (
-        1_u16..32,
+        1_u16..64,
         prop::collection::vec(word(), 0..6),
         prop_oneof![Just(0), 0_u64..2000, any::<u64>()],
     )
@@ -51,7 +52,9 @@ fn apply(store: &mut Store, code: u16, words: &[Vec<u8>]) -> Option<Reply> {
     let before = store.revision();
     let result = match command.handler {
         Handler::Write { apply, .. } => apply(&mut WriteContext { store }, args),
-        Handler::Read { run, .. } => run(&ReadContext { store, now: store.clock() }, args),
+        Handler::Read { run, .. } => {
+            run(&ReadContext { store, now: store.clock(), luck: &Luck::new(1) }, args)
+        }
         Handler::Connection { .. } | Handler::Container => unreachable!("these have no code"),
     };
     if result.is_err() {

@@ -11,6 +11,7 @@ use std::net::TcpStream;
 use raftkv::kv::command::{self, ConnectionCommand, Handler, ReadContext, WriteContext};
 use raftkv::kv::error::CommandError;
 use raftkv::kv::introspection;
+use raftkv::kv::luck::Luck;
 use raftkv::kv::store::Store;
 use raftkv::proto::args::Args;
 use raftkv::proto::reply::{Protocol, Reply};
@@ -70,7 +71,9 @@ fn execute(store: &mut Store, args: Args<'_>) -> Result<Reply, CommandError> {
     let command = command::resolve(args)?;
     match command.handler {
         Handler::Write { apply, .. } => apply(&mut WriteContext { store }, args),
-        Handler::Read { run, .. } => run(&ReadContext { store, now: NOW }, args),
+        Handler::Read { run, .. } => {
+            run(&ReadContext { store, now: NOW, luck: &Luck::new(1) }, args)
+        }
         Handler::Connection { command: ConnectionCommand::CommandInfo, .. } => {
             Ok(introspection::info(args))
         }

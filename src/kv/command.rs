@@ -6,8 +6,10 @@
 //! `COMMAND INFO` and `COMMAND DOCS`. Runs nothing by itself.
 
 use super::error::CommandError;
+use super::luck::Luck;
 use super::store::Store;
-use super::{compare, connection, counters, expiry, keys, strings};
+use super::{bits, compare, connection, counters, exchange, expiry, keys, lcs, moves, object};
+use super::{range, scan, strings, substrings};
 use crate::limits;
 use crate::proto::args::Args;
 use crate::proto::reply::Reply;
@@ -112,6 +114,8 @@ pub struct ReadContext<'a> {
     /// This node's estimate of the cluster clock, not below the store's: what a time to live is
     /// counted from.
     pub now: ClusterTime,
+    /// Random numbers, for what has several right answers.
+    pub luck: &'a Luck,
 }
 
 /// The commands that `node/` answers by itself.
@@ -238,20 +242,32 @@ pub struct Keys {
     pub step: usize,
     /// What is done with them, in the words of Redis's key specifications.
     pub access: &'static [&'static str],
+    /// What is done with the second of two keys, where that is something else; empty: the same.
+    pub second: &'static [&'static str],
 }
 
 impl Keys {
     /// No keys.
-    pub const NONE: Keys = Keys { first: 0, last: 0, step: 0, access: &[] };
+    pub const NONE: Keys = Keys { first: 0, last: 0, step: 0, access: &[], second: &[] };
 
     /// One key, the first argument.
     pub const fn one(access: &'static [&'static str]) -> Keys {
-        Keys { first: 1, last: 1, step: 1, access }
+        Keys { first: 1, last: 1, ..Keys::all(1, access) }
     }
 
     /// Every argument, or every second one.
     pub const fn all(step: usize, access: &'static [&'static str]) -> Keys {
-        Keys { first: 1, last: -1, step, access }
+        Keys { first: 1, last: -1, step, access, second: &[] }
+    }
+
+    /// Two keys, the first two arguments.
+    pub const fn two(access: &'static [&'static str], second: &'static [&'static str]) -> Keys {
+        Keys { first: 1, last: 2, step: 1, access, second }
+    }
+
+    /// One key, behind the name of a subcommand.
+    pub const fn of_subcommand(access: &'static [&'static str]) -> Keys {
+        Keys { first: 2, last: 2, ..Keys::all(1, access) }
     }
 
     /// The keys among `args`, in order.
@@ -272,6 +288,8 @@ pub enum Group {
     Generic,
     /// Strings.
     String,
+    /// Strings as rows of bits.
+    Bitmap,
     /// The connection.
     Connection,
     /// The server.
@@ -288,6 +306,7 @@ impl Group {
         match self {
             Group::Generic => "generic",
             Group::String => "string",
+            Group::Bitmap => "bitmap",
             Group::Connection => "connection",
             Group::Server => "server",
             Group::Cluster => "cluster",
@@ -315,11 +334,19 @@ impl Command {
 }
 
 /// The themes, in the order in which `COMMAND` shows them.
-static THEMES: [&[Command]; 6] = [
+static THEMES: [&[Command]; 14] = [
     strings::COMMANDS,
+    exchange::COMMANDS,
+    substrings::COMMANDS,
+    bits::COMMANDS,
+    lcs::COMMANDS,
     counters::COMMANDS,
     compare::COMMANDS,
     keys::COMMANDS,
+    moves::COMMANDS,
+    scan::COMMANDS,
+    range::COMMANDS,
+    object::COMMANDS,
     expiry::COMMANDS,
     connection::COMMANDS,
 ];
@@ -367,16 +394,32 @@ pub fn resolve(args: Args<'_>) -> Result<&'static Command, CommandError> {
     Ok(command)
 }
 
-/// A row's theme and its place in it.
+/// A row's theme and its place in it; for a subcommand, its place in that row too.
 #[derive(Clone, Copy)]
 struct Place {
     theme: u8,
     row: u8,
+    subcommand: Option<u8>,
 }
 
 impl Place {
     const fn command(self) -> &'static Command {
-        &THEMES[self.theme as usize][self.row as usize]
+        let row = &THEMES[self.theme as usize][self.row as usize];
+        match self.subcommand {
+            None => row,
+            Some(place) => &row.subcommands[place as usize],
+        }
+    }
+
+    /// Enters it under its code, if it is logged.
+    const fn enter(self, places: &mut [Option<Place>; CODE_LIMIT]) {
+        let command = self.command();
+        let logged = matches!(command.handler, Handler::Write { .. } | Handler::Read { .. });
+        assert!(logged == (command.code != NEVER_LOGGED), "only what is logged has a code");
+        if logged {
+            assert!(places[command.code as usize].is_none(), "a code is used twice");
+            places[command.code as usize] = Some(self);
+        }
     }
 }
 
@@ -385,7 +428,7 @@ impl Place {
 const SLOTS: usize = 256;
 
 /// Codes are below this; the table by code is that long.
-const CODE_LIMIT: usize = 64;
+const CODE_LIMIT: usize = 128;
 
 /// Names to rows: open addressing, built by the compiler.
 struct Index {
@@ -407,7 +450,7 @@ impl Index {
                 while slots[slot].is_some() {
                     slot = (slot + 1) % SLOTS;
                 }
-                slots[slot] = Some(Place { theme: theme as u8, row: row as u8 });
+                slots[slot] = Some(Place { theme: theme as u8, row: row as u8, subcommand: None });
                 used += 1;
                 row += 1;
             }
@@ -436,13 +479,12 @@ const fn places_by_code() -> [Option<Place>; CODE_LIMIT] {
     while theme < THEMES.len() {
         let mut row = 0;
         while row < THEMES[theme].len() {
-            let command = &THEMES[theme][row];
-            let logged =
-                !matches!(command.handler, Handler::Connection { .. } | Handler::Container);
-            assert!(logged == (command.code != NEVER_LOGGED), "only what is logged has a code");
-            if logged {
-                assert!(places[command.code as usize].is_none(), "a code is used twice");
-                places[command.code as usize] = Some(Place { theme: theme as u8, row: row as u8 });
+            let place = Place { theme: theme as u8, row: row as u8, subcommand: None };
+            place.enter(&mut places);
+            let mut subcommand = 0;
+            while subcommand < THEMES[theme][row].subcommands.len() {
+                Place { subcommand: Some(subcommand as u8), ..place }.enter(&mut places);
+                subcommand += 1;
             }
             row += 1;
         }

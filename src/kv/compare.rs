@@ -1,4 +1,4 @@
-//! Our own compare-and-set commands: CAS, CAD; and GETREV, which shows what IFREV compares with.
+//! Our own compare-and-set commands: CAS, CAD, DELIFEQ; and GETREV, which shows what IFREV compares with.
 //!
 //! Design 4-surface §3. Called through the command table.
 
@@ -33,6 +33,19 @@ pub(super) const COMMANDS: &[Command] = &[
         summary: "Delete a key, only if it has the given value",
         usage: "key old",
         handler: Handler::Write { check: |_| Ok(()), apply: cad },
+        ..ROW
+    },
+    Command {
+        name: "delifeq",
+        code: 54,
+        arity: 3,
+        flags: Flags::WRITE.and(Flags::FAST),
+        keys: Keys::one(&["RW", "access", "delete"]),
+        group: Group::String,
+        since: "0.1.0",
+        summary: "Delete a key, only if it has the given value (Valkey's command; see CAD)",
+        usage: "key value",
+        handler: Handler::Write { check: |_| Ok(()), apply: delifeq },
         ..ROW
     },
     Command {
@@ -109,12 +122,16 @@ fn cad(context: &mut WriteContext<'_>, args: Args<'_>) -> Result<Reply, CommandE
     }
 }
 
+/// As CAD, but a key that does not exist is answered like one with another value.
+fn delifeq(context: &mut WriteContext<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
+    Ok(if cad(context, args)? == DONE { DONE } else { Reply::Integer(0) })
+}
+
 fn getrev(context: &ReadContext<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let key = args.get(1).unwrap_or_default();
     let Some(item) = context.store.get(key) else {
         return Ok(Reply::Nil);
     };
-    // Revisions stay below 2^63: one a nanosecond would take 292 years.
-    let revision = i64::try_from(item.revision.0).unwrap_or(i64::MAX);
-    Ok(Reply::Array(vec![Reply::bulk(item.value), Reply::Integer(revision)]))
+    let revision = Reply::Integer(item.revision.signed());
+    Ok(Reply::Array(vec![Reply::bulk(item.value), revision]))
 }

@@ -75,6 +75,34 @@ pub enum CommandError {
     ServerId(String),
     /// A server's address that is none: what is wrong with it.
     Address(String),
+    /// A value or an increment that should be a number with or without a fraction.
+    NotAFloat,
+    /// INCRBYFLOAT of or by what is infinite, or with a sum that has too many digits.
+    NotFinite,
+    /// An offset below 0.
+    OffsetRange,
+    /// An offset of a bit that is below 0 or past the largest value.
+    BitOffset,
+    /// A bit that is neither 0 nor 1.
+    BitValue,
+    /// LCS with both LEN and IDX.
+    LcsLenAndIdx,
+    /// LCS of values whose table would have more than [`limits::LCS_CELLS`].
+    LcsTooLarge,
+    /// A key that has to exist does not.
+    NoSuchKey,
+    /// COPY of a key to itself.
+    SameKey,
+    /// OBJECT IDLETIME.
+    IdleTime,
+    /// OBJECT FREQ.
+    Frequency,
+    /// SCAN from what is no cursor.
+    InvalidCursor,
+    /// KRANGE whose reply would exceed [`limits::RANGE_REPLY_BYTES`].
+    RangeReply,
+    /// KDEL of more than [`limits::RANGE_DELETE_KEYS`].
+    RangeDelete,
     /// A request about the membership that is longer than [`limits::ADMIN_BYTES`].
     RequestTooLong,
 }
@@ -149,6 +177,36 @@ impl CommandError {
                 format!("ERR {word} is no server's id: expected a number, 1 or above").into()
             }
             CommandError::Address(problem) => format!("ERR {problem}").into(),
+            CommandError::NotAFloat => "ERR value is not a valid float".into(),
+            CommandError::NotFinite => "ERR increment would produce NaN or Infinity".into(),
+            CommandError::OffsetRange => "ERR offset is out of range".into(),
+            CommandError::BitOffset => "ERR bit offset is not an integer or out of range".into(),
+            CommandError::BitValue => "ERR bit is not an integer or out of range".into(),
+            CommandError::LcsLenAndIdx => {
+                "ERR If you want both the length and indexes, please just use IDX.".into()
+            }
+            CommandError::LcsTooLarge => {
+                "ERR Insufficient memory, transient memory for LCS exceeds proto-max-bulk-len"
+                    .into()
+            }
+            CommandError::NoSuchKey => "ERR no such key".into(),
+            CommandError::SameKey => "ERR source and destination objects are the same".into(),
+            CommandError::IdleTime => "ERR when a key was last used is not kept".into(),
+            CommandError::Frequency => {
+                "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please \
+                 note that when switching between policies at runtime LRU and LFU data will take \
+                 some time to adjust."
+                    .into()
+            }
+            CommandError::InvalidCursor => "ERR invalid cursor".into(),
+            CommandError::RangeReply => {
+                let mib = limits::RANGE_REPLY_BYTES >> 20;
+                format!("ERR the range's reply exceeds {mib} MiB: use LIMIT").into()
+            }
+            CommandError::RangeDelete => {
+                let keys = limits::RANGE_DELETE_KEYS;
+                format!("ERR one KDEL deletes at most {keys} keys: use LIMIT, and repeat").into()
+            }
             CommandError::RequestTooLong => {
                 format!("ERR the request is longer than {} bytes", limits::ADMIN_BYTES).into()
             }

@@ -1,6 +1,6 @@
 //! The commands about a key's time to live, and how a lifetime is written in any command.
 //!
-//! Redis's EXPIRE, PEXPIRE, TTL, PTTL, PERSIST. A deadline is a time of the cluster clock (design
+//! Redis's EXPIRE, TTL and their family. A deadline is a time of the cluster clock (design
 //! 2-client-path §4): what is relative counts from the time of the entry that is applied. Called
 //! through the command table.
 
@@ -12,67 +12,114 @@ use crate::proto::integer::parse_integer;
 use crate::proto::reply::{Reply, escape_echo};
 use crate::types::ClusterTime;
 
+const EXPIRE: Command = Command {
+    arity: -3,
+    flags: Flags::WRITE.and(Flags::FAST),
+    keys: Keys::one(&["RW", "update"]),
+    ..ROW
+};
+
+const TTL: Command = Command {
+    arity: 2,
+    flags: Flags::READONLY.and(Flags::FAST),
+    keys: Keys::one(&["RO", "access"]),
+    usage: "key",
+    ..ROW
+};
+
 pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "expire",
         code: 18,
-        arity: -3,
-        flags: Flags::WRITE.and(Flags::FAST),
-        keys: Keys::one(&["RW", "update"]),
         summary: "Set a key's time to live in seconds",
         usage: "key seconds [NX | XX | GT | LT]",
         handler: Handler::Write {
             check: |args| parse_expire(args, Unit::Seconds, "expire").map(drop),
-            apply: |context, args| expire(context, args, Unit::Seconds, "expire"),
+            apply: |context, args| expire_in(context, args, Unit::Seconds, "expire"),
         },
-        ..ROW
+        ..EXPIRE
     },
     Command {
         name: "pexpire",
         code: 19,
-        arity: -3,
-        flags: Flags::WRITE.and(Flags::FAST),
-        keys: Keys::one(&["RW", "update"]),
         since: "2.6.0",
         summary: "Set a key's time to live in milliseconds",
         usage: "key milliseconds [NX | XX | GT | LT]",
         handler: Handler::Write {
             check: |args| parse_expire(args, Unit::Milliseconds, "pexpire").map(drop),
-            apply: |context, args| expire(context, args, Unit::Milliseconds, "pexpire"),
+            apply: |context, args| expire_in(context, args, Unit::Milliseconds, "pexpire"),
         },
-        ..ROW
+        ..EXPIRE
+    },
+    Command {
+        name: "expireat",
+        code: 50,
+        summary: "Set the expiration for a key as a UNIX timestamp",
+        usage: "key unix-time-seconds [NX | XX | GT | LT]",
+        since: "1.2.0",
+        handler: Handler::Write {
+            check: |args| parse_expire(args, Unit::Seconds, "expireat").map(drop),
+            apply: |context, args| expire_at(context, args, Unit::Seconds, "expireat"),
+        },
+        ..EXPIRE
+    },
+    Command {
+        name: "pexpireat",
+        code: 51,
+        since: "2.6.0",
+        summary: "Set the expiration for a key as a UNIX timestamp specified in milliseconds",
+        usage: "key unix-time-milliseconds [NX | XX | GT | LT]",
+        handler: Handler::Write {
+            check: |args| parse_expire(args, Unit::Milliseconds, "pexpireat").map(drop),
+            apply: |context, args| expire_at(context, args, Unit::Milliseconds, "pexpireat"),
+        },
+        ..EXPIRE
     },
     Command {
         name: "ttl",
         code: 20,
-        arity: 2,
-        flags: Flags::READONLY.and(Flags::FAST),
-        keys: Keys::one(&["RO", "access"]),
         summary: "Get the time to live for a key in seconds",
-        usage: "key",
         tips: &["nondeterministic_output"],
         handler: Handler::Read {
             check: |_| Ok(()),
             // Rounded to the nearest second, as in Redis.
             run: |context, args| time_to_live(context, args, |left_ms| (left_ms + 500) / 1000),
         },
-        ..ROW
+        ..TTL
     },
     Command {
         name: "pttl",
         code: 21,
-        arity: 2,
-        flags: Flags::READONLY.and(Flags::FAST),
-        keys: Keys::one(&["RO", "access"]),
         since: "2.6.0",
         summary: "Get the time to live for a key in milliseconds",
-        usage: "key",
         tips: &["nondeterministic_output"],
         handler: Handler::Read {
             check: |_| Ok(()),
             run: |context, args| time_to_live(context, args, |left_ms| left_ms),
         },
-        ..ROW
+        ..TTL
+    },
+    Command {
+        name: "expiretime",
+        code: 52,
+        since: "7.0.0",
+        summary: "Get the expiration Unix timestamp for a key",
+        handler: Handler::Read {
+            check: |_| Ok(()),
+            run: |context, args| expire_time(context, args, |time_ms| (time_ms + 500) / 1000),
+        },
+        ..TTL
+    },
+    Command {
+        name: "pexpiretime",
+        code: 53,
+        since: "7.0.0",
+        summary: "Get the expiration Unix timestamp for a key in milliseconds",
+        handler: Handler::Read {
+            check: |_| Ok(()),
+            run: |context, args| expire_time(context, args, |time_ms| time_ms),
+        },
+        ..TTL
     },
     Command {
         name: "persist",
@@ -210,17 +257,37 @@ fn parse_expire(
     Ok((in_ms(value, unit, command)?, conditions))
 }
 
-fn expire(
+fn expire_in(
     context: &mut WriteContext<'_>,
     args: Args<'_>,
     unit: Unit,
     command: &'static str,
 ) -> Result<Reply, CommandError> {
     let (duration_ms, conditions) = parse_expire(args, unit, command)?;
-    let key = args.get(1).ok_or(CommandError::WrongArity(command))?;
     let when = signed(context.store.clock())
         .checked_add(duration_ms)
         .ok_or(CommandError::InvalidExpire(command))?;
+    expire(context, args, when, conditions)
+}
+
+fn expire_at(
+    context: &mut WriteContext<'_>,
+    args: Args<'_>,
+    unit: Unit,
+    command: &'static str,
+) -> Result<Reply, CommandError> {
+    let (when, conditions) = parse_expire(args, unit, command)?;
+    expire(context, args, when, conditions)
+}
+
+/// Lets a key die at `when`, in milliseconds of the cluster clock.
+fn expire(
+    context: &mut WriteContext<'_>,
+    args: Args<'_>,
+    when: i64,
+    conditions: Conditions,
+) -> Result<Reply, CommandError> {
+    let key = args.get(1).unwrap_or_default();
     let Some(item) = context.store.get(key) else {
         return Ok(Reply::Integer(0));
     };
@@ -247,6 +314,19 @@ fn time_to_live(
     };
     let left = shown(deadline.0.saturating_sub(context.now.0));
     Ok(Reply::Integer(i64::try_from(left).unwrap_or(i64::MAX)))
+}
+
+fn expire_time(
+    context: &ReadContext<'_>,
+    args: Args<'_>,
+    shown: fn(u64) -> u64,
+) -> Result<Reply, CommandError> {
+    let item = context.store.get(args.get(1).unwrap_or_default());
+    Ok(Reply::Integer(match item.map(|item| item.deadline) {
+        None => -2,
+        Some(None) => -1,
+        Some(Some(deadline)) => i64::try_from(shown(deadline.0)).unwrap_or(i64::MAX),
+    }))
 }
 
 fn persist(context: &mut WriteContext<'_>, args: Args<'_>) -> Result<Reply, CommandError> {

@@ -3,7 +3,7 @@
 //! The shapes are those of Redis 7: ten fields a command, maps for the documentation. Called by
 //! `node/` with the whole command as it was sent.
 
-use super::command::{self, Command, Flags, Group};
+use super::command::{self, Command, Flags, Group, Keys};
 use super::error::CommandError;
 use super::glob;
 use crate::proto::args::Args;
@@ -125,7 +125,7 @@ fn fields(row: &'static Command) -> Reply {
         integer(row.keys.step),
         statuses(&mut categories(row)),
         Reply::Set(row.tips.iter().map(|tip| Reply::Word(tip)).collect()),
-        Reply::Set(key_specification(row).into_iter().collect()),
+        Reply::Set(key_specifications(row)),
         subcommand_fields(row),
     ])
 }
@@ -143,10 +143,11 @@ fn categories(row: &Command) -> impl Iterator<Item = &'static str> {
     let has = |flag| row.flags.contains(flag);
     let admin = has(Flags::ADMIN);
     [
-        ("@keyspace", row.group == Group::Generic || has(Flags::CATEGORY_KEYSPACE)),
+        ("@keyspace", is_generic(row) || has(Flags::CATEGORY_KEYSPACE)),
         ("@read", has(Flags::READONLY)),
         ("@write", has(Flags::WRITE)),
         ("@string", row.group == Group::String),
+        ("@bitmap", row.group == Group::Bitmap),
         ("@admin", admin || has(Flags::CATEGORY_ADMIN)),
         ("@fast", has(Flags::FAST)),
         ("@slow", !has(Flags::FAST)),
@@ -158,45 +159,51 @@ fn categories(row: &Command) -> impl Iterator<Item = &'static str> {
 }
 
 /// A container alone can't be run, and has no category of its group.
-fn is_connection(row: &Command) -> bool {
-    let runs = !matches!(row.handler, command::Handler::Container);
-    runs && (row.group == Group::Connection || row.flags.contains(Flags::CATEGORY_CONNECTION))
+fn runs(row: &Command) -> bool {
+    !matches!(row.handler, command::Handler::Container)
 }
 
-/// Redis's key specification of a command that has keys.
-fn key_specification(row: &Command) -> Option<Reply> {
-    if row.keys.first == 0 {
-        return None;
+fn is_generic(row: &Command) -> bool {
+    runs(row) && row.group == Group::Generic
+}
+
+fn is_connection(row: &Command) -> bool {
+    runs(row) && (row.group == Group::Connection || row.flags.contains(Flags::CATEGORY_CONNECTION))
+}
+
+/// Redis's key specifications of a command: one for all its keys, or one for each of two.
+fn key_specifications(row: &Command) -> Vec<Reply> {
+    let Keys { first, last, step, access, second } = row.keys;
+    if first == 0 {
+        return Vec::new();
+    }
+    if !second.is_empty() {
+        return vec![
+            key_specification(access, first, 0, step),
+            key_specification(second, first + 1, 0, step),
+        ];
     }
     // Counted from the first key, where the field `last` counts from the name.
-    let last = if row.keys.last < 0 { row.keys.last } else { 0 };
+    let first_too = i32::try_from(first).expect("a row's position is small");
+    let last = if last < 0 { last } else { last - first_too };
+    vec![key_specification(access, first, last, step)]
+}
+
+fn key_specification(access: &[&'static str], first: usize, last: i32, step: usize) -> Reply {
     let words = |pairs: Vec<(&'static str, Reply)>| {
         Reply::Map(pairs.into_iter().map(|(name, value)| (Reply::Word(name), value)).collect())
     };
-    Some(words(vec![
-        ("flags", Reply::Set(row.keys.access.iter().map(|flag| Reply::Simple(flag)).collect())),
-        (
-            "begin_search",
-            words(vec![
-                ("type", Reply::Word("index")),
-                ("spec", words(vec![("index", integer(row.keys.first))])),
-            ]),
-        ),
-        (
-            "find_keys",
-            words(vec![
-                ("type", Reply::Word("range")),
-                (
-                    "spec",
-                    words(vec![
-                        ("lastkey", Reply::Integer(i64::from(last))),
-                        ("keystep", integer(row.keys.step)),
-                        ("limit", Reply::Integer(0)),
-                    ]),
-                ),
-            ]),
-        ),
-    ]))
+    let range = words(vec![
+        ("lastkey", Reply::Integer(i64::from(last))),
+        ("keystep", integer(step)),
+        ("limit", Reply::Integer(0)),
+    ]);
+    let index = words(vec![("index", integer(first))]);
+    words(vec![
+        ("flags", Reply::Set(access.iter().map(|flag| Reply::Simple(flag)).collect())),
+        ("begin_search", words(vec![("type", Reply::Word("index")), ("spec", index)])),
+        ("find_keys", words(vec![("type", Reply::Word("range")), ("spec", range)])),
+    ])
 }
 
 fn documentation(row: &'static Command) -> Reply {

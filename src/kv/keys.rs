@@ -1,39 +1,64 @@
-//! Commands about keys whatever their value: DEL, EXISTS, DBSIZE, KEYS, FLUSHALL.
+//! Commands about keys whatever their value: DEL, UNLINK, EXISTS, TOUCH, DBSIZE, FLUSHALL, FLUSHDB.
 //!
 //! Redis's semantics. Called through the command table.
 
 use super::command::{Command, Flags, Group, Handler, Keys, ROW, ReadContext, WriteContext};
 use super::error::CommandError;
-use super::glob;
 use crate::proto::args::Args;
 use crate::proto::reply::Reply;
 
+const DELETE: Command = Command {
+    arity: -2,
+    flags: Flags::WRITE,
+    keys: Keys::all(1, &["RM", "delete"]),
+    complexity: "O(N) where N is the number of keys that will be removed.",
+    summary: "Delete a key",
+    usage: "key [key ...]",
+    tips: &["request_policy:multi_shard", "response_policy:agg_sum"],
+    handler: Handler::Write { check: |_| Ok(()), apply: del },
+    ..ROW
+};
+
+const EXISTS: Command = Command {
+    arity: -2,
+    flags: Flags::READONLY.and(Flags::FAST),
+    keys: Keys::all(1, &["RO"]),
+    complexity: "O(N) where N is the number of keys to check.",
+    summary: "Determine if a key exists",
+    usage: "key [key ...]",
+    tips: &["request_policy:multi_shard", "response_policy:agg_sum"],
+    handler: Handler::Read { check: |_| Ok(()), run: exists },
+    ..ROW
+};
+
+const FLUSH: Command = Command {
+    arity: -1,
+    flags: Flags::WRITE.and(Flags::CATEGORY_DANGEROUS).and(Flags::CATEGORY_KEYSPACE),
+    group: Group::Server,
+    complexity: "O(1): what is removed is given back to the system a slice at a time.",
+    summary: "Remove all keys",
+    usage: "[ASYNC | SYNC]",
+    tips: &["request_policy:all_shards", "response_policy:all_succeeded"],
+    handler: Handler::Write { check: check_flushall, apply: flushall },
+    ..ROW
+};
+
 pub(super) const COMMANDS: &[Command] = &[
+    Command { name: "del", code: 3, ..DELETE },
     Command {
-        name: "del",
-        code: 3,
-        arity: -2,
-        flags: Flags::WRITE,
-        keys: Keys::all(1, &["RM", "delete"]),
-        complexity: "O(N) where N is the number of keys that will be removed.",
-        summary: "Delete a key",
-        usage: "key [key ...]",
-        tips: &["request_policy:multi_shard", "response_policy:agg_sum"],
-        handler: Handler::Write { check: |_| Ok(()), apply: del },
-        ..ROW
+        name: "unlink",
+        code: 47,
+        since: "4.0.0",
+        flags: DELETE.flags.and(Flags::FAST),
+        ..DELETE
     },
+    Command { name: "exists", code: 4, ..EXISTS },
     Command {
-        name: "exists",
-        code: 4,
-        arity: -2,
-        flags: Flags::READONLY.and(Flags::FAST),
-        keys: Keys::all(1, &["RO"]),
-        complexity: "O(N) where N is the number of keys to check.",
-        summary: "Determine if a key exists",
-        usage: "key [key ...]",
-        tips: &["request_policy:multi_shard", "response_policy:agg_sum"],
-        handler: Handler::Read { check: |_| Ok(()), run: exists },
-        ..ROW
+        name: "touch",
+        code: 48,
+        since: "3.2.1",
+        summary: "Count the keys that exist; when a key was last used is not kept",
+        ..EXISTS
     },
     Command {
         name: "dbsize",
@@ -46,32 +71,8 @@ pub(super) const COMMANDS: &[Command] = &[
         handler: Handler::Read { check: |_| Ok(()), run: dbsize },
         ..ROW
     },
-    Command {
-        name: "keys",
-        code: 24,
-        arity: 2,
-        flags: Flags::READONLY.and(Flags::CATEGORY_DANGEROUS),
-        complexity: "O(N) with N being the number of keys in the database that begin as the \
-                     pattern does.",
-        summary: "Find all keys matching the given pattern",
-        usage: "pattern",
-        tips: &["request_policy:all_shards", "nondeterministic_output_order"],
-        handler: Handler::Read { check: |_| Ok(()), run: keys },
-        ..ROW
-    },
-    Command {
-        name: "flushall",
-        code: 25,
-        arity: -1,
-        flags: Flags::WRITE.and(Flags::CATEGORY_DANGEROUS).and(Flags::CATEGORY_KEYSPACE),
-        group: Group::Server,
-        complexity: "O(N) where N is the total number of keys in all databases",
-        summary: "Remove all keys from all databases",
-        usage: "[ASYNC | SYNC]",
-        tips: &["request_policy:all_shards", "response_policy:all_succeeded"],
-        handler: Handler::Write { check: check_flushall, apply: flushall },
-        ..ROW
-    },
+    Command { name: "flushall", code: 25, ..FLUSH },
+    Command { name: "flushdb", code: 49, ..FLUSH },
 ];
 
 fn del(context: &mut WriteContext<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
@@ -85,28 +86,11 @@ fn del(context: &mut WriteContext<'_>, args: Args<'_>) -> Result<Reply, CommandE
 /// A key that is named twice counts twice, as in Redis.
 fn exists(context: &ReadContext<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let living = args.iter().skip(1).filter(|key| context.store.contains(key)).count();
-    Ok(count(living))
+    Ok(Reply::count(living))
 }
 
 fn dbsize(context: &ReadContext<'_>, _: Args<'_>) -> Result<Reply, CommandError> {
-    Ok(count(context.store.len()))
-}
-
-fn count(count: usize) -> Reply {
-    Reply::Integer(i64::try_from(count).expect("memory holds fewer than 2^63 keys"))
-}
-
-fn keys(context: &ReadContext<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
-    let pattern = args.get(1).unwrap_or_default();
-    let prefix = glob::literal_prefix(pattern);
-    let found = context
-        .store
-        .iter_from(&prefix)
-        .map(|(key, _)| key)
-        .take_while(|key| key.starts_with(&prefix))
-        .filter(|key| glob::matches(pattern, key))
-        .map(Reply::bulk);
-    Ok(Reply::Array(found.collect()))
+    Ok(Reply::count(context.store.len()))
 }
 
 fn check_flushall(args: Args<'_>) -> Result<(), CommandError> {

@@ -1,19 +1,23 @@
 //! The state machine: the store, and the commands that read and change it. PURE.
 //!
 //! A reader begins with [`store`], then [`command`] (the one table), then the themed files that
-//! hold the commands: [`strings`] with [`set`], [`counters`], [`compare`], [`keys`], [`expiry`],
-//! [`connection`], and ends with [`gateways`] (exactly once) and [`machine`]; [`capture`] takes
+//! hold the commands: [`strings`] with [`set`], [`exchange`], [`substrings`], [`bits`], [`lcs`],
+//! [`counters`], [`compare`]; [`keys`], [`moves`], [`scan`], [`range`], [`object`], [`expiry`];
+//! [`connection`]; and ends with [`gateways`] (exactly once) and [`machine`]; [`capture`] takes
 //! snapshots of it all, and [`loader`] reads them. Called by `node/`. Knows nothing of Raft: it is
 //! given what the log says.
 
 pub mod admin;
+pub mod bits;
 pub mod capture;
 pub mod command;
 pub mod compare;
 pub mod connection;
 pub mod counters;
+mod decimal;
 mod digest;
 pub mod error;
+pub mod exchange;
 pub mod expiry;
 pub mod export;
 pub mod gateways;
@@ -21,8 +25,16 @@ pub mod glob;
 mod graveyard;
 pub mod introspection;
 pub mod keys;
+pub mod lcs;
 pub mod loader;
+pub mod luck;
 pub mod machine;
+pub mod moves;
+pub mod object;
+mod pivots;
+pub mod range;
+pub mod scan;
 pub mod set;
 pub mod store;
 pub mod strings;
+pub mod substrings;

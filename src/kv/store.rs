@@ -10,6 +10,7 @@ use std::ops::Bound;
 
 use super::capture::{Capture, SnapshotProgress};
 use super::graveyard::Graveyard;
+use super::pivots::Pivots;
 use crate::proto::snapshot::{SnapshotEnd, SnapshotHeader, SnapshotRecord};
 use crate::types::{ClusterTime, Revision};
 
@@ -19,6 +20,10 @@ const RECORD_BYTES: usize = 104;
 
 /// What one deadline costs beside the bytes of its copy of the key.
 const DEADLINE_BYTES: usize = 48;
+
+/// Bytes at which [`Store::random_key`] goes one way or another: behind so many that differ it
+/// takes the first key.
+const RANDOM_KEY_STEPS: usize = 64;
 
 /// Stands for "no deadline" in a record. No command can set it: deadlines come from an `i64`.
 const NEVER: ClusterTime = ClusterTime(u64::MAX);
@@ -52,6 +57,8 @@ pub struct Store {
     /// The records that have a deadline, soonest first; ties by key, so that every node removes
     /// the same keys.
     deadlines: BTreeSet<(ClusterTime, Box<[u8]>)>,
+    /// Where a page of SCAN may end.
+    pivots: Pivots,
     clock: ClusterTime,
     revision: Revision,
     used_bytes: usize,
@@ -124,6 +131,7 @@ impl Store {
             let (_, key) = self.deadlines.pop_first().expect("first() saw it just now");
             let record = self.records.remove(&key).expect("each deadline has its record");
             self.used_bytes -= record_bytes(&key, &record.value) + deadline_bytes(&key);
+            self.pivots.remove(&key);
             if let Some(capture) = &mut self.capture {
                 capture.record_left(&key, record);
             }
@@ -154,6 +162,102 @@ impl Store {
             .map(|(key, record)| (&key[..], record.item()))
     }
 
+    /// The living keys below `end` (all, where it is empty), from the last one down.
+    pub fn iter_down_from<'a>(
+        &'a self,
+        end: &[u8],
+    ) -> impl Iterator<Item = (&'a [u8], Item<'a>)> + use<'a> {
+        let end = if end.is_empty() { Bound::Unbounded } else { Bound::Excluded(end) };
+        self.records
+            .range::<[u8], _>((Bound::Unbounded, end))
+            .rev()
+            .filter(|(_, record)| self.is_alive(record))
+            .map(|(key, record)| (&key[..], record.item()))
+    }
+
+    /// The first key of the page that a cursor of SCAN stands for: that of the first page for 0,
+    /// and for one whose key is gone.
+    pub fn scan_start(&self, cursor: u64) -> &[u8] {
+        self.pivots.key_at(cursor).unwrap_or_default()
+    }
+
+    /// The cursor of a page that begins with this key, if a page may.
+    pub fn scan_cursor(&self, key: &[u8]) -> Option<u64> {
+        self.pivots.cursor_of(key)
+    }
+
+    /// Some living key. Any can come, but not all as often: at each byte in which keys that begin
+    /// alike differ, each way is as likely, however many keys lie that way.
+    pub fn random_key(&self, draw: impl Fn() -> u64) -> Option<&[u8]> {
+        let mut prefix = Vec::new();
+        let mut key = self.first_from(b"")?;
+        for _ in 0..RANDOM_KEY_STEPS {
+            let last = self.last_with(&prefix)?;
+            let common = key.iter().zip(last).take_while(|(one, other)| one == other).count();
+            if common == last.len() {
+                break;
+            }
+            prefix.clear();
+            prefix.extend_from_slice(&last[..common]);
+            key = self.random_way(&prefix, key, last, &draw);
+            match key.get(common) {
+                Some(byte) => prefix.push(*byte),
+                None => break,
+            }
+        }
+        // The first key that lives, from there on or else from the beginning.
+        let living = self.iter_from(key).next().or_else(|| self.iter_from(b"").next());
+        living.map(|(key, _)| key)
+    }
+
+    /// The keys from `first` to `last` all begin with `prefix`: for one of the bytes that follow it
+    /// in some, or for its end, the first that goes on so.
+    fn random_way<'a>(
+        &'a self,
+        prefix: &[u8],
+        first: &'a [u8],
+        last: &[u8],
+        draw: impl Fn() -> u64,
+    ) -> &'a [u8] {
+        let (mut chosen, mut way, mut ways) = (first, first, 1);
+        let mut start = prefix.to_vec();
+        while way.get(prefix.len()) < last.get(prefix.len()) {
+            start.truncate(prefix.len());
+            start.push(way.get(prefix.len()).map_or(0, |byte| byte + 1));
+            way = self.first_from(&start).expect("the last one is not behind it");
+            ways += 1;
+            if draw() % ways == 0 {
+                chosen = way;
+            }
+        }
+        chosen
+    }
+
+    /// The first record's key from `start` on, living or dead.
+    fn first_from(&self, start: &[u8]) -> Option<&[u8]> {
+        let mut records = self.records.range::<[u8], _>((Bound::Included(start), Bound::Unbounded));
+        records.next().map(|(key, _)| &**key)
+    }
+
+    /// The last record's key that begins with `prefix`, living or dead.
+    fn last_with(&self, prefix: &[u8]) -> Option<&[u8]> {
+        let kept = prefix.iter().rposition(|byte| *byte != u8::MAX).map_or(0, |last| last + 1);
+        let mut end = prefix[..kept].to_vec();
+        if let Some(last) = end.last_mut() {
+            *last += 1;
+        }
+        let end = if end.is_empty() { Bound::Unbounded } else { Bound::Excluded(&end[..]) };
+        let mut records = self.records.range::<[u8], _>((Bound::Unbounded, end));
+        records.next_back().map(|(key, _)| &**key)
+    }
+
+    /// What a living key takes of [`used_bytes`](Store::used_bytes).
+    pub fn bytes_of(&self, key: &[u8]) -> Option<usize> {
+        let item = self.get(key)?;
+        let deadline = item.deadline.map_or(0, |_| deadline_bytes(key));
+        Some(record_bytes(key, item.value) + deadline)
+    }
+
     /// Gives the key a value and a deadline (or none), whatever it had before. One mutation, also
     /// if the deadline is already past and the key is gone at once.
     pub fn set(&mut self, key: &[u8], value: &[u8], deadline: Option<ClusterTime>) -> Revision {
@@ -177,6 +281,7 @@ impl Store {
         } else {
             self.used_bytes += record_bytes(key, value);
             self.records.insert(key.into(), Record { value: value.to_vec(), revision, deadline });
+            self.pivots.insert(key);
             self.move_deadline(key, NEVER, deadline);
         }
         self.revision
@@ -249,6 +354,7 @@ impl Store {
         }
         let deadlines = std::mem::take(&mut self.deadlines);
         self.bury_all(records, deadlines);
+        self.pivots = Pivots::default();
         self.used_bytes = 0;
     }
 
@@ -329,6 +435,7 @@ impl Store {
         self.used_bytes += record_bytes(key, value);
         self.move_deadline(key, NEVER, deadline);
         let record = Record { value: value.to_vec(), revision, deadline };
+        self.pivots.insert(key);
         self.records.insert(key.into(), record).is_none()
     }
 
@@ -338,6 +445,7 @@ impl Store {
         let records = std::mem::take(&mut self.records);
         let deadlines = std::mem::take(&mut self.deadlines);
         self.bury_all(records, deadlines);
+        self.pivots = Pivots::default();
         self.used_bytes = 0;
     }
 
@@ -351,6 +459,7 @@ impl Store {
             return;
         };
         self.used_bytes -= record_bytes(&key, &record.value);
+        self.pivots.remove(&key);
         self.move_deadline(&key, record.deadline, NEVER);
         if let Some(capture) = &mut self.capture {
             capture.record_left(&key, record);

@@ -1,10 +1,11 @@
-//! Strings: GET, MGET, MSET, SETNX, APPEND, STRLEN; SET has options enough for a file of its own,
-//! [`super::set`].
+//! Strings: GET, MGET, MSET, MSETNX, SETNX, SETEX, PSETEX, APPEND, STRLEN; SET has options enough for
+//! a file of its own, [`super::set`].
 //!
 //! Redis's semantics. Called through the command table.
 
 use super::command::{Command, Flags, Group, Handler, Keys, ROW, ReadContext, WriteContext};
 use super::error::CommandError;
+use super::expiry::{Lifetime, Unit};
 use super::set;
 use crate::limits;
 use crate::proto::args::Args;
@@ -60,7 +61,7 @@ pub(super) const COMMANDS: &[Command] = &[
         summary: "Set multiple keys to multiple values",
         usage: "key value [key value ...]",
         tips: &["request_policy:multi_shard", "response_policy:all_succeeded"],
-        handler: Handler::Write { check: check_mset, apply: mset },
+        handler: Handler::Write { check: |args| check_pairs(args, "mset"), apply: mset },
         ..STRING
     },
     Command {
@@ -72,6 +73,50 @@ pub(super) const COMMANDS: &[Command] = &[
         summary: "Set the value of a key, only if the key does not exist",
         usage: "key value",
         handler: Handler::Write { check: |_| Ok(()), apply: setnx },
+        ..STRING
+    },
+    Command {
+        name: "setex",
+        code: 55,
+        arity: 4,
+        flags: Flags::WRITE.and(Flags::DENYOOM),
+        keys: Keys::one(&["OW", "update"]),
+        since: "2.0.0",
+        summary: "Set the value and expiration in seconds of a key",
+        usage: "key seconds value",
+        handler: Handler::Write {
+            check: |args| lifetime(args, Unit::Seconds, "setex").map(drop),
+            apply: |context, args| setex(context, args, Unit::Seconds, "setex"),
+        },
+        ..STRING
+    },
+    Command {
+        name: "psetex",
+        code: 56,
+        arity: 4,
+        flags: Flags::WRITE.and(Flags::DENYOOM),
+        keys: Keys::one(&["OW", "update"]),
+        since: "2.6.0",
+        summary: "Set the value and expiration in milliseconds of a key",
+        usage: "key milliseconds value",
+        handler: Handler::Write {
+            check: |args| lifetime(args, Unit::Milliseconds, "psetex").map(drop),
+            apply: |context, args| setex(context, args, Unit::Milliseconds, "psetex"),
+        },
+        ..STRING
+    },
+    Command {
+        name: "msetnx",
+        code: 57,
+        arity: -3,
+        flags: Flags::WRITE.and(Flags::DENYOOM),
+        keys: Keys::all(2, &["OW", "insert"]),
+        since: "1.0.1",
+        complexity: "O(N) where N is the number of keys to set.",
+        summary: "Set multiple keys to multiple values, only if none of the keys exist",
+        usage: "key value [key value ...]",
+        tips: &["request_policy:multi_shard", "response_policy:agg_min"],
+        handler: Handler::Write { check: |args| check_pairs(args, "msetnx"), apply: msetnx },
         ..STRING
     },
     Command {
@@ -113,12 +158,37 @@ fn value_of(context: &ReadContext<'_>, key: &[u8]) -> Reply {
     context.store.get(key).map_or(Reply::Nil, |item| Reply::bulk(item.value))
 }
 
-fn check_mset(args: Args<'_>) -> Result<(), CommandError> {
-    if args.len() % 2 == 1 { Ok(()) } else { Err(CommandError::WrongArity("mset")) }
+fn check_pairs(args: Args<'_>, command: &'static str) -> Result<(), CommandError> {
+    if args.len() % 2 == 1 { Ok(()) } else { Err(CommandError::WrongArity(command)) }
+}
+
+fn msetnx(context: &mut WriteContext<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
+    check_pairs(args, "msetnx")?;
+    if args.iter().skip(1).step_by(2).any(|key| context.store.contains(key)) {
+        return Ok(Reply::Integer(0));
+    }
+    mset(context, args)?;
+    Ok(Reply::Integer(1))
+}
+
+fn lifetime(args: Args<'_>, unit: Unit, command: &'static str) -> Result<Lifetime, CommandError> {
+    Lifetime::relative(args.get(2).unwrap_or_default(), unit, command)
+}
+
+fn setex(
+    context: &mut WriteContext<'_>,
+    args: Args<'_>,
+    unit: Unit,
+    command: &'static str,
+) -> Result<Reply, CommandError> {
+    let deadline = lifetime(args, unit, command)?.deadline(context.store.clock(), command)?;
+    let value = args.get(3).ok_or(CommandError::WrongArity(command))?;
+    context.store.set(args.get(1).unwrap_or_default(), value, Some(deadline));
+    Ok(Reply::OK)
 }
 
 fn mset(context: &mut WriteContext<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
-    check_mset(args)?;
+    check_pairs(args, "mset")?;
     let mut words = args.iter().skip(1);
     while let (Some(key), Some(value)) = (words.next(), words.next()) {
         context.store.set(key, value, None);
@@ -148,11 +218,11 @@ fn append(context: &mut WriteContext<'_>, args: Args<'_>) -> Result<Reply, Comma
         return Err(CommandError::ValueTooLong);
     }
     let length = context.store.append(key, tail);
-    Ok(Reply::Integer(i64::try_from(length).expect("limits::VALUE_BYTES is far below 2^63")))
+    Ok(Reply::count(length))
 }
 
 fn strlen(context: &ReadContext<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let key = args.get(1).unwrap_or_default();
     let length = context.store.get(key).map_or(0, |item| item.value.len());
-    Ok(Reply::Integer(i64::try_from(length).expect("limits::VALUE_BYTES is far below 2^63")))
+    Ok(Reply::count(length))
 }

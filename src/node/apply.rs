@@ -112,14 +112,15 @@ impl Node {
         let estimate = self.estimate(now);
         let mut next_read = 0;
         for (position, command) in batch.commands().enumerate() {
-            let context = ReadContext { store: self.machine.store(), now: estimate };
+            let (store, luck) = (self.machine.store(), &self.luck);
+            let context = ReadContext { store, now: estimate, luck };
             next_read = reads.release(next_read, position, &context, &mut self.clients, effects);
             let reply = self.machine.execute(command);
             if let Some(origin) = origins.get(position) {
                 self.clients.answer(*origin, reply, effects);
             }
         }
-        let context = ReadContext { store: self.machine.store(), now: estimate };
+        let context = ReadContext { store: self.machine.store(), now: estimate, luck: &self.luck };
         reads.release(next_read, usize::MAX, &context, &mut self.clients, effects);
         for origin in origins.iter().copied().chain(reads.origins()) {
             self.clients.write_done(origin.client);

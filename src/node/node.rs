@@ -22,6 +22,7 @@ use super::snapshots::{Snapshots, log_tail_bytes, snapshot_of};
 use super::{Effect, Facts, Input, Role, SnapshotReader, Status};
 use crate::config::Config;
 use crate::kv::command::ReadContext;
+use crate::kv::luck::Luck;
 use crate::kv::machine::StateMachine;
 use crate::limits;
 use crate::proto::batch::Batch;
@@ -74,6 +75,7 @@ pub struct Node {
     pub(super) clients: Clients,
     pub(super) gateway: Gateway,
     pub(super) reads: Reads,
+    pub(super) luck: Luck,
     /// Requests about the membership.
     pub(super) requested: Requested,
     pub(super) snapshots: Snapshots,
@@ -147,6 +149,7 @@ impl Node {
             machine: StateMachine::default(),
             clients: Clients::default(),
             gateway: Gateway::new(identity.boot),
+            luck: Luck::new(seed),
             reads: Reads::new(identity.boot),
             requested: Requested::new(identity.boot),
             snapshots,
@@ -434,7 +437,8 @@ impl Node {
             // What the state machine holds meanwhile is no state.
             return;
         }
-        let context = ReadContext { store: self.machine.store(), now: self.estimate(now) };
+        let (store, now) = (self.machine.store(), self.estimate(now));
+        let context = ReadContext { store, now, luck: &self.luck };
         let last_applied = self.machine.last_applied();
         let clients = &mut self.clients;
         self.unparked.extend(self.reads.release(last_applied, &context, clients, effects));

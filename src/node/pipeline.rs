@@ -212,7 +212,8 @@ impl Node {
             if read_mode == ReadMode::Lease {
                 reached(Mark::LeaseRead);
             }
-            let context = ReadContext { store: self.machine.store(), now: self.estimate(now) };
+            let (store, now) = (self.machine.store(), self.estimate(now));
+            let context = ReadContext { store, now, luck: &self.luck };
             let reply = evaluate(command, &context, args);
             self.clients.answer(origin, reply, effects);
         } else {

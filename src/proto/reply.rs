@@ -57,6 +57,11 @@ impl Reply {
         Reply::Bulk(Bytes::copy_from_slice(bytes))
     }
 
+    /// A number of things that are in memory, or were.
+    pub fn count(count: usize) -> Reply {
+        Reply::Integer(i64::try_from(count).expect("memory holds fewer than 2^63 things"))
+    }
+
     /// Bytes of what it carries: less than its encoding takes.
     pub fn payload_bytes(&self) -> usize {
         match self {
