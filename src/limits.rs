@@ -156,6 +156,13 @@ pub const LEADER_READ_REQUESTS: usize = 65_536;
 /// with much to catch up on still answers its peers.
 pub const APPLY_BYTES: usize = 4 * 1024 * 1024;
 
+/// Bytes of the commands that all clients of a node have queued between MULTI and EXEC, and of the
+/// keys that they watch. A command that would exceed it is an error, and its transaction is aborted.
+pub const TRANSACTIONS_BYTES: usize = 64 * 1024 * 1024;
+
+/// What a watched key counts towards [`TRANSACTIONS_BYTES`] beside its bytes.
+pub const WATCHED_KEY_BYTES: usize = 64;
+
 /// Keys that one call of SCAN looks at, whatever COUNT asks for, but for those up to the next place
 /// where a page may end.
 pub const SCAN_KEYS: usize = 10_000;

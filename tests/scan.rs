@@ -50,7 +50,9 @@ proptest! {
         let mut nodes = [Store::new(), Store::new()];
         let stays: BTreeSet<String> = (0..2000).step_by(2).map(|n| format!("key:{n}")).collect();
         for store in &mut nodes {
-            stays.iter().for_each(|key| drop(store.set(key.as_bytes(), b"v", None)));
+            stays.iter().for_each(|key| {
+                store.set(key.as_bytes(), b"v", None);
+            });
             store.set(b"key:0:dead", b"v", Some(ClusterTime(1)));
             store.advance_clock(ClusterTime(1));
         }
@@ -97,7 +99,9 @@ fn scan_with_a_pattern_looks_only_where_it_can_match() {
 #[test]
 fn a_scan_that_deletes_what_it_finds_never_begins_anew() {
     let mut store = Store::new();
-    (0..5000).for_each(|number| drop(store.set(format!("key:{number}").as_bytes(), b"", None)));
+    (0..5000).for_each(|number| {
+        store.set(format!("key:{number}").as_bytes(), b"", None);
+    });
     let (mut cursor, mut pages, mut deleted) = (String::from("0"), 0, 0);
     loop {
         let (next, keys) = page(&mut store, &cursor, &[]);
@@ -121,7 +125,9 @@ proptest! {
         keys in prop::collection::btree_set("[ab\u{0}\u{7f}]{0,5}", 1..12),
     ) {
         let mut store = Store::new();
-        keys.iter().for_each(|key| drop(store.set(key.as_bytes(), b"", None)));
+        keys.iter().for_each(|key| {
+            store.set(key.as_bytes(), b"", None);
+        });
         let luck = Luck::new(7);
         let mut seen = BTreeSet::new();
         for _ in 0..20_000 {
@@ -137,8 +143,9 @@ fn randomkey_returns_no_dead_key() {
     let mut store = Store::new();
     let luck = Luck::new(7);
     assert_eq!(store.random_key(|| luck.draw()), None);
-    (0..100)
-        .for_each(|n| drop(store.set(format!("dead:{n}").as_bytes(), b"", Some(ClusterTime(5)))));
+    (0..100).for_each(|n| {
+        store.set(format!("dead:{n}").as_bytes(), b"", Some(ClusterTime(5)));
+    });
     store.set(b"alive", b"", None);
     store.advance_clock(ClusterTime(5));
     for _ in 0..100 {

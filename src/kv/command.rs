@@ -9,7 +9,7 @@ use super::error::CommandError;
 use super::luck::Luck;
 use super::store::Store;
 use super::{bits, compare, connection, counters, exchange, expiry, keys, lcs, moves, object};
-use super::{range, scan, strings, substrings};
+use super::{range, scan, strings, substrings, transaction};
 use crate::limits;
 use crate::proto::args::Args;
 use crate::proto::reply::Reply;
@@ -129,6 +129,16 @@ pub enum ConnectionCommand {
     Quit,
     /// `SELECT 0`; the check refused every other index.
     Select,
+    /// `MULTI`: this and the next four are carried out by `node/transactions.rs`.
+    Multi,
+    /// `EXEC`
+    Exec,
+    /// `DISCARD`
+    Discard,
+    /// `WATCH key ...`
+    Watch,
+    /// `UNWATCH`
+    Unwatch,
     /// `HELLO`: see [`connection::hello`].
     Hello,
     /// `COMMAND`
@@ -210,6 +220,8 @@ impl Flags {
     pub const NO_AUTH: Flags = Flags(1 << 8);
     /// Answered while a script runs.
     pub const ALLOW_BUSY: Flags = Flags(1 << 9);
+    /// Not in the log of slow commands.
+    pub const SKIP_SLOWLOG: Flags = Flags(1 << 10);
     /// In the category `@admin` without being flagged so, as Redis has it for ROLE.
     pub const CATEGORY_ADMIN: Flags = Flags(1 << 16);
     /// In the category `@dangerous`.
@@ -294,6 +306,8 @@ pub enum Group {
     Connection,
     /// The server.
     Server,
+    /// Transactions.
+    Transactions,
     /// Redis's cluster mode.
     Cluster,
     /// Consensus.
@@ -309,6 +323,7 @@ impl Group {
             Group::Bitmap => "bitmap",
             Group::Connection => "connection",
             Group::Server => "server",
+            Group::Transactions => "transactions",
             Group::Cluster => "cluster",
             Group::Raft => "raft",
         }
@@ -334,7 +349,7 @@ impl Command {
 }
 
 /// The themes, in the order in which `COMMAND` shows them.
-static THEMES: [&[Command]; 14] = [
+static THEMES: [&[Command]; NAMED + 1] = [
     strings::COMMANDS,
     exchange::COMMANDS,
     substrings::COMMANDS,
@@ -348,12 +363,17 @@ static THEMES: [&[Command]; 14] = [
     range::COMMANDS,
     object::COMMANDS,
     expiry::COMMANDS,
+    transaction::COMMANDS,
     connection::COMMANDS,
+    transaction::INTERNAL,
 ];
+
+/// How many of the themes have commands that a client can name: all but the last.
+const NAMED: usize = 15;
 
 /// Every command, without subcommands, in the table's order.
 pub fn all() -> impl Iterator<Item = &'static Command> {
-    THEMES.into_iter().flatten()
+    THEMES.into_iter().take(NAMED).flatten()
 }
 
 /// The command of this name, in whatever case it is written.
@@ -443,7 +463,7 @@ impl Index {
         let mut slots = [None; SLOTS];
         let mut used = 0;
         let mut theme = 0;
-        while theme < THEMES.len() {
+        while theme < NAMED {
             let mut row = 0;
             while row < THEMES[theme].len() {
                 let mut slot = hash(THEMES[theme][row].name.as_bytes());

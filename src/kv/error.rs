@@ -93,6 +93,22 @@ pub enum CommandError {
     NoSuchKey,
     /// COPY of a key to itself.
     SameKey,
+    /// MULTI in a transaction.
+    NestedMulti,
+    /// EXEC outside of one.
+    ExecWithoutMulti,
+    /// DISCARD outside of one.
+    DiscardWithoutMulti,
+    /// WATCH in one.
+    WatchInMulti,
+    /// A command that is answered by others in a transaction.
+    NotInMulti,
+    /// EXEC of a transaction in which a command was refused.
+    Aborted,
+    /// A transaction that is longer than [`limits::COMMAND_BYTES`].
+    TransactionTooLong,
+    /// More than [`limits::TRANSACTIONS_BYTES`] are queued and watched.
+    TransactionsFull,
     /// OBJECT IDLETIME.
     IdleTime,
     /// OBJECT FREQ.
@@ -191,6 +207,21 @@ impl CommandError {
             }
             CommandError::NoSuchKey => "ERR no such key".into(),
             CommandError::SameKey => "ERR source and destination objects are the same".into(),
+            CommandError::NestedMulti => "ERR MULTI calls can not be nested".into(),
+            CommandError::ExecWithoutMulti => "ERR EXEC without MULTI".into(),
+            CommandError::DiscardWithoutMulti => "ERR DISCARD without MULTI".into(),
+            CommandError::WatchInMulti => "ERR WATCH inside MULTI is not allowed".into(),
+            CommandError::NotInMulti => "ERR Command not allowed inside a transaction".into(),
+            CommandError::Aborted => {
+                "EXECABORT Transaction discarded because of previous errors.".into()
+            }
+            CommandError::TransactionTooLong => {
+                format!("ERR the transaction is longer than {} bytes", limits::COMMAND_BYTES).into()
+            }
+            CommandError::TransactionsFull => {
+                let mib = limits::TRANSACTIONS_BYTES >> 20;
+                format!("ERR this node's clients have queued and watched {mib} MiB").into()
+            }
             CommandError::IdleTime => "ERR when a key was last used is not kept".into(),
             CommandError::Frequency => {
                 "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please \
@@ -211,6 +242,17 @@ impl CommandError {
                 format!("ERR the request is longer than {} bytes", limits::ADMIN_BYTES).into()
             }
         }
+    }
+
+    /// Whether Redis finds it when a command is queued, and not only when it is carried out.
+    pub fn is_found_early(&self) -> bool {
+        matches!(
+            self,
+            CommandError::UnknownCommand { .. }
+                | CommandError::UnknownSubcommand { .. }
+                | CommandError::WrongArity(_)
+                | CommandError::KeyTooLong
+        )
     }
 
     /// The error as a reply.

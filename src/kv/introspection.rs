@@ -10,7 +10,7 @@ use crate::proto::args::Args;
 use crate::proto::reply::Reply;
 
 /// The flags that Redis shows, in its order.
-const SHOWN_FLAGS: [(Flags, &str); 10] = [
+const SHOWN_FLAGS: [(Flags, &str); 11] = [
     (Flags::WRITE, "write"),
     (Flags::READONLY, "readonly"),
     (Flags::DENYOOM, "denyoom"),
@@ -18,6 +18,7 @@ const SHOWN_FLAGS: [(Flags, &str); 10] = [
     (Flags::NOSCRIPT, "noscript"),
     (Flags::LOADING, "loading"),
     (Flags::STALE, "stale"),
+    (Flags::SKIP_SLOWLOG, "skip_slowlog"),
     (Flags::FAST, "fast"),
     (Flags::NO_AUTH, "no_auth"),
     (Flags::ALLOW_BUSY, "allow_busy"),
@@ -153,6 +154,7 @@ fn categories(row: &Command) -> impl Iterator<Item = &'static str> {
         ("@slow", !has(Flags::FAST)),
         ("@dangerous", admin || has(Flags::CATEGORY_DANGEROUS)),
         ("@connection", is_connection(row)),
+        ("@transaction", row.group == Group::Transactions),
     ]
     .into_iter()
     .filter_map(|(name, belongs)| belongs.then_some(name))

@@ -3,7 +3,7 @@
 //! A reader begins with [`store`], then [`command`] (the one table), then the themed files that
 //! hold the commands: [`strings`] with [`set`], [`exchange`], [`substrings`], [`bits`], [`lcs`],
 //! [`counters`], [`compare`]; [`keys`], [`moves`], [`scan`], [`range`], [`object`], [`expiry`];
-//! [`connection`]; and ends with [`gateways`] (exactly once) and [`machine`]; [`capture`] takes
+//! [`transaction`]; [`connection`]; and ends with [`gateways`] (exactly once) and [`machine`]; [`capture`] takes
 //! snapshots of it all, and [`loader`] reads them. Called by `node/`. Knows nothing of Raft: it is
 //! given what the log says.
 
@@ -38,3 +38,4 @@ pub mod set;
 pub mod store;
 pub mod strings;
 pub mod substrings;
+pub mod transaction;

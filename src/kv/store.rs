@@ -146,6 +146,11 @@ impl Store {
         self.is_alive(record).then(|| record.item())
     }
 
+    /// The number of the last mutation of a living key, 0 for one that does not exist.
+    pub fn revision_of(&self, key: &[u8]) -> Revision {
+        self.get(key).map_or(Revision::ZERO, |item| item.revision)
+    }
+
     /// Whether the key lives.
     pub fn contains(&self, key: &[u8]) -> bool {
         self.get(key).is_some()

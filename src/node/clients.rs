@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 
+use super::transactions::Block;
 use super::{ClientInfo, Effect, Requests};
 use crate::kv::connection::ReadMode;
 use crate::limits;
@@ -46,8 +47,13 @@ pub struct Client {
     pub reading: usize,
     /// Commands in batches that are not yet applied: writes, and reads behind them.
     pub writing: usize,
-    /// Commands that wait until no read before them is held.
+    /// Commands that wait until no read before them is held; for a WATCH, until nothing before it
+    /// is unanswered.
     pub parked: Requests,
+    /// Whether a WATCH is the first of these.
+    pub parks_watch: bool,
+    /// What it has queued between MULTI and EXEC, and what it watches.
+    pub block: Block,
     /// Nothing more is taken from it; it is closed behind its last reply.
     pub closing: bool,
     generation: u32,
@@ -76,6 +82,10 @@ pub struct Clients {
     count: usize,
     /// Turns so far.
     turn: u64,
+    /// Those whose parked commands may go on.
+    unparked: Vec<ClientId>,
+    /// What all of them have queued and watch.
+    block_bytes: usize,
 }
 
 impl Clients {
@@ -103,6 +113,8 @@ impl Clients {
             reading: 0,
             writing: 0,
             parked: Requests::default(),
+            parks_watch: false,
+            block: Block::default(),
             closing: false,
             generation: id.generation,
             slots: VecDeque::new(),
@@ -123,6 +135,7 @@ impl Clients {
             return 0;
         };
         let parked_bytes = client.parked.bytes();
+        self.take_block(id);
         self.connections[id.slot as usize] = None;
         self.count -= 1;
         parked_bytes
@@ -205,20 +218,58 @@ impl Clients {
         }
     }
 
-    /// One of the client's held reads was answered. Returns whether commands were waiting for that.
-    pub fn read_done(&mut self, id: ClientId) -> bool {
-        let Some(client) = self.find(id) else {
-            return false;
-        };
-        client.reading = client.reading.checked_sub(1).expect("each held read was counted");
-        client.reading == 0 && !client.parked.is_empty()
+    /// One of the client's held reads was answered.
+    pub fn read_done(&mut self, id: ClientId) {
+        if let Some(client) = self.find(id) {
+            client.reading = client.reading.checked_sub(1).expect("each held read was counted");
+            self.unpark(id);
+        }
     }
 
     /// One of the client's commands left its batch.
     pub fn write_done(&mut self, id: ClientId) {
         if let Some(client) = self.find(id) {
             client.writing = client.writing.checked_sub(1).expect("each batched command counted");
+            if client.parks_watch {
+                self.unpark(id);
+            }
         }
+    }
+
+    /// Lets the client's parked commands go on if what they waited for has come.
+    fn unpark(&mut self, id: ClientId) {
+        let Some(client) = self.find(id) else { return };
+        let is_free = client.reading == 0 && (client.writing == 0 || !client.parks_watch);
+        if is_free && !client.parked.is_empty() {
+            self.unparked.push(id);
+        }
+    }
+
+    /// Whether clients may queue and watch so many bytes more; they are counted if so.
+    pub fn reserve_block(&mut self, bytes: usize) -> bool {
+        let fits = self.block_bytes + bytes <= limits::TRANSACTIONS_BYTES;
+        if fits {
+            self.block_bytes += bytes;
+        }
+        fits
+    }
+
+    /// Ends what a client has queued and watches.
+    pub fn take_block(&mut self, id: ClientId) -> Block {
+        let block = self.find(id).map(|client| std::mem::take(&mut client.block));
+        let block = block.unwrap_or_default();
+        self.block_bytes -= block.bytes();
+        block
+    }
+
+    /// Whether parked commands of somebody may go on.
+    pub fn has_unparked(&self) -> bool {
+        !self.unparked.is_empty()
+    }
+
+    /// Those whose parked commands may go on, now told.
+    pub fn take_unparked(&mut self) -> Vec<ClientId> {
+        std::mem::take(&mut self.unparked)
     }
 }
 

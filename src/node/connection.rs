@@ -56,6 +56,10 @@ impl Node {
             C::RaftSnapshot => self.raft_snapshot(),
             C::RaftExport => unreachable!("the pipeline has the disk read first"),
             C::ClientList => self.client_list(now),
+            C::Multi | C::Discard | C::Watch | C::Unwatch => {
+                self.transaction_command(id, command, args)
+            }
+            C::Exec => unreachable!("the pipeline makes one command of it"),
             C::Hello
             | C::ReadOnly
             | C::ReadWrite

@@ -33,6 +33,7 @@ pub mod refound;
 mod requests;
 mod snapshots;
 mod status;
+mod transactions;
 mod verify;
 
 pub use effect::Effect;

@@ -30,9 +30,7 @@ use crate::proto::entry::{EntryKind, Recovered};
 use crate::proto::message::{Envelope, GrowthRefusal, Message, Packet};
 use crate::raft::{Action, Founder, Raft, RoleName, Setup};
 use crate::testing::{Mark, reached};
-use crate::types::{
-    ClientId, ClusterTime, Identity, Incarnation, Instant, LogIndex, Room, ServerId, Term,
-};
+use crate::types::{ClusterTime, Identity, Incarnation, Instant, LogIndex, Room, ServerId, Term};
 
 /// A batch or a read request that was not answered for so many election timeouts is sent again.
 const RESEND_ELECTION_TIMEOUTS: u32 = 2;
@@ -81,8 +79,6 @@ pub struct Node {
     pub(super) snapshots: Snapshots,
     pub(super) checkpoints: Checkpoints,
     pub(super) exports: Exports,
-    /// Clients whose parked commands may go on.
-    pub(super) unparked: Vec<ClientId>,
     pub(super) parked_bytes: usize,
     pub(super) facts: Facts,
     pub(super) counters: Counters,
@@ -155,7 +151,6 @@ impl Node {
             snapshots,
             checkpoints: Checkpoints::default(),
             exports: Exports::default(),
-            unparked: Vec::new(),
             parked_bytes: 0,
             facts: Facts::default(),
             counters: Counters::default(),
@@ -219,7 +214,7 @@ impl Node {
     pub fn deadline(&self, now: Instant) -> Instant {
         let may_go_on = self.has_unapplied() && self.may_apply();
         let may_go_on = may_go_on || self.snapshots.is_ready() || self.machine.has_graveyard();
-        if !self.unparked.is_empty() || may_go_on {
+        if self.clients.has_unparked() || may_go_on {
             return Instant::ZERO;
         }
         let timeout = self.config.client.request_timeout;
@@ -378,8 +373,7 @@ impl Node {
         let is_stopping = self.stop_deadline.is_some_and(|deadline| now >= deadline);
         let timeout = if is_stopping { Duration::ZERO } else { self.config.client.request_timeout };
         self.gateway.time_out(now, timeout, &mut self.clients, effects);
-        let unparked = self.reads.time_out(now, timeout, &mut self.clients, effects);
-        self.unparked.extend(unparked);
+        self.reads.time_out(now, timeout, &mut self.clients, effects);
         self.requested.time_out(now, timeout, &mut self.clients, effects);
         self.reads.ask_overdue_again(now, resend_after);
         if now >= self.resend_deadline() {
@@ -441,7 +435,7 @@ impl Node {
         let context = ReadContext { store, now, luck: &self.luck };
         let last_applied = self.machine.last_applied();
         let clients = &mut self.clients;
-        self.unparked.extend(self.reads.release(last_applied, &context, clients, effects));
+        self.reads.release(last_applied, &context, clients, effects);
     }
 
     /// Where a batch can go now, if anywhere.

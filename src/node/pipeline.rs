@@ -13,6 +13,7 @@ use super::clients::Origin;
 use super::held::evaluate;
 use super::node::Node;
 use super::requests::Request;
+use super::transactions::has_write;
 use super::{Effect, Requests};
 use crate::kv::command::{self, Command, ConnectionCommand, Handler, ReadContext};
 use crate::kv::connection::ReadMode;
@@ -30,6 +31,20 @@ enum Resolved<'a> {
     Wrong(CommandError),
     Refused(&'a str),
     Malformed(&'a str),
+}
+
+impl Resolved<'_> {
+    fn command(&self) -> Option<&'static Command> {
+        match self {
+            Resolved::Command(command, _) => Some(command),
+            _ => None,
+        }
+    }
+
+    fn is_watch(&self) -> bool {
+        let handler = self.command().map(|command| command.handler);
+        matches!(handler, Some(Handler::Connection { command: ConnectionCommand::Watch, .. }))
+    }
 }
 
 impl Node {
@@ -69,13 +84,21 @@ impl Node {
         client.active = now;
         let resolved: Vec<Resolved<'_>> =
             run.clone().filter_map(|position| resolve(batch, position)).collect();
-        let has_write = resolved
-            .iter()
-            .any(|request| matches!(request, Resolved::Command(command, _) if command.is_write()));
+        // A WATCH begins a run of its own: it looks at what the commands before it have left.
+        if let Some(later) = resolved.iter().skip(1).position(Resolved::is_watch) {
+            let watch = run.start + 1 + later;
+            self.take_run(now, id, batch, run.start..watch, effects);
+            self.take_run(now, id, batch, watch..run.end, effects);
+            return;
+        }
+        let has_write = has_write(client, resolved.iter().filter_map(Resolved::command));
         let follows_read = client.reading > 0 && has_write;
-        let must_park = follows_read && !is_on(Mutation::WriteOvertakesRead);
+        let watches = resolved.first().is_some_and(Resolved::is_watch);
+        let watches_early = watches && (client.reading > 0 || client.writing > 0);
+        let must_park = follows_read && !is_on(Mutation::WriteOvertakesRead) || watches_early;
         if !client.parked.is_empty() || must_park {
             reached(Mark::CommandParked);
+            client.parks_watch |= client.parked.is_empty() && watches;
             let before = client.parked.bytes();
             for position in run {
                 client.parked.push_from(batch, position);
@@ -95,11 +118,12 @@ impl Node {
 
     /// The held reads that a connection's commands waited for were released.
     pub(super) fn take_parked(&mut self, now: Instant, effects: &mut Vec<Effect>) {
-        for id in std::mem::take(&mut self.unparked) {
+        for id in self.clients.take_unparked() {
             let Some(client) = self.clients.find(id) else {
                 continue;
             };
             let parked = std::mem::take(&mut client.parked);
+            client.parks_watch = false;
             self.parked_bytes -= parked.bytes();
             self.take_requests(now, &parked, effects);
         }
@@ -118,7 +142,10 @@ impl Node {
             Resolved::Command(command, args) => {
                 self.take_command(now, id, command, args, in_batch, effects);
             }
-            Resolved::Wrong(error) => self.answer_now(id, error.reply(), effects),
+            Resolved::Wrong(error) => {
+                let reply = self.queue_wrong(id, error);
+                self.answer_now(id, reply, effects);
+            }
             Resolved::Refused(error) => {
                 self.answer_now(id, Reply::Error(error.to_owned().into()), effects);
             }
@@ -153,6 +180,10 @@ impl Node {
         let Some(origin) = self.clients.open_slot(id) else {
             return;
         };
+        if let Some(queued) = self.queue(id, command, args) {
+            self.clients.answer(origin, queued, effects);
+            return;
+        }
         if let Some(percent) = loading_percent
             && matches!(command.handler, Handler::Write { .. } | Handler::Read { .. })
         {
@@ -160,34 +191,54 @@ impl Node {
             return;
         }
         match command.handler {
-            Handler::Write { .. } => match growth_refusal {
+            Handler::Write { .. } | Handler::Read { .. } => match growth_refusal {
                 Some(refused) if command.grows() => {
                     reached(Mark::GrowthRefused);
                     self.clients.answer(origin, refusal(refused), effects);
                 }
                 _ => {
-                    self.count_in_batch(id);
-                    self.gateway.push_write(now, origin, command, args);
+                    self.take_store_command(
+                        now, origin, command, args, in_batch, read_mode, effects,
+                    );
                 }
             },
-            Handler::Read { .. } if in_batch => {
-                self.count_in_batch(id);
-                self.gateway.push_read(now, origin, command, args);
-            }
-            Handler::Read { .. } => {
-                self.take_read(now, origin, command, args, read_mode, effects);
-            }
             Handler::Connection { command: ConnectionCommand::RaftAdmin, .. } => {
                 self.take_admin(now, origin, args, effects);
             }
             Handler::Connection { command: ConnectionCommand::RaftExport, .. } => {
                 self.take_export(now, origin, args, effects);
             }
+            Handler::Connection { command: ConnectionCommand::Exec, .. } => {
+                self.take_exec(now, origin, in_batch, effects);
+            }
             Handler::Connection { command, .. } => {
                 let reply = self.connection_command(now, id, command, args, effects);
                 self.clients.answer(origin, reply, effects);
             }
             Handler::Container => unreachable!("resolve returns no container"),
+        }
+    }
+
+    /// Sends a command of the store where it belongs: into the batch, beside it, or to the reads.
+    #[allow(clippy::too_many_arguments)] // One command, and where it stands.
+    pub(super) fn take_store_command(
+        &mut self,
+        now: Instant,
+        origin: Origin,
+        command: &'static Command,
+        args: Args<'_>,
+        in_batch: bool,
+        read_mode: ReadMode,
+        effects: &mut Vec<Effect>,
+    ) {
+        if command.is_write() {
+            self.count_in_batch(origin.client);
+            self.gateway.push_write(now, origin, command, args);
+        } else if in_batch {
+            self.count_in_batch(origin.client);
+            self.gateway.push_read(now, origin, command, args);
+        } else {
+            self.take_read(now, origin, command, args, read_mode, effects);
         }
     }
 

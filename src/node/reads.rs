@@ -16,7 +16,7 @@ use crate::proto::args::Args;
 use crate::proto::message::ReadId;
 use crate::proto::reply::Reply;
 use crate::testing::{Mark, Mutation, is_on, reached};
-use crate::types::{Boot, ClientId, Instant, LogIndex, ReadRound, ServerId};
+use crate::types::{Boot, Instant, LogIndex, ReadRound, ServerId};
 
 /// The reads of one turn.
 #[derive(Debug)]
@@ -192,15 +192,13 @@ impl Reads {
     }
 
     /// Evaluates and answers, oldest first, what is confirmed and covered by what was applied.
-    /// Returns the clients whose parked commands may go on.
     pub fn release(
         &mut self,
         last_applied: LogIndex,
         context: &ReadContext<'_>,
         clients: &mut Clients,
         effects: &mut Vec<Effect>,
-    ) -> Vec<ClientId> {
-        let mut unparked = Vec::new();
+    ) {
         while let Some(front) = self.groups.front() {
             let State::Confirmed(index) = front.state else {
                 break;
@@ -212,9 +210,8 @@ impl Reads {
             let group = self.groups.pop_front().expect("just seen");
             self.bytes -= group.reads.bytes();
             group.reads.release(0, 0, context, clients, effects);
-            note_done(&group.reads, clients, &mut unparked);
+            note_done(&group.reads, clients);
         }
-        unparked
     }
 
     /// When [`time_out`](Reads::time_out) or asking again is due.
@@ -230,16 +227,15 @@ impl Reads {
         asks.min().unwrap_or(Instant::NEVER).min(times_out)
     }
 
-    /// Answers reads that nobody confirmed since `timeout`. Returns the clients whose parked
-    /// commands may go on.
+    /// Answers reads that nobody confirmed since `timeout`.
     pub fn time_out(
         &mut self,
         now: Instant,
         timeout: Duration,
         clients: &mut Clients,
         effects: &mut Vec<Effect>,
-    ) -> Vec<ClientId> {
-        let mut unparked = Vec::new();
+    ) {
+        let had_unparked = clients.has_unparked();
         while let Some(front) = self.groups.front()
             && now >= front.since.after(timeout)
         {
@@ -250,12 +246,11 @@ impl Reads {
             for origin in group.reads.origins() {
                 clients.answer(origin, reply.clone(), effects);
             }
-            note_done(&group.reads, clients, &mut unparked);
+            note_done(&group.reads, clients);
         }
-        if !unparked.is_empty() {
+        if !had_unparked && clients.has_unparked() {
             reached(Mark::ParkedFreedByTimeOut);
         }
-        unparked
     }
 
     /// A follower asks for a read index.
@@ -293,10 +288,8 @@ impl Reads {
     }
 }
 
-fn note_done(reads: &HeldReads, clients: &mut Clients, unparked: &mut Vec<ClientId>) {
+fn note_done(reads: &HeldReads, clients: &mut Clients) {
     for origin in reads.origins() {
-        if clients.read_done(origin.client) {
-            unparked.push(origin.client);
-        }
+        clients.read_done(origin.client);
     }
 }

@@ -71,6 +71,13 @@ impl<'a> Args<'a> {
         Args { count: self.count - passed, bytes: iter.bytes }
     }
 
+    /// The first `count`, or `None` if there are fewer.
+    pub fn first(&self, count: usize) -> Option<Args<'a>> {
+        let rest = self.behind(count);
+        let count = u32::try_from(count).ok().filter(|count| *count <= self.count)?;
+        Some(Args { count, bytes: &self.bytes[..self.bytes.len() - rest.bytes.len()] })
+    }
+
     /// The encoded form.
     pub fn encoded(&self) -> &'a [u8] {
         self.bytes

@@ -40,6 +40,8 @@ pub enum Reply {
     Nil,
     /// No value where an array would stand: `*-1` in RESP2, `_` in RESP3.
     NilArray,
+    /// A reply that is encoded already, in the protocol of whom it goes to.
+    Encoded(Bytes),
     /// Replies in order.
     Array(Vec<Reply>),
     /// Replies in no order that means anything: a set in RESP3, an array in RESP2.
@@ -67,7 +69,7 @@ impl Reply {
         match self {
             Reply::Simple(text) | Reply::Word(text) => text.len(),
             Reply::Error(text) => text.len(),
-            Reply::Bulk(bytes) | Reply::Text(bytes) => bytes.len(),
+            Reply::Bulk(bytes) | Reply::Text(bytes) | Reply::Encoded(bytes) => bytes.len(),
             Reply::Integer(_) | Reply::Nil | Reply::NilArray => 0,
             Reply::Array(replies) | Reply::Set(replies) => {
                 replies.iter().map(Reply::payload_bytes).sum()
@@ -90,6 +92,7 @@ impl Reply {
                 Protocol::Resp2 => push_bulk(out, bytes),
                 Protocol::Resp3 => push_verbatim(out, bytes),
             },
+            Reply::Encoded(bytes) => out.extend_from_slice(bytes),
             Reply::Nil => push_nil(out, protocol, b"$-1\r\n"),
             Reply::NilArray => push_nil(out, protocol, b"*-1\r\n"),
             Reply::Array(replies) => push_all(out, protocol, b'*', replies),
@@ -116,7 +119,7 @@ impl Reply {
         match self {
             Reply::Simple(text) | Reply::Word(text) => text.len() + 16,
             Reply::Error(text) => text.len() + 16,
-            Reply::Bulk(bytes) | Reply::Text(bytes) => bytes.len() + 16,
+            Reply::Bulk(bytes) | Reply::Text(bytes) | Reply::Encoded(bytes) => bytes.len() + 16,
             Reply::Integer(_) | Reply::Nil | Reply::NilArray => 16,
             Reply::Array(replies) | Reply::Set(replies) => {
                 16 + replies.iter().map(Reply::size_hint).sum::<usize>()

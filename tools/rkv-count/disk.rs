@@ -123,7 +123,12 @@ impl Disk for ForgetfulDisk {
         Ok(self.content(file).length)
     }
 
-    fn read_at(&mut self, file: FileId, offset: u64, out: &mut [u8]) -> Result<usize, DiskError> {
+    fn read_some_at(
+        &mut self,
+        file: FileId,
+        offset: u64,
+        out: &mut [u8],
+    ) -> Result<usize, DiskError> {
         let content = self.content(file);
         let left = content.length.saturating_sub(offset);
         let count = usize::try_from(left).unwrap_or(usize::MAX).min(out.len());
