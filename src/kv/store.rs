@@ -5,11 +5,11 @@
 //! key is dead, and invisible to every method, once the store's clock has reached its deadline.
 //! The representation is private to this file and to `capture.rs`, which takes snapshots of it.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
+use std::collections::BTreeSet;
 
 use super::capture::{Capture, SnapshotProgress};
 use super::graveyard::Graveyard;
+use super::tree::Tree;
 use crate::proto::snapshot::{SnapshotEnd, SnapshotHeader, SnapshotRecord};
 use crate::types::{ClusterTime, Revision};
 
@@ -32,7 +32,7 @@ pub(super) struct Record {
 }
 
 /// The records in the order of their keys.
-pub(super) type Records = BTreeMap<Box<[u8]>, Record>;
+pub(super) type Records = Tree<Record>;
 
 /// One living key's value and what the store knows about it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -149,9 +149,9 @@ impl Store {
         start: &[u8],
     ) -> impl Iterator<Item = (&'a [u8], Item<'a>)> + use<'a> {
         self.records
-            .range::<[u8], _>((Bound::Included(start), Bound::Unbounded))
+            .iter_from(start)
             .filter(|(_, record)| self.is_alive(record))
-            .map(|(key, record)| (&key[..], record.item()))
+            .map(|(key, record)| (key, record.item()))
     }
 
     /// Gives the key a value and a deadline (or none), whatever it had before. One mutation, also
@@ -168,10 +168,12 @@ impl Store {
             let before = record.deadline;
             self.used_bytes -= record.value.len();
             self.used_bytes += value.len();
-            let new = Record { value: value.to_vec(), revision, deadline };
-            let old = std::mem::replace(record, new);
             if let Some(capture) = &mut self.capture {
-                capture.record_left(key, old);
+                let new = Record { value: value.to_vec(), revision, deadline };
+                capture.record_left(key, std::mem::replace(record, new));
+            } else {
+                (record.revision, record.deadline) = (revision, deadline);
+                record.overwrite(value);
             }
             self.move_deadline(key, before, deadline);
         } else {
@@ -375,6 +377,17 @@ impl Store {
 }
 
 impl Record {
+    /// Takes the memory of the value before, where that fits.
+    fn overwrite(&mut self, value: &[u8]) {
+        let capacity = self.value.capacity();
+        if value.len() > capacity || value.len() < capacity / 2 {
+            self.value = value.to_vec();
+        } else {
+            self.value.clear();
+            self.value.extend_from_slice(value);
+        }
+    }
+
     fn item(&self) -> Item<'_> {
         Item {
             value: &self.value,
