@@ -7,7 +7,6 @@
 //! Called by `store.rs`, which tells it every change; reads no clock.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::ops::Bound;
 
 use super::graveyard::Graveyard;
 use super::store::{Record, Records, known_deadline};
@@ -200,10 +199,10 @@ impl Capture {
 
     fn walk_store(&mut self, records: &Records, budget: &mut Budget, out: &mut Vec<u8>) -> bool {
         let cursor = self.cursor.take();
-        let start = cursor.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let rest = cursor.as_deref().map_or_else(|| records.iter(), |key| records.iter_behind(key));
         let mut passed = None;
         let mut is_at_end = true;
-        for (key, record) in records.range::<[u8], _>((start, Bound::Unbounded)) {
+        for (key, record) in rest {
             if budget.is_spent() {
                 is_at_end = false;
                 break;
@@ -211,7 +210,7 @@ impl Capture {
             budget.spend(self.pass(key, record, out));
             passed = Some(key);
         }
-        self.cursor = passed.cloned().or(cursor);
+        self.cursor = passed.map(Box::from).or(cursor);
         is_at_end
     }
 

@@ -5,12 +5,12 @@
 //! key is dead, and invisible to every method, once the store's clock has reached its deadline.
 //! The representation is private to this file and to `capture.rs`, which takes snapshots of it.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
+use std::collections::BTreeSet;
 
 use super::capture::{Capture, SnapshotProgress};
 use super::graveyard::Graveyard;
 use super::pivots::Pivots;
+use super::tree::Tree;
 use crate::proto::snapshot::{SnapshotEnd, SnapshotHeader, SnapshotRecord};
 use crate::types::{ClusterTime, Revision};
 
@@ -37,7 +37,7 @@ pub(super) struct Record {
 }
 
 /// The records in the order of their keys.
-pub(super) type Records = BTreeMap<Box<[u8]>, Record>;
+pub(super) type Records = Tree<Record>;
 
 /// One living key's value and what the store knows about it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -162,9 +162,9 @@ impl Store {
         start: &[u8],
     ) -> impl Iterator<Item = (&'a [u8], Item<'a>)> + use<'a> {
         self.records
-            .range::<[u8], _>((Bound::Included(start), Bound::Unbounded))
+            .iter_from(start)
             .filter(|(_, record)| self.is_alive(record))
-            .map(|(key, record)| (&key[..], record.item()))
+            .map(|(key, record)| (key, record.item()))
     }
 
     /// The living keys below `end` (all, where it is empty), from the last one down.
@@ -172,12 +172,10 @@ impl Store {
         &'a self,
         end: &[u8],
     ) -> impl Iterator<Item = (&'a [u8], Item<'a>)> + use<'a> {
-        let end = if end.is_empty() { Bound::Unbounded } else { Bound::Excluded(end) };
         self.records
-            .range::<[u8], _>((Bound::Unbounded, end))
-            .rev()
+            .iter_down_from((!end.is_empty()).then_some(end))
             .filter(|(_, record)| self.is_alive(record))
-            .map(|(key, record)| (&key[..], record.item()))
+            .map(|(key, record)| (key, record.item()))
     }
 
     /// The first key of the page that a cursor of SCAN stands for: that of the first page for 0,
@@ -240,8 +238,7 @@ impl Store {
 
     /// The first record's key from `start` on, living or dead.
     fn first_from(&self, start: &[u8]) -> Option<&[u8]> {
-        let mut records = self.records.range::<[u8], _>((Bound::Included(start), Bound::Unbounded));
-        records.next().map(|(key, _)| &**key)
+        self.records.iter_from(start).next().map(|(key, _)| key)
     }
 
     /// The last record's key that begins with `prefix`, living or dead.
@@ -251,9 +248,8 @@ impl Store {
         if let Some(last) = end.last_mut() {
             *last += 1;
         }
-        let end = if end.is_empty() { Bound::Unbounded } else { Bound::Excluded(&end[..]) };
-        let mut records = self.records.range::<[u8], _>((Bound::Unbounded, end));
-        records.next_back().map(|(key, _)| &**key)
+        let end = (!end.is_empty()).then_some(&end[..]);
+        self.records.iter_down_from(end).next().map(|(key, _)| key)
     }
 
     /// What a living key takes of [`used_bytes`](Store::used_bytes).
@@ -277,10 +273,12 @@ impl Store {
             let before = record.deadline;
             self.used_bytes -= record.value.len();
             self.used_bytes += value.len();
-            let new = Record { value: value.to_vec(), revision, deadline };
-            let old = std::mem::replace(record, new);
             if let Some(capture) = &mut self.capture {
-                capture.record_left(key, old);
+                let new = Record { value: value.to_vec(), revision, deadline };
+                capture.record_left(key, std::mem::replace(record, new));
+            } else {
+                (record.revision, record.deadline) = (revision, deadline);
+                record.overwrite(value);
             }
             self.move_deadline(key, before, deadline);
         } else {
@@ -489,6 +487,17 @@ impl Store {
 }
 
 impl Record {
+    /// Takes the memory of the value before, where that fits.
+    fn overwrite(&mut self, value: &[u8]) {
+        let capacity = self.value.capacity();
+        if value.len() > capacity || value.len() < capacity / 2 {
+            self.value = value.to_vec();
+        } else {
+            self.value.clear();
+            self.value.extend_from_slice(value);
+        }
+    }
+
     fn item(&self) -> Item<'_> {
         Item {
             value: &self.value,
