@@ -239,7 +239,10 @@ impl Raft {
         let Role::Leader(leading) = &self.role else {
             return self.links.contains_key(&id);
         };
-        let heard = leading.followers.get(&id).map(|progress| progress.last_heard);
+        // A new leader has heard nobody: the connection of a server that died while it was cut off
+        // may stand for seconds yet.
+        let answered = leading.followers.get(&id).filter(|progress| progress.has_answered);
+        let heard = answered.map(|progress| progress.last_heard);
         let member = self.membership().member(id).map(|member| member.incarnation);
         self.links.get(&id).copied() == member
             && heard.is_some_and(|at| now.since(at) < self.config.election_timeout.1)

@@ -29,18 +29,23 @@ pub struct ClusterClock {
     wall_since: Instant,
     /// When the leader last slewed.
     slewed: Instant,
-    /// When this server's last turn ended.
-    turned: Instant,
-    /// A server that runs has no longer pause than this between two turns.
-    longest_pause: Duration,
-    /// This server stood still, and until then it may hear what has waited for it.
-    doubtful_until: Instant,
+    /// A leader's word that no later one has borne out yet.
+    unproven: Option<Word>,
+    /// How much later that has to be.
+    proof: Duration,
+}
+
+/// What time it was by the leader of a term, and when that was heard.
+#[derive(Clone, Copy, Debug)]
+struct Word {
+    term: Term,
+    time: ClusterTime,
+    heard: Instant,
 }
 
 impl ClusterClock {
-    /// A clock that knows nothing yet. A longer pause than that between two turns is none of the
-    /// server's own: it stood still.
-    pub fn new(now: Instant, longest_pause: Duration) -> ClusterClock {
+    /// A clock that knows nothing yet. It takes a leader's word once another, `proof` later, agrees.
+    pub fn new(now: Instant, proof: Duration) -> ClusterClock {
         ClusterClock {
             base: None,
             since: now,
@@ -48,15 +53,9 @@ impl ClusterClock {
             wall: WallClock::ZERO,
             wall_since: now,
             slewed: now,
-            turned: now,
-            longest_pause,
-            doubtful_until: Instant::ZERO,
+            unproven: None,
+            proof,
         }
-    }
-
-    /// A turn of this server is over: whatever had arrived by now was heard.
-    pub fn turn_ended(&mut self, now: Instant) {
-        self.turned = now;
     }
 
     /// The running estimate, if there is one.
@@ -67,23 +66,37 @@ impl ClusterClock {
 
     /// The leader of `term` says what time it is. Its word may have been under way for long, or have
     /// waited in the socket of a process that stood still: what lags by more than clock rates explain
-    /// would let keys live on for as long as that, and says nothing. Nor does the first word of a
-    /// leader to a server that stood still, for which there is nothing to compare it with: that
-    /// leader may be long dead, and its time would come back with this server's vote.
+    /// would let keys live on for as long as that, and says nothing.
     pub fn hear(&mut self, now: Instant, term: Term, time: ClusterTime) {
-        if now.since(self.turned) > self.longest_pause {
-            self.doubtful_until = now.after(self.longest_pause);
+        match self.estimate(now) {
+            Some(estimate) if term == self.term => {
+                let least = estimate.0 - now.since(self.since).as_millis() as u64 / RATE_SHARE;
+                self.set(now, time.max(ClusterTime(least)));
+            }
+            _ => self.hear_first(now, term, time),
         }
-        if now < self.doubtful_until && (self.base.is_none() || term != self.term) {
-            reached(Mark::ClockWordWaited);
+    }
+
+    /// The first words of a leader, for which there is nothing to compare them with. It may be long
+    /// dead, and its time would come back with this server's vote: so they count once one that comes
+    /// later agrees with one before it. Until then the estimate, if there is one, runs on.
+    fn hear_first(&mut self, now: Instant, term: Term, time: ClusterTime) {
+        let Some(first) = self.unproven.filter(|first| first.term == term) else {
+            self.unproven = Some(Word { term, time, heard: now });
             return;
+        };
+        let passed = now.since(first.heard);
+        let tolerance_ms = passed.as_millis() as u64 / RATE_SHARE;
+        let expected = first.time.plus_ms(passed.as_millis() as u64);
+        if time > expected.plus_ms(tolerance_ms) {
+            // The first one was under way for longer than this one.
+            reached(Mark::ClockWordLate);
+            self.unproven = Some(Word { term, time, heard: now });
+        } else if time.plus_ms(tolerance_ms) >= expected && passed >= self.proof {
+            self.unproven = None;
+            self.term = term;
+            self.set(now, time.max(ClusterTime(expected.0 - tolerance_ms)));
         }
-        let elapsed_ms = now.since(self.since).as_millis() as u64;
-        let least = self.estimate(now).map(|estimate| estimate.0 - elapsed_ms / RATE_SHARE);
-        let is_late = term == self.term && least.is_some_and(|least| time.0 < least);
-        let time = if is_late { ClusterTime(least.unwrap_or(time.0)) } else { time };
-        self.term = term;
-        self.set(now, time);
     }
 
     fn set(&mut self, now: Instant, time: ClusterTime) {
@@ -153,44 +166,50 @@ mod tests {
         assert_eq!(clock.estimate(now.after(SECOND)), Some(ClusterTime(8_000)));
     }
 
+    /// A clock that has heard the leader of term 1 say, in the end, that it is `time_ms`.
+    fn heard(at: Instant, time_ms: u64) -> ClusterClock {
+        let mut clock = ClusterClock::new(Instant(0), SECOND);
+        clock.hear(Instant(at.0 - 1_000_000_000), Term(1), ClusterTime(time_ms - 1000));
+        clock.hear(at, Term(1), ClusterTime(time_ms));
+        assert_eq!(clock.estimate(at), Some(ClusterTime(time_ms)));
+        clock
+    }
+
     #[test]
     fn hear_takes_no_word_that_was_under_way_for_long() {
-        let mut clock = ClusterClock::new(Instant(0), SECOND);
-        clock.hear(Instant(0), Term(1), ClusterTime(1_000_000));
-        let later = Instant(0).after(1000 * SECOND);
-        clock.turn_ended(later);
+        let begin = Instant(0).after(SECOND);
+        let mut clock = heard(begin, 1_000_000);
+        let later = begin.after(1000 * SECOND);
         // 1. The same leader's clock may run slower, but not by much.
         clock.hear(later, Term(1), ClusterTime(1_000_050));
         assert_eq!(clock.estimate(later), Some(ClusterTime(1_750_000)));
         // 2. A second such word in the same moment moves nothing.
         clock.hear(later, Term(1), ClusterTime(1_000_100));
         assert_eq!(clock.estimate(later), Some(ClusterTime(1_750_000)));
-        // 3. Another leader's time holds, whatever it is.
+        // 3. Another leader's time holds, whatever it is, once it has said so twice.
         clock.hear(later, Term(2), ClusterTime(1_000_200));
-        assert_eq!(clock.estimate(later), Some(ClusterTime(1_000_200)));
+        assert_eq!(clock.estimate(later), Some(ClusterTime(1_750_000)));
+        let again = later.after(SECOND);
+        clock.hear(again, Term(2), ClusterTime(1_001_200));
+        assert_eq!(clock.estimate(again), Some(ClusterTime(1_001_200)));
     }
 
     #[test]
-    fn hear_takes_no_leaders_first_word_that_waited_while_the_server_stood_still() {
-        let mut clock = ClusterClock::new(Instant(0), SECOND);
-        clock.turn_ended(Instant(0).after(SECOND));
+    fn hear_takes_no_first_words_that_waited_and_that_no_other_follows() {
         let later = Instant(0).after(1000 * SECOND);
-        // 1. The first word may be as old as the pause was: it gives no estimate to vote with.
-        clock.hear(later, Term(2), ClusterTime(1_000_000));
-        clock.turn_ended(later);
-        assert_eq!(clock.estimate(later), None);
-        // 2. What is read in the next turns may have waited too.
-        clock.hear(later.after(SECOND / 2), Term(2), ClusterTime(1_000_100));
-        assert_eq!(clock.estimate(later), None);
-        // 3. A leader that lives goes on, and counts.
-        let at_last = later.after(SECOND);
-        clock.hear(at_last, Term(2), ClusterTime(2_000_000));
-        assert_eq!(clock.estimate(at_last), Some(ClusterTime(2_000_000)));
-        // 4. An estimate that there is runs on, whatever the first word of another leader is.
-        clock.turn_ended(at_last);
-        let again = at_last.after(1000 * SECOND);
-        clock.hear(again, Term(3), ClusterTime(2_000_001));
-        assert_eq!(clock.estimate(again), Some(ClusterTime(3_000_000)));
+        let mut clock = ClusterClock::new(Instant(0), SECOND);
+        // 1. A dead leader's last words, read one after the other, give no estimate to vote with.
+        for ms in 0..100 {
+            clock.hear(later, Term(2), ClusterTime(1_000_000 + 50 * ms));
+        }
+        assert_eq!(clock.estimate(later.after(SECOND)), None);
+        // 2. Nor does one that comes later still, and was under way for as much longer.
+        clock.hear(later.after(SECOND), Term(2), ClusterTime(1_000_100));
+        assert_eq!(clock.estimate(later.after(SECOND)), None);
+        // 3. A leader that lives goes on, and counts; what it says first was late as well.
+        clock.hear(later.after(2 * SECOND), Term(2), ClusterTime(2_000_000));
+        clock.hear(later.after(3 * SECOND), Term(2), ClusterTime(2_001_000));
+        assert_eq!(clock.estimate(later.after(3 * SECOND)), Some(ClusterTime(2_001_000)));
     }
 
     #[test]

@@ -34,6 +34,8 @@ pub struct Progress {
     pub next_index: LogIndex,
     /// When it last answered in this term.
     pub last_heard: Instant,
+    /// Whether it has answered this leader at all.
+    pub has_answered: bool,
     /// The newest read round it has echoed in this term.
     pub read_round: ReadRound,
     /// The commit index that it was last told.
@@ -60,6 +62,7 @@ impl Progress {
             match_index: LogIndex::ZERO,
             next_index: last_index.next(),
             last_heard: now,
+            has_answered: false,
             read_round: ReadRound::ZERO,
             commit_told: LogIndex::ZERO,
             awaits_commit: false,

@@ -78,6 +78,7 @@ impl Role {
         };
         let progress = leading.followers.get_mut(&from)?;
         progress.last_heard = now;
+        progress.has_answered = true;
         Some((progress, leading.read_round))
     }
 }

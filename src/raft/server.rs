@@ -187,7 +187,7 @@ impl Raft {
         let snapshot = setup.snapshot.as_ref();
         let log = Log::new(snapshot.map(Snapshot::base).unwrap_or_default(), setup.entries);
         let mut raft = Raft {
-            clock: ClusterClock::new(now, 2 * setup.config.election_timeout.1),
+            clock: ClusterClock::new(now, setup.config.election_timeout.0 / 2),
             id: setup.id,
             incarnation: setup.incarnation,
             config: setup.config,
@@ -462,7 +462,6 @@ impl Raft {
 
     /// Derives from the state what has to be written and sent: the end of a turn.
     pub fn flush(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        self.clock.turn_ended(now);
         self.progress_change(now);
         self.progress_transfer(now);
         // What is replicated goes out before this server's own write is durable (§10.2.1), but

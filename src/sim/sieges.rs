@@ -22,6 +22,9 @@ const SIEGE_IN: u64 = 10;
 /// One in so many has clients that say nothing.
 const IDLE_IN: u64 = 300;
 
+/// Frames in a thousand that come again in a siege with much old mail.
+const OLD_MAIL_PM: u64 = 400;
+
 /// Whether this file plans faults of that kind.
 pub(super) fn plans(kind: Kind) -> bool {
     kind == Kind::IdleClients
@@ -54,8 +57,11 @@ pub(super) fn settle(seed: u64, settings: &mut Settings) {
     settings.delay_max_us = settings.delay_max_us.min(1000);
     settings.disk_max_us = settings.disk_max_us.min(300);
     if pick(&[0, 1]) == 0 {
-        // Much old mail: what a leader was told in a former term of its own comes again.
-        (settings.copy_pm, settings.copy_delay_ms, settings.hours_pm) = (300, 2000, 0);
+        // What a leader was told in a former term of its own comes again while it is cut off; so
+        // terms are short.
+        (settings.copy_pm, settings.copy_delay_ms, settings.hours_pm) = (OLD_MAIL_PM, 2000, 0);
+        (settings.election_min_ms, settings.election_max_ms, settings.heartbeat_ms) = (50, 100, 15);
+        settings.think_ms = 1;
     }
 }
 
@@ -79,8 +85,8 @@ pub(super) fn plan(seed: u64, settings: &Settings, faults: &mut Vec<Fault>) {
     let mut at = 2 * settings.election_max_ms + plan.below(settings.election_max_ms);
     while at < settings.chaos_ms {
         at = match plan.below(2) {
-            0 => plan.cut_off(at),
-            _ => plan.forgetful_voter(at),
+            1 if settings.copy_pm != OLD_MAIL_PM => plan.forgetful_voter(at),
+            _ => plan.cut_off(at),
         };
     }
 }
@@ -106,7 +112,7 @@ impl Plan<'_> {
         self.push(at, Kind::Isolate, 0, 0);
         let healed = at + 2 * timeout + self.below(timeout);
         self.push(healed, Kind::Heal, 0, 0);
-        healed + timeout + self.below(2 * timeout)
+        healed + timeout + self.below(timeout)
     }
 
     /// A server is cut off from the leader, and asks the third one for its vote, which still hears

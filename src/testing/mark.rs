@@ -136,8 +136,8 @@ marks! {
         "A leader appends an empty entry because a key's time has come.",
     ReadAwaitsExpiry = "read-awaits-expiry":
         "A read waits for an entry that says that a key's time is long past.",
-    ClockWordWaited = "clock-word-waited":
-        "A leader's word on the time may have waited for a server that stood still.",
+    ClockWordLate = "clock-word-late":
+        "A leader's first word on the time was under way for longer than the next one.",
     // Members.
     JointInherited = "joint-inherited":
         "A leader leaves a joint membership that another one began.",

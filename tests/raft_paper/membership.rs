@@ -369,3 +369,18 @@ fn change_refuses_more_members_than_there_may_be() {
     let mut leader = ready(31);
     assert_eq!(change(&mut leader, &learner(32)), Err(ChangeRefused::TooMany));
 }
+
+/// A follower that never answered this leader may be long dead, whatever its connection says: a
+/// change that needs its vote would be the end.
+#[test]
+fn change_takes_nobody_for_heard_who_never_answered() {
+    let mut leader = elect(Start::member(1, &[1]).of(3));
+    leader.answer(2, matched(2, 2));
+    assert_eq!(leader.commit(), 2);
+    let (now, change) = (leader.now, remove(2));
+    let refused = leader.raft.propose_change(now, &change, false);
+    let voters = vec![ServerId(1), ServerId(3)];
+    assert_eq!(refused, Err(ChangeRefused::QuorumAtRisk { voters, in_touch: vec![ServerId(1)] }));
+    leader.answer(3, matched(2, 2));
+    assert!(leader.raft.propose_change(now, &change, false).is_ok());
+}
