@@ -70,6 +70,11 @@ impl ForgetfulDisk {
             // A segment: nothing of it is kept, and its length was promised when it was made.
             Operation::WriteDurable { .. } | Operation::WriteZeros { .. } => {}
             Operation::Write { file, offset, bytes } => self.write(file, offset, &bytes),
+            Operation::Release { file, offset, length } => {
+                let bytes = &mut self.content(file).bytes;
+                let released = offset as usize..(offset + length) as usize;
+                bytes.get_mut(released).unwrap_or_default().fill(0);
+            }
             Operation::SyncFile { .. } | Operation::SyncDirectory { .. } => {}
             Operation::Remove { path } => self.remove(&path)?,
             Operation::Rename { from, to } => self.rename(&from, &to)?,
