@@ -162,6 +162,12 @@ pub const EXPIRE_KEYS: usize = 256;
 /// A turn of the loop that takes longer is logged: while it lasts, nobody is heard.
 pub const LONG_TURN: Duration = Duration::from_millis(50);
 
+/// Keys that one turn looks at for KEYS. Where there are more, its answer takes several turns.
+pub const KEYS_SLICE: usize = 16 * 1024;
+
+/// KEYS that take several turns and are under way; a further one is refused.
+pub const LISTINGS: usize = 16;
+
 /// Client connections, unless configured. Further ones get an error reply and are closed.
 pub const CLIENTS: usize = 10_000;
 
