@@ -43,6 +43,11 @@ pub const PEER_WINDOW_BYTES: usize = 16 * 1024 * 1024;
 /// AppendEntries with entries that are under way to one follower; the same at the bound.
 pub const PEER_WINDOW_MESSAGES: usize = 256;
 
+/// A follower that waits for nothing is told of a new commit index with the next entries, and by
+/// itself after so long where none follow. A message for each commit would wake it once more for
+/// each batch, and what it needs to answer its own clients is told at once.
+pub const COMMIT_NEWS_DELAY: Duration = Duration::from_millis(1);
+
 /// What an entry of the log takes in memory beside its payload, in bytes: its place in the log and
 /// the allocator's share. Whatever counts the log's bytes counts it.
 pub const LOG_ENTRY_BYTES: usize = 96;

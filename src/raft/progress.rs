@@ -38,6 +38,8 @@ pub struct Progress {
     pub read_round: ReadRound,
     /// The commit index that it was last told.
     pub commit_told: LogIndex,
+    /// Whether clients of its own wait for something that is committed.
+    pub awaits_commit: bool,
     /// The read round that it was last told.
     pub round_told: ReadRound,
     mode: Mode,
@@ -60,6 +62,7 @@ impl Progress {
             last_heard: now,
             read_round: ReadRound::ZERO,
             commit_told: LogIndex::ZERO,
+            awaits_commit: false,
             round_told: ReadRound::ZERO,
             mode: Mode::Probe { waiting: false },
             moved_at: None,
