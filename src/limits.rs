@@ -207,6 +207,15 @@ pub const EXPIRE_KEYS: usize = 256;
 /// that no read waits for a key that expires in the usual way.
 pub const EXPIRY_OVERDUE_MS: u64 = 200;
 
+/// A turn of the loop that takes longer is logged: while it lasts, nobody is heard.
+pub const LONG_TURN: Duration = Duration::from_millis(50);
+
+/// Keys that one turn looks at for KEYS. Where there are more, its answer takes several turns.
+pub const KEYS_SLICE: usize = 16 * 1024;
+
+/// KEYS that take several turns and are under way; a further one is refused.
+pub const LISTINGS: usize = 16;
+
 /// Client connections, unless configured. Further ones get an error reply and are closed.
 pub const CLIENTS: usize = 10_000;
 

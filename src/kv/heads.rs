@@ -1,10 +1,10 @@
 //! Where a key stands among the sorted keys of a tree's node, mostly without looking at the keys.
 //!
-//! Of each key the node keeps the *head*: eight bytes as one number, those behind the beginning
+//! Of each key the node keeps the *head*: four bytes as one number, those behind the beginning
 //! that all its keys share. So a search goes through one short array, and looks at the one key that
 //! it ends at; comparing whole keys costs a cache miss each. Known from B-trees of databases as
 //! prefix truncation and poor man's normalized keys (Graefe, "Modern B-Tree Techniques", 2011,
-//! §3.5). Called by `tree.rs`; never holds a key.
+//! §3.4 to §3.6). Called by `tree.rs`; never holds a key.
 
 /// Bytes of the shared beginning that are skipped at most: they are kept here, so that a search
 /// compares them without a look at a key.
@@ -13,7 +13,7 @@ const SKIPPED_BYTES: usize = 23;
 /// The heads of a node's keys, in the keys' order. It may hold none.
 #[derive(Clone, Default, Debug)]
 pub(super) struct Heads {
-    heads: Vec<u64>,
+    heads: Vec<u32>,
     skipped: u8,
     /// What all keys begin with: the first `skipped` bytes of it.
     beginning: [u8; SKIPPED_BYTES],
@@ -87,15 +87,15 @@ impl Heads {
     }
 }
 
-/// Eight bytes as a number that orders as they do. A key that ends earlier orders before one that
+/// Four bytes as a number that orders as they do. A key that ends earlier orders before one that
 /// goes on with zeros, which its head can't tell: heads that are equal say nothing.
-fn head(bytes: &[u8]) -> u64 {
+fn head(bytes: &[u8]) -> u32 {
     match bytes.first_chunk() {
-        Some(chunk) => u64::from_be_bytes(*chunk),
+        Some(chunk) => u32::from_be_bytes(*chunk),
         None => {
-            let mut chunk = [0; 8];
+            let mut chunk = [0; 4];
             chunk[..bytes.len()].copy_from_slice(bytes);
-            u64::from_be_bytes(chunk)
+            u32::from_be_bytes(chunk)
         }
     }
 }

@@ -32,6 +32,7 @@ impl Server {
     /// One turn.
     pub(super) fn turn(&mut self) -> Result<Turn, LoopError> {
         self.wait()?;
+        let began = self.now;
         self.hear_signals()?;
         self.accept();
         self.read_peers()?;
@@ -47,6 +48,7 @@ impl Server {
         self.log_leadership();
         self.log_disk();
         self.snapshot_lines.log(&self.node.status());
+        self.note_turn(began);
         Ok(self.verdict())
     }
 
@@ -309,6 +311,7 @@ impl Server {
             client_input_bytes: figures.input_bytes,
             client_output_bytes: figures.output_bytes,
             peer_rejects: self.peers.violations() + figures.violations,
+            longest_turn: self.longest_turn,
         };
         self.handle(Input::Observed { facts });
     }
@@ -385,6 +388,15 @@ impl Server {
             true => Turn::Ended,
             false => Turn::GoOn,
         }
+    }
+
+    /// While a turn lasts, nobody else is heard: how long the longest one took is a figure to watch.
+    fn note_turn(&mut self, began: Instant) {
+        let took = self.clock.now().since(began);
+        if took > limits::LONG_TURN {
+            log::info!("a turn of the loop took {} ms", took.as_millis());
+        }
+        self.longest_turn = self.longest_turn.max(took);
     }
 
     fn handle(&mut self, input: Input) {

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 
+use super::listings::Listings;
 use super::transactions::Block;
 use super::{ClientInfo, Effect, Requests};
 use crate::kv::connection::ReadMode;
@@ -80,6 +81,8 @@ struct Slot {
 pub struct Clients {
     connections: Vec<Option<Client>>,
     count: usize,
+    /// The answers that take several turns.
+    pub listings: Listings,
     /// Turns so far.
     turn: u64,
     /// Those whose parked commands may go on.

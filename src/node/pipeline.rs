@@ -10,7 +10,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use super::clients::Origin;
-use super::held::evaluate;
+use super::held;
 use super::node::Node;
 use super::requests::Request;
 use super::transactions::has_write;
@@ -265,8 +265,7 @@ impl Node {
             }
             let (store, now) = (self.machine.store(), self.estimate(now));
             let context = ReadContext { store, now, luck: &self.luck };
-            let reply = evaluate(command, &context, args);
-            self.clients.answer(origin, reply, effects);
+            held::answer(origin, command, &context, args, &mut self.clients, effects);
         } else {
             if let Some(client) = self.clients.find(origin.client) {
                 client.reading += 1;
