@@ -62,6 +62,8 @@ def rows(tools, running, arguments):
     for number in range(arguments.rounds):
         for name, words in wanted:
             for server in running:
+                if server.name in matrix.LEFT_OUT.get(name, []):
+                    continue
                 result = attempt(server, name, lambda: row(tools, server, words, arguments, holds))
                 if result is None:
                     continue
