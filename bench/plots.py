@@ -23,22 +23,22 @@ def write_all(result, out):
         (out / "latency.svg").write_text(lines(series, title, "", 1, names, log=True))
     if result["kill"]:
         series = {
-            server: [[one["second"] + 1, one["max_ms"]] for one in kill["per_second"]]
+            server: [[(one["second"] + 1) * kill["interval_ms"] / 1000, one["max_ms"]] for one in kill["intervals"]]
             for server, kill in result["kill"].items()
         }
-        title = "The longest write of each second, in milliseconds; the leader is killed after some four"
-        (out / "kill.svg").write_text(lines(series, title, "second", 1, log=True))
+        title = "The longest write of each tenth of a second, in milliseconds; the leader is killed after four"
+        (out / "kill.svg").write_text(lines(series, title, "seconds", 1, log=True, even=False))
 
 
-def lines(series, title, x_name, scale, x_labels=None, log=False):
-    """One polyline a server; the horizontal axis is logarithmic unless it has labels of its own."""
+def lines(series, title, x_name, scale, x_labels=None, log=False, even=True):
+    """One polyline a server. The points' places are at even distances, or where their numbers say."""
     points = [(x, y * scale) for of in series.values() for x, y in of if y > 0]
     xs = sorted({x for x, _ in points})
     top = max(y for _, y in points)
     bottom = min(y for _, y in points) if log else 0
 
     def across(x):
-        share = xs.index(x) / max(1, len(xs) - 1)
+        share = xs.index(x) / max(1, len(xs) - 1) if even else x / xs[-1]
         return LEFT + share * (WIDTH - LEFT - RIGHT)
 
     def up(y):
@@ -59,6 +59,8 @@ def lines(series, title, x_name, scale, x_labels=None, log=False):
         out.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="#ddd"/>')
         out.append(f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{mark:g}</text>')
     for number, x in enumerate(xs):
+        if not even and x != int(x):
+            continue
         label = x_labels[number] if x_labels else f"{x:g}"
         out.append(f'<text x="{across(x):.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{label}</text>')
     out.append(f'<text x="{WIDTH / 2}" y="{HEIGHT - BOTTOM + 36}" text-anchor="middle">{x_name}</text>')

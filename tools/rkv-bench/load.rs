@@ -4,7 +4,7 @@
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Sender, channel};
 use std::thread;
 use std::time::Duration;
 
@@ -15,6 +15,8 @@ use rand::SeedableRng;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use serde_json::json;
 
+#[cfg(feature = "etcd")]
+use crate::etcd;
 use crate::progress;
 use crate::report::{Report, Second};
 use crate::worker::{self, Plan};
@@ -83,6 +85,11 @@ pub struct LoadArguments {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     threads: u32,
 
+    /// Speak etcd's protocol (v3), not Redis's: only SET, GET and both mixed
+    #[cfg(feature = "etcd")]
+    #[arg(long, conflicts_with = "leader")]
+    etcd: bool,
+
     /// Set every key before the run, so that GET finds something
     #[arg(long)]
     fill: bool,
@@ -90,6 +97,11 @@ pub struct LoadArguments {
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
+
+    /// Print what each so many milliseconds came to, and not each second
+    #[arg(long, default_value_t = 1000, requires_all = ["json", "quiet"])]
+    #[arg(value_parser = clap::value_parser!(u64).range(10..=1000))]
+    interval_ms: u64,
 
     /// Show nothing while it runs
     #[arg(short, long)]
@@ -122,7 +134,9 @@ pub fn run(arguments: &LoadArguments) -> io::Result<bool> {
     if arguments.fill {
         fill(arguments)?;
     }
-    let (report, seconds) = run_threads(&plan, arguments.threads as usize, arguments.quiet)?;
+    let driver = driver_of(arguments)?;
+    let threads = arguments.threads as usize;
+    let (report, seconds) = run_threads(&plan, driver, threads, arguments.quiet)?;
     if arguments.json {
         let mut result = report.json(run_json(arguments, &endpoints));
         let seconds = seconds.iter().map(|second| second.report.second_json(second.number));
@@ -176,11 +190,32 @@ fn plan_of(arguments: &LoadArguments, endpoints: &[String]) -> io::Result<Plan> 
             Some(requests) => worker::Measure::Requests(requests),
             None => worker::Measure::For(Duration::from_secs(arguments.seconds)),
         },
+        interval: Duration::from_millis(arguments.interval_ms),
     })
+}
+
+/// What one thread of load is: it runs its share, and says what each second came to.
+type Driver = fn(&Plan, usize, usize, &Sender<Second>) -> io::Result<Report>;
+
+/// Which protocol is spoken.
+fn driver_of(arguments: &LoadArguments) -> io::Result<Driver> {
+    #[cfg(feature = "etcd")]
+    if arguments.etcd {
+        return match arguments.workload {
+            Kind::Set | Kind::Get | Kind::Mixed => Ok(etcd::run),
+            Kind::Incr | Kind::Cas => Err(io::Error::other("--etcd: only set, get and mixed")),
+        };
+    }
+    let _redis_only = arguments;
+    Ok(worker::run)
 }
 
 /// Sets all keys through one connection.
 fn fill(arguments: &LoadArguments) -> io::Result<()> {
+    #[cfg(feature = "etcd")]
+    if arguments.etcd {
+        return etcd::fill(&arguments.connect, arguments.keys, arguments.value_bytes as usize);
+    }
     let mut options = Options::new(arguments.connect.clone());
     options.wire = Wire::Text;
     let mut client = Client::new(options);
@@ -200,14 +235,19 @@ fn fill(arguments: &LoadArguments) -> io::Result<()> {
     Ok(())
 }
 
-fn run_threads(plan: &Plan, threads: usize, is_quiet: bool) -> io::Result<(Report, Vec<Second>)> {
+fn run_threads(
+    plan: &Plan,
+    driver: Driver,
+    threads: usize,
+    is_quiet: bool,
+) -> io::Result<(Report, Vec<Second>)> {
     let threads = threads.min(plan.connections);
     let (sender, receiver) = channel();
     thread::scope(|scope| {
         let handles: Vec<_> = (0..threads)
             .map(|thread| {
                 let sender = sender.clone();
-                scope.spawn(move || worker::run(plan, thread, threads, &sender))
+                scope.spawn(move || driver(plan, thread, threads, &sender))
             })
             .collect();
         // What is left are the workers' own: it is over when they are.
@@ -258,5 +298,6 @@ fn run_json(arguments: &LoadArguments, endpoints: &[String]) -> serde_json::Valu
         "warm_up_seconds": arguments.warm_up,
         "threads": arguments.threads,
         "filled": arguments.fill,
+        "interval_ms": arguments.interval_ms,
     })
 }

@@ -1,17 +1,21 @@
 //! rkv-bench: how fast a server answers under load, and how soon after its leader's death.
 //!
 //! The way through its files: `load` starts threads of `worker`s, which send what `workload` makes,
-//! when `schedule` says so, and fill a `report`; `progress` shows it as it goes on; `compare` puts
-//! two results side by side; `failover` kills the leaders of a `cluster` that it starts. Speaks
-//! plain RESP, so that the same run can be done against any server that does.
+//! when `schedule` says so, and count it in a `tally` that ends as a `report`; `progress` shows it as
+//! it goes on; `compare` puts two results side by side; `failover` kills the leaders of a `cluster`
+//! that it starts. Speaks plain RESP, so that the same run can be done against any server that does;
+//! `etcd`, behind the feature of that name, is the one driver of another protocol.
 
 mod cluster;
 mod compare;
+#[cfg(feature = "etcd")]
+mod etcd;
 mod failover;
 mod load;
 mod progress;
 mod report;
 mod schedule;
+mod tally;
 mod worker;
 mod workload;
 

@@ -2,7 +2,7 @@
 //!
 //! A server that stalls delays all that would have been sent meanwhile, and each of them waits from
 //! the moment at which it was due: no stall hides behind a client that politely waits (what Gil Tene
-//! calls coordinated omission). Called by `worker`, one schedule a thread.
+//! calls coordinated omission). Called by the drivers, one schedule a thread.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -73,7 +73,8 @@ impl Schedule {
         Ok(())
     }
 
-    fn next(&self) -> Instant {
+    /// When the next batch is due.
+    pub fn next(&self) -> Instant {
         // Counted from the beginning, so that no error adds up.
         self.begin + Duration::from_secs_f64(self.distance.as_secs_f64() * self.taken as f64)
     }

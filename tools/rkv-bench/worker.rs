@@ -16,16 +16,17 @@ use raftkv::proto::reply_decoder::ReplyDecoder;
 
 use crate::report::{Report, Second};
 use crate::schedule::Schedule;
+use crate::tally::{self, Batch, Phase, Tally};
 use crate::workload::{Commands, Workload};
 
 /// How long to wait for the last replies. What has not come by then counts as `no-reply`.
-const LAST_REPLIES: Duration = Duration::from_secs(10);
+pub const LAST_REPLIES: Duration = Duration::from_secs(10);
 
 /// How long to go on without a single reply.
-const STALLED: Duration = Duration::from_secs(30);
+pub const STALLED: Duration = Duration::from_secs(30);
 
 /// How long after a lost connection a new one is tried.
-const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
+pub const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
 
 /// How many batches may be due on one connection and not sent. More are counted as `not-sent`.
 const OVERDUE_MAX: usize = 100_000;
@@ -59,14 +60,8 @@ pub struct Plan {
     pub warm_up: Duration,
     /// When measuring ends.
     pub measure: Measure,
-}
-
-/// Whether and as what new batches are sent.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    WarmUp,
-    Measured,
-    Over,
+    /// How long what counts as a second is.
+    pub interval: Duration,
 }
 
 struct Connection {
@@ -80,28 +75,16 @@ struct Connection {
     sent: usize,
     /// Requests of the current batch without a reply.
     awaited: usize,
-    batch_began: Instant,
-    batch_is_measured: bool,
+    batch: Option<Batch>,
     /// Since when which batches are due, in an open loop.
     overdue: VecDeque<Instant>,
 }
 
 struct Worker<'a> {
     plan: &'a Plan,
-    seconds: &'a Sender<Second>,
-    /// What the second under way has come to.
-    second: Second,
-    report: Report,
+    tally: Tally,
     buffer: Vec<u8>,
     schedule: Option<Schedule>,
-    warm_until: Instant,
-    measure_until: Option<Instant>,
-    /// Measured requests that may still be sent.
-    quota: u64,
-    /// The last reply to a measured request.
-    last_measured: Instant,
-    /// The last reply of all.
-    last_reply: Instant,
 }
 
 /// Runs the share of thread `thread` of `threads`; each second's results go to `seconds`.
@@ -115,14 +98,19 @@ pub fn run(
     seconds: &Sender<Second>,
 ) -> io::Result<Report> {
     let mut poll = Poll::new()?;
-    let mut worker = Worker::new(plan, thread, threads, seconds)?;
+    let mut worker = Worker {
+        plan,
+        tally: Tally::new(plan, thread, threads, seconds),
+        buffer: vec![0; 64 * 1024],
+        schedule: tally::schedule(plan, thread, threads)?,
+    };
     if let Some(schedule) = &worker.schedule {
         schedule.register(poll.registry(), ALARM)?;
     }
     let mut events = Events::with_capacity(1024);
     let mut connections: Vec<_> = (thread..plan.connections)
         .step_by(threads)
-        .map(|number| Connection::new(number, plan, worker.last_reply))
+        .map(|number| Connection::new(number, plan, Instant::now()))
         .collect();
     loop {
         for (token, connection) in connections.iter_mut().enumerate() {
@@ -133,26 +121,18 @@ pub fn run(
             worker.drive(&mut connections[event.token().0]);
         }
         worker.send_what_is_due(&mut connections)?;
-        worker.end_second_if_over(Instant::now());
-        let is_over = worker.phase(Instant::now()) == Phase::Over;
+        worker.tally.end_second_if_over(Instant::now());
+        let is_over = worker.tally.phase(Instant::now()) == Phase::Over;
         if is_over && connections.iter().all(Connection::is_idle) {
             break;
         }
-        let waited = worker.last_reply.elapsed();
+        let waited = worker.tally.silence();
         if waited > STALLED || is_over && waited > LAST_REPLIES {
             connections.iter_mut().for_each(|connection| worker.give_up(connection));
             break;
         }
     }
-    worker.end_second();
-    worker.report.elapsed = worker.last_measured.saturating_duration_since(worker.warm_until);
-    Ok(worker.report)
-}
-
-/// The part of `total` that falls to one of `threads`.
-fn share(total: u64, thread: usize, threads: usize) -> u64 {
-    let (thread, threads) = (thread as u64, threads as u64);
-    total / threads + u64::from(thread < total % threads)
+    Ok(worker.tally.finish())
 }
 
 fn poll_for(poll: &mut Poll, events: &mut Events, timeout: Duration) -> io::Result<()> {
@@ -176,8 +156,7 @@ impl Connection {
             output: Vec::new(),
             sent: 0,
             awaited: 0,
-            batch_began: begin,
-            batch_is_measured: false,
+            batch: None,
             overdue: VecDeque::new(),
         }
     }
@@ -187,51 +166,11 @@ impl Connection {
     }
 }
 
-impl<'a> Worker<'a> {
-    fn new(
-        plan: &'a Plan,
-        thread: usize,
-        threads: usize,
-        seconds: &'a Sender<Second>,
-    ) -> io::Result<Worker<'a>> {
-        let batches_per_second = plan.rate.map(|rate| rate / plan.pipeline as f64);
-        let own = (thread..plan.connections).step_by(threads).count();
-        let schedule = batches_per_second.map(|rate| Schedule::new(rate, thread, threads, own));
-        let begin = Instant::now();
-        let warm_until = begin + plan.warm_up;
-        let (measure_until, quota) = match plan.measure {
-            Measure::For(duration) => (Some(warm_until + duration), u64::MAX),
-            Measure::Requests(requests) => (None, share(requests, thread, threads)),
-        };
-        Ok(Worker {
-            plan,
-            seconds,
-            second: Second { number: 0, report: Report::new() },
-            report: Report::new(),
-            buffer: vec![0; 64 * 1024],
-            schedule: schedule.transpose()?,
-            warm_until,
-            measure_until,
-            quota,
-            last_measured: warm_until,
-            last_reply: begin,
-        })
-    }
-
-    fn phase(&self, now: Instant) -> Phase {
-        if now < self.warm_until {
-            Phase::WarmUp
-        } else if self.quota == 0 || self.measure_until.is_some_and(|end| now >= end) {
-            Phase::Over
-        } else {
-            Phase::Measured
-        }
-    }
-
+impl Worker<'_> {
     fn connect_if_due(&mut self, connection: &mut Connection, token: Token, registry: &Registry) {
         let now = Instant::now();
         let is_due = connection.stream.is_none() && now >= connection.connect_at;
-        if !is_due || self.phase(now) == Phase::Over {
+        if !is_due || self.tally.phase(now) == Phase::Over {
             return;
         }
         let opened =
@@ -275,14 +214,14 @@ impl<'a> Worker<'a> {
     fn send_what_is_due(&mut self, connections: &mut [Connection]) -> io::Result<()> {
         let now = Instant::now();
         while let Some((at, since)) = self.schedule.as_mut().and_then(|due| due.take(now)) {
-            if self.phase(since) == Phase::Over {
+            if self.tally.phase(since) == Phase::Over {
                 continue;
             }
             let connection = &mut connections[at];
             if connection.overdue.len() < OVERDUE_MAX {
                 connection.overdue.push_back(since);
-            } else if self.phase(since) == Phase::Measured {
-                self.second.report.record_errors("not-sent", self.plan.pipeline as u64);
+            } else if self.tally.phase(since) == Phase::Measured {
+                self.tally.failed("not-sent", self.plan.pipeline);
             }
             self.drive(connection);
         }
@@ -301,25 +240,18 @@ impl<'a> Worker<'a> {
                 None => return false,
             },
         };
-        let phase = self.phase(began);
-        if phase == Phase::Over {
+        connection.batch = self.tally.take_batch(began);
+        let Some(batch) = connection.batch else {
             // The number of requests was reached: what else is due is not sent.
             connection.overdue.clear();
             return false;
-        }
-        let mut count = self.plan.pipeline;
-        if phase == Phase::Measured {
-            count = count.min(usize::try_from(self.quota).unwrap_or(usize::MAX));
-            self.quota -= count as u64;
-        }
+        };
         connection.output.clear();
         connection.sent = 0;
-        for _ in 0..count {
+        for _ in 0..batch.count {
             connection.commands.push_next(&mut connection.output);
         }
-        connection.awaited = count;
-        connection.batch_is_measured = phase == Phase::Measured;
-        connection.batch_began = began;
+        connection.awaited = batch.count;
         true
     }
 
@@ -356,35 +288,9 @@ impl<'a> Worker<'a> {
             };
             connection.awaited -= 1;
             let error = connection.commands.error_of(&reply);
-            if connection.batch_is_measured {
-                match error {
-                    Some(word) => self.second.report.record_errors(&word, 1),
-                    None => self.second.report.record(now - connection.batch_began),
-                }
-                self.last_measured = now;
-            }
-            self.last_reply = now;
+            let batch = connection.batch.expect("a reply is awaited for a batch only");
+            self.tally.replied(batch, now, error.as_deref());
         }
-    }
-
-    /// Adds a second that is over to the whole, and sends it.
-    fn end_second_if_over(&mut self, now: Instant) {
-        let mut number = now.saturating_duration_since(self.warm_until).as_secs();
-        if let Measure::For(duration) = self.plan.measure {
-            // The last replies come after the last second, and belong to it.
-            number = number.min(duration.as_secs().saturating_sub(1));
-        }
-        if number > self.second.number {
-            self.end_second();
-            self.second.number = number;
-        }
-    }
-
-    fn end_second(&mut self) {
-        self.report.merge(&self.second.report);
-        let next = Second { number: self.second.number + 1, report: Report::new() };
-        // Whoever shows the seconds may have stopped.
-        let _shown = self.seconds.send(std::mem::replace(&mut self.second, next));
     }
 
     fn fail(&mut self, connection: &mut Connection, error: &io::Error) {
@@ -400,11 +306,11 @@ impl<'a> Worker<'a> {
     /// prepares the next one. During the warm-up nothing is counted.
     fn lose(&mut self, connection: &mut Connection, word: &str) {
         let is_measured = match connection.awaited {
-            0 => self.phase(Instant::now()) == Phase::Measured,
-            _ => connection.batch_is_measured,
+            0 => self.tally.phase(Instant::now()) == Phase::Measured,
+            _ => connection.batch.is_some_and(|batch| batch.is_measured),
         };
         if is_measured {
-            self.second.report.record_errors(word, connection.awaited.max(1) as u64);
+            self.tally.failed(word, connection.awaited.max(1));
         }
         self.prepare_next(connection);
     }
@@ -414,8 +320,7 @@ impl<'a> Worker<'a> {
         if connection.awaited > 0 {
             self.lose(connection, "no-reply");
         }
-        let due = connection.overdue.drain(..).filter(|due| *due >= self.warm_until).count();
-        self.second.report.record_errors("not-sent", (due * self.plan.pipeline) as u64);
+        self.tally.never_sent(connection.overdue.drain(..));
     }
 
     fn prepare_next(&self, connection: &mut Connection) {
@@ -427,18 +332,5 @@ impl<'a> Worker<'a> {
         connection.awaited = 0;
         connection.address = (connection.address + 1) % self.plan.addresses.len();
         connection.connect_at = Instant::now() + RECONNECT_PAUSE;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn share_adds_up() {
-        for (total, threads) in [(10, 3), (1, 4), (0, 2), (1000, 7)] {
-            let shares: u64 = (0..threads).map(|thread| share(total, thread, threads)).sum();
-            assert_eq!(shares, total);
-        }
     }
 }

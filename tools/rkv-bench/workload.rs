@@ -40,6 +40,16 @@ pub struct Workload {
     pub zipf: Option<f64>,
 }
 
+/// A command in no protocol's words.
+#[cfg(feature = "etcd")]
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Plain {
+    /// Its key.
+    pub key: String,
+    /// What to set it to; nothing to read it.
+    pub value: Option<Vec<u8>>,
+}
+
 /// Makes the commands of one connection.
 #[derive(Debug)]
 pub struct Commands {
@@ -83,6 +93,17 @@ impl Commands {
             }
             Kind::Mixed => self.push_set(out),
         }
+    }
+
+    /// The next command of a workload that every key-value server has: GET and SET.
+    #[cfg(feature = "etcd")]
+    pub fn next_plain(&mut self) -> Plain {
+        let is_read = match self.workload.kind {
+            Kind::Get => true,
+            Kind::Mixed => self.rng.random_range(0..100) < self.workload.read_percent,
+            Kind::Set | Kind::Incr | Kind::Cas => false,
+        };
+        Plain { key: key_name(self.random_key()), value: (!is_read).then(|| self.value.clone()) }
     }
 
     /// The word under which a reply counts as an error, if it is one.

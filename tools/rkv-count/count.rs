@@ -129,3 +129,41 @@ impl Load {
         assert!(answer == expected, "{}", String::from_utf8_lossy(answer));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each answer is checked by `run` itself: what is asserted here is that it sends as much as it
+    /// says, on clusters of every size.
+    #[test]
+    fn run_sends_what_it_counts() {
+        for (command, nodes) in [(Command::Set, 1), (Command::Get, 3), (Command::Incr, 5)] {
+            let row = Row {
+                family: "nodes",
+                command,
+                clients: 7,
+                pipeline: 3,
+                value_bytes: 64,
+                keys: 250,
+                idle: 2,
+                nodes,
+            };
+            let commands = run(&row).unwrap();
+            assert_eq!(commands % (7 * 3), 0);
+            assert!(commands >= COMMANDS_MIN, "{commands}");
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "-ERR")]
+    fn check_does_not_take_an_error_for_an_answer() {
+        let mut load = Load {
+            row: crate::matrix::rows(false)[0],
+            rng: Xoshiro256PlusPlus::seed_from_u64(1),
+            value: Vec::new(),
+        };
+        load.row.pipeline = 1;
+        load.check(b"-ERR\r\n");
+    }
+}

@@ -95,3 +95,19 @@ pub fn rows(deep: bool) -> Vec<Row> {
     }
     rows
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn rows_have_names_of_their_own_and_deep_ones_come_with_deep_only() {
+        let shallow: BTreeSet<String> = rows(false).iter().map(Row::name).collect();
+        let deep: BTreeSet<String> = rows(true).iter().map(Row::name).collect();
+        assert_eq!(deep.len(), rows(true).len(), "the expected counts go by names");
+        let added: Vec<&String> = deep.difference(&shallow).collect();
+        assert_eq!(added.len(), 4, "{added:?}");
+        assert!(added.iter().all(|name| name.ends_with("000000")), "{added:?}");
+    }
+}
