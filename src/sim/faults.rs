@@ -253,17 +253,22 @@ impl World {
     pub(super) fn replace_disk(&mut self, id: ServerId) {
         self.kill(id);
         self.checkers.loses_its_disk(id);
-        let newest = self.checkers.newest_committed();
-        let is_member = newest.is_none_or(|newest| newest.member(id).is_some());
+        self.joins_if_no_member(id);
         let server = self.servers.get_mut(&id).expect("a server of this world");
-        // Who is no member any more is set up as a new server, which founds nothing.
-        server.joins |= !is_member;
         server.is_doubtful = false;
         server.disk.with(|state| state.media = super::media::Media::default());
         server.rotten = None;
         server.is_copy = false;
         server.saved = None;
         server.met.clear();
+    }
+
+    /// Who is no member any more is set up as a new server, which founds nothing: nobody dials it to
+    /// tell it that there is a cluster, and by its own file it may be a founder, even the only one.
+    fn joins_if_no_member(&mut self, id: ServerId) {
+        let newest = self.checkers.newest_committed();
+        let is_member = newest.is_none_or(|newest| newest.member(id).is_some());
+        self.servers.get_mut(&id).expect("a server of this world").joins |= !is_member;
     }
 
     fn save(&mut self, id: ServerId) -> bool {
@@ -294,6 +299,7 @@ impl World {
         }
         self.kill(id);
         self.checkers.is_damaged(id);
+        self.joins_if_no_member(id);
         let server = self.servers.get_mut(&id).expect("a server of this world");
         server.disk.with(|state| state.media = media);
         server.is_doubtful = false;

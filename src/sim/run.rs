@@ -43,7 +43,6 @@ pub const STRIKES: &[&str] = &[
     "lost-frame",
     "lost-segment",
     "mail-for-another",
-    "moved-back",
     "misrouted-dial",
     "no-space",
     "nonsense-from-peer",

@@ -10,7 +10,7 @@ use rand::RngExt;
 
 use super::disk::State;
 use super::network::{Host, StreamId};
-use super::process::Output;
+use super::process::{Mail, Output};
 use super::rules::Rules;
 use super::world::{Event, World};
 use crate::node::Effect;
@@ -106,7 +106,7 @@ impl World {
             "fail-stop: n{id} goes on although its disk has failed"
         );
         for (to, frame, is_late) in copies {
-            self.copy(to, frame, is_late);
+            self.copy(id, to, frame, is_late);
         }
         for output in done.outputs {
             self.output(id, output);
@@ -124,14 +124,23 @@ impl World {
     }
 
     /// A frame will arrive a second time, out of order.
-    fn copy(&mut self, to: ServerId, frame: Bytes, is_late: bool) {
+    fn copy(&mut self, from: ServerId, to: ServerId, frame: Bytes, is_late: bool) {
         let most = match is_late {
             true => 3 * 3_600_000,
             false => self.script.settings.copy_delay_ms.max(1),
         };
         self.strike(if is_late { "frame-hours-late" } else { "copied-frame" });
         let delay = Duration::from_millis(self.random.random_range(0..most));
-        self.plan(delay, Event::Copy { to, frame });
+        self.plan(delay, Event::Copy { from, to, frame });
+    }
+
+    /// It comes out of the connection that there is now, which its sender has accepted: before that
+    /// no byte of a message can be on one.
+    pub(super) fn copy_arrives(&mut self, from: ServerId, to: ServerId, frame: Bytes) {
+        let sender = self.servers[&from].process.as_ref();
+        if sender.is_none_or(|process| process.has_accepted(to)) {
+            self.give(to, Mail::Copy(frame));
+        }
     }
 
     fn output(&mut self, id: ServerId, output: Output) {

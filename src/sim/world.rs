@@ -70,6 +70,7 @@ pub(super) enum Event {
         life: u64,
     },
     Copy {
+        from: ServerId,
         to: ServerId,
         frame: Bytes,
     },
@@ -325,7 +326,7 @@ impl World {
                 self.give(from, Mail::DialFailed(callee));
             }
             Event::DialFailed { .. } => {}
-            Event::Copy { to, frame } => self.give(to, Mail::Copy(frame)),
+            Event::Copy { from, to, frame } => self.copy_arrives(from, to, frame),
             Event::Disk { server, life, number } => self.disk_done(server, life, number),
             Event::Start { server } => self.start(server),
             Event::Client { client } => self.client_acts(client),

@@ -157,6 +157,11 @@ impl Process {
         process
     }
 
+    /// Whether it has accepted the hello of `peer`, and their connection stands.
+    pub fn has_accepted(&self, peer: ServerId) -> bool {
+        self.established.contains_key(&peer)
+    }
+
     /// Steps 1 to 5 of a turn; its effects are left in [`Process::effects`].
     ///
     /// # Errors
