@@ -98,6 +98,18 @@ pub const SNAPSHOT_LOG_SHARE: u64 = 4;
 /// Bytes of one slice of a snapshot that is being taken; one a turn.
 pub const SNAPSHOT_SLICE_BYTES: usize = 64 * 1024;
 
+/// How fast one is taken, in bytes a second: the log is synced on the same disk, and each of its
+/// syncs waits for what the disk has yet to write.
+pub const SNAPSHOT_BYTES_PER_S: u64 = 32 * 1024 * 1024;
+/// The same while nothing is written to the log: nobody waits for a sync.
+pub const SNAPSHOT_IDLE_BYTES_PER_S: u64 = 128 * 1024 * 1024;
+/// Of the log that makes a snapshot due, one part in so many may come while it is taken; where more
+/// does, it is taken without a pause.
+pub const SNAPSHOT_PACE_SHARE: u64 = 2;
+/// Slices that were made late are made good by up to so much: a poll wakes up late by a millisecond
+/// or two.
+pub const SNAPSHOT_PACE_SLACK: Duration = Duration::from_millis(4);
+
 /// Bytes of one write of it, unless there is less.
 pub const SNAPSHOT_WRITE_BYTES: usize = 256 * 1024;
 
@@ -117,13 +129,16 @@ pub const DISCARD_BYTES: usize = 32 * 1024 * 1024;
 /// After a full disk a snapshot is not begun again for so long.
 pub const SNAPSHOT_RETRY: Duration = Duration::from_secs(5);
 
-/// One piece of a snapshot between peers, in bytes. A longer one from outside closes the connection.
-/// Small, because heartbeats stand behind it in the connection's buffer.
+/// One piece of a snapshot between peers, in bytes, at most. A longer one from outside closes the
+/// connection.
 pub const SNAPSHOT_CHUNK_BYTES: usize = 64 * 1024;
 
-/// Bytes of a snapshot that are under way to one follower. At the bound nothing more is read from
-/// the file until the follower has written what it got; a follower drops what is sent beyond it.
+/// Bytes of a snapshot that are under way to one follower, at most. At the bound nothing more is read
+/// from the file until the follower has written what it got; a follower drops what is sent beyond it.
 pub const SNAPSHOT_WINDOW_BYTES: u64 = 1024 * 1024;
+/// The least, and what a transfer begins with: heartbeats stand behind it in the connection's
+/// buffer, for a twentieth of a second where the link carries 20 KiB in one.
+pub const SNAPSHOT_WINDOW_BYTES_MIN: u64 = 1024;
 
 /// Encoded bytes waiting in one peer connection's send buffer. A connection past it is closed: the
 /// peer isn't reading, and Raft sends again what matters.
@@ -354,9 +369,13 @@ pub const SNAPSHOT_QUEUE_BYTES: usize = 8 * 1024 * 1024;
 /// further ones are dropped, and asked for again.
 pub const SNAPSHOT_READS: usize = 1024;
 
-/// An unfinished snapshot is synced whenever so many bytes were written, so that the sync at its end
-/// doesn't fill the disk's queue in front of the log's writes.
-pub const SNAPSHOT_SYNC_BYTES: u64 = 8 * 1024 * 1024;
+/// An unfinished snapshot is synced whenever so many bytes were written, so that no more than this
+/// ever stands in the disk's queue in front of the log's writes.
+pub const SNAPSHOT_SYNC_BYTES: u64 = 1024 * 1024;
+
+/// The space of a file that is no longer wanted is given back in steps of so many bytes, if it is
+/// larger: freeing a gigabyte at once would keep the log's syncs waiting.
+pub const SWEEP_STEP_BYTES: u64 = 4 * 1024 * 1024;
 
 /// Peers whose newest process a data directory remembers, past members included. At the bound the
 /// hello of a new one is refused.
@@ -454,6 +473,7 @@ const _: () = assert!(BATCH_BYTES + 64 * 1024 <= FRAME_BYTES);
 const _: () = assert!(APPEND_BYTES <= FRAME_BYTES);
 const _: () = assert!(FRAME_BYTES < PEER_OUTPUT_BYTES);
 const _: () = assert!(SNAPSHOT_CHUNK_BYTES as u64 <= SNAPSHOT_WINDOW_BYTES);
+const _: () = assert!(SNAPSHOT_WINDOW_BYTES_MIN <= SNAPSHOT_CHUNK_BYTES as u64);
 const _: () =
     assert!(SNAPSHOT_WINDOW_BYTES + 1024 < (PEER_OUTPUT_BYTES - PEER_WINDOW_BYTES) as u64);
 const _: () = assert!(INSTALL_RETRY_MIN.as_millis() < INSTALL_RETRY_MAX.as_millis());

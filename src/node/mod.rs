@@ -3,10 +3,10 @@
 //! `(now, Input)` in, [`Effect`]s out. Read in this order: [`Input`], [`Effect`], [`Node::handle`]
 //! with the end of a turn, `pipeline` (requests come in), `gateway`, `reads` and `held` (they
 //! wait), `apply` (they take effect), `clients` (they are answered), `connection` and `info` (what
-//! a node answers by itself), `admin` and `plan` (who is to be a member), `snapshots` with `verify`
-//! (what replaces the log), `export` (what backups are made of), `divergence`
-//! (who has come to something else), `handshake`, `lineage` and `admission` (who may connect). Drivers stand around it,
-//! the poll loop and the simulator, and neither of them decides anything.
+//! a node answers by itself), `admin` and `plan` (who is to be a member), `snapshots` with `pace`
+//! and `verify` (what replaces the log), `export` (what backups are made of), `divergence` (who has
+//! come to something else), `handshake`, `lineage` and `admission` (who may connect). Drivers stand
+//! around it, the poll loop and the simulator, and neither of them decides anything.
 
 mod admin;
 mod admission;
@@ -24,6 +24,7 @@ mod input;
 mod lineage;
 #[expect(clippy::module_inception, reason = "the file holds Node and nothing else")]
 mod node;
+mod pace;
 mod pipeline;
 mod plan;
 mod queues;

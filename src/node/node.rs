@@ -215,7 +215,7 @@ impl Node {
     /// When the next [`Input::Tick`] and [`Input::EndOfTurn`] are wanted.
     pub fn deadline(&self, now: Instant) -> Instant {
         let may_go_on = self.has_unapplied() && self.may_apply();
-        let may_go_on = may_go_on || self.snapshots.is_ready() || self.machine.has_graveyard();
+        let may_go_on = may_go_on || self.machine.has_graveyard();
         if !self.unparked.is_empty() || may_go_on {
             return Instant::ZERO;
         }
@@ -227,7 +227,8 @@ impl Node {
         let requested = self.requested.deadline(timeout, resend_after);
         let stop = self.stop_deadline.filter(|_| !self.is_abandoned).unwrap_or(Instant::NEVER);
         let expiry = self.expiry_deadline(now);
-        let own = self.raft.deadline();
+        let snapshots = self.snapshots.deadline(self.machine.snapshot_progress());
+        let own = self.raft.deadline().min(snapshots);
         own.min(undecided).min(resend).min(reads).min(requested).min(stop).min(expiry)
     }
 

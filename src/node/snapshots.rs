@@ -8,8 +8,10 @@ use bytes::{Buf, Bytes};
 
 use super::Effect;
 use super::node::Node;
+use super::pace::Pace;
 use super::verify::Verifying;
 use crate::config::Config;
+use crate::kv::capture::SnapshotProgress;
 use crate::kv::loader::Loader;
 use crate::kv::machine::SnapshotContext;
 use crate::limits;
@@ -51,6 +53,7 @@ struct Taking {
     written: u64,
     end: Option<SnapshotEnd>,
     is_finishing: bool,
+    pace: Pace,
 }
 
 /// A snapshot that the state machine is made from.
@@ -80,7 +83,7 @@ impl Taking {
         }
     }
 
-    /// Whether the next slice can be made at once.
+    /// Whether there is nothing in the way of the next slice but its time.
     fn is_ready(&self) -> bool {
         self.end.is_none() && self.made.is_empty() && self.has_room()
     }
@@ -119,10 +122,16 @@ impl Snapshots {
         self.logged_bytes += entry.payload.len() as u64 + ENTRY_BYTES;
     }
 
-    /// Whether the next slice can be made or dropped without waiting for the driver.
-    pub fn is_ready(&self) -> bool {
-        self.taking.as_ref().is_some_and(Taking::is_ready)
-            || self.loading.as_ref().is_some_and(|loading| !loading.is_reading)
+    /// When the next slice can be made or loaded without waiting for the driver.
+    pub fn deadline(&self, progress: Option<SnapshotProgress>) -> Instant {
+        if self.loading.as_ref().is_some_and(|loading| !loading.is_reading) {
+            return Instant::ZERO;
+        }
+        let taking = self.taking.as_ref().filter(|taking| taking.is_ready());
+        let next = taking.zip(progress);
+        next.map_or(Instant::NEVER, |(taking, progress)| {
+            taking.pace.next_at(progress, self.logged_bytes)
+        })
     }
 }
 
@@ -175,9 +184,9 @@ impl Node {
         self.machine.free_slice();
         self.load_next(effects);
         if self.is_snapshot_due(now) {
-            self.begin_snapshot();
+            self.begin_snapshot(now);
         }
-        self.take_slice(effects);
+        self.take_slice(now, effects);
         self.raft.compact(now, self.machine.last_applied());
     }
 
@@ -226,7 +235,7 @@ impl Node {
         self.snapshot_threshold().saturating_sub(self.snapshots.logged_bytes)
     }
 
-    fn begin_snapshot(&mut self) {
+    fn begin_snapshot(&mut self, now: Instant) {
         let (membership_index, membership) = self
             .raft
             .membership_at(self.machine.last_applied())
@@ -251,18 +260,24 @@ impl Node {
             written: 0,
             end: None,
             is_finishing: false,
+            pace: Pace::new(now, self.snapshot_threshold()),
         });
     }
 
-    /// One slice in a turn, while the driver keeps up with writing.
-    fn take_slice(&mut self, effects: &mut Vec<Effect>) {
+    /// One slice in a turn, in its time, while the driver keeps up with writing.
+    fn take_slice(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        let logged_bytes = self.snapshots.logged_bytes;
+        let progress = self.machine.snapshot_progress();
+        let is_waiting = self.raft.log().last_index() > self.machine.last_applied();
         let Some(taking) = &mut self.snapshots.taking else {
             return;
         };
         taking.hand_over(effects);
-        if taking.is_ready() {
+        let next_at = progress.map(|progress| taking.pace.next_at(progress, logged_bytes));
+        if taking.is_ready() && next_at.is_some_and(|next_at| next_at <= now) {
             let mut made = Vec::with_capacity(limits::SNAPSHOT_SLICE_BYTES);
             taking.end = self.machine.snapshot_slice(limits::SNAPSHOT_SLICE_BYTES, &mut made);
+            taking.pace.note_slice(now, made.len(), logged_bytes, is_waiting);
             taking.made = Bytes::from(made);
             taking.hand_over(effects);
         }
