@@ -5,6 +5,7 @@ mod storage_support;
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::path::Path;
 
 use bytes::Bytes;
 use raftkv::limits;
@@ -29,6 +30,26 @@ fn read(storage: &mut Storage, id: SnapshotId, offset: u64, length: usize) -> Op
     }
 }
 
+/// Waits until a file in `directory` was held open without a name, and is no more.
+fn wait_until_swept(storage: &mut Storage, directory: &Path) {
+    let is_nameless = |link: &Path| {
+        link.starts_with(directory) && link.to_string_lossy().ends_with(".snap (deleted)")
+    };
+    let mut was_seen = false;
+    loop {
+        let held = fs::read_dir("/proc/self/fd").unwrap();
+        let mut links = held.filter_map(|held| fs::read_link(held.ok()?.path()).ok());
+        match links.any(|link| is_nameless(&link)) {
+            true => was_seen = true,
+            false if was_seen => return,
+            false => {}
+        }
+        wait_readable(storage);
+        storage.complete().unwrap();
+        while storage.next_snapshot_event().is_some() {}
+    }
+}
+
 #[test]
 fn snapshots_and_the_log_behind_them_are_there_after_a_reopening() {
     for sync in BOTH {
@@ -40,15 +61,18 @@ fn snapshots_and_the_log_behind_them_are_there_after_a_reopening() {
             seq += 1;
             persist(&mut storage, seq, &entries(vec![entry(seq, 1, &[1; 3000])])).unwrap();
         }
-        // 1. Three snapshots, longer than what is synced at once; the newest two stay.
+        // 1. Three snapshots, longer than what is synced or removed at once; the newest two stay,
+        //    and nothing holds the space of the first one once its removal has ended.
+        let length = 2 * limits::SWEEP_STEP_BYTES as usize;
         for index in [100, 150, 200] {
-            let (_, bytes) = snapshot(id(index), 2 * limits::SNAPSHOT_SYNC_BYTES as usize);
+            let (_, bytes) = snapshot(id(index), length);
             assert!(make(&mut storage, &mut seq, id(index), &bytes));
             storage.compact(LogIndex(index)).unwrap();
         }
+        wait_until_swept(&mut storage, dir.path());
         storage.close().unwrap();
         // 2. They can be read, and the log begins behind the older one.
-        let (header, bytes) = snapshot(id(200), 2 * limits::SNAPSHOT_SYNC_BYTES as usize);
+        let (header, bytes) = snapshot(id(200), length);
         for _ in 0..2 {
             let (mut storage, recovered) = open(&options);
             assert_eq!(recovered.snapshot, Some((header.clone(), bytes.len() as u64)));

@@ -313,6 +313,13 @@ impl State {
                 Ok(())
             }
             Operation::Write { file, offset, bytes } => self.finish_write(*file, *offset, bytes),
+            Operation::Release { file, offset, length } => {
+                if let Some(Some(Handle::File(inode, _))) = self.handles.get(file.0) {
+                    let (offset, length) = (*offset as usize, *length as usize);
+                    self.media.inodes[*inode].write_zeros(offset, length);
+                }
+                Ok(())
+            }
             Operation::SyncFile { file } => match self.handles.get(file.0).cloned() {
                 Some(Some(Handle::File(inode, path))) => self.end_sync(inode, &path),
                 // The snapshot was given up meanwhile.

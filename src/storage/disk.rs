@@ -59,7 +59,7 @@ pub enum Token {
     Compact,
     /// A step of writing a snapshot.
     Snapshot(SnapshotKind),
-    /// The removal of a snapshot file that is no longer wanted.
+    /// A step of removing a snapshot file that is no longer wanted.
     Sweep,
     /// A step of reading a snapshot.
     Read,
@@ -96,6 +96,16 @@ pub enum Operation {
         offset: u64,
         /// What to write, at least a byte and less than 2 GiB.
         bytes: Bytes,
+    },
+    /// Gives back the space of bytes, which are zeros from then on; durable once the file is synced.
+    /// A filesystem may be unable to ([`DiskError::is_unsupported`]).
+    Release {
+        /// A file that is no segment.
+        file: FileId,
+        /// Of the first byte.
+        offset: u64,
+        /// How many.
+        length: u64,
     },
     /// Makes a file's bytes durable, and its length.
     SyncFile {

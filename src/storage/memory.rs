@@ -48,6 +48,11 @@ pub struct State {
     pub good_writes: Option<usize>,
     /// Everything that was submitted since.
     pub submitted: Vec<Token>,
+    /// Whether no name finds room in its directory.
+    pub is_directory_full: bool,
+    /// Whether space can be given back in parts, and what was.
+    pub is_punching: bool,
+    pub released: Vec<(PathBuf, u64, u64)>,
     random: u64,
 }
 
@@ -60,6 +65,7 @@ impl MemoryDisk {
         let disk = MemoryDisk::default();
         disk.0.borrow_mut().files = files;
         disk.0.borrow_mut().prompt = true;
+        disk.0.borrow_mut().is_punching = true;
         disk
     }
 
@@ -123,6 +129,21 @@ impl State {
         content[offset as usize..end].copy_from_slice(bytes);
     }
 
+    pub fn is_open(&self, file: FileId) -> bool {
+        self.open[file.0].is_some()
+    }
+
+    /// Those bytes are zeros; of a file without a name nobody can tell.
+    fn release(&mut self, file: FileId, offset: u64, length: u64) -> Result<(), DiskError> {
+        let path = self.path(file);
+        self.released.push((path.clone(), offset, length));
+        match self.is_punching {
+            true => self.write(&path, offset, &vec![0; length as usize]),
+            false => return self.error("fallocate", &path, 95),
+        }
+        Ok(())
+    }
+
     fn finish(&mut self, at: usize) {
         let (token, operation) = self.under_way.remove(at);
         let result = match &operation {
@@ -152,6 +173,7 @@ impl State {
                 // The snapshot was given up meanwhile.
                 None => Ok(()),
             },
+            Operation::Release { file, offset, length } => self.release(*file, *offset, *length),
             Operation::SyncFile { file } => match self.open[file.0].clone() {
                 Some(path) => self.count_write("fdatasync", &path),
                 None => Ok(()),
@@ -168,7 +190,10 @@ impl State {
                 counted
             }
             Operation::Rename { from, to } => {
-                let counted = self.count_write("rename", from);
+                let counted = match self.is_directory_full {
+                    true => self.error("rename", to, 28),
+                    false => self.count_write("rename", from),
+                };
                 if counted.is_ok() {
                     self.rename(from, to);
                 }
@@ -292,7 +317,11 @@ impl Disk for MemoryDisk {
     }
 
     fn rename(&mut self, from: &Path, to: &Path) -> Result<(), DiskError> {
-        self.0.borrow_mut().rename(from, to);
+        let mut state = self.0.borrow_mut();
+        if state.is_directory_full {
+            return state.error("rename", to, 28);
+        }
+        state.rename(from, to);
         Ok(())
     }
 

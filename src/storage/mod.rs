@@ -3,7 +3,7 @@
 //! This is the front door; behind it, in reading order: [`segment`] (a file of the log),
 //! [`writer`] (one disk write at a time), [`ahead`] (zeros and the next segment, before they are
 //! needed), [`compaction`] (segments that are no longer needed), [`snapshots`] with
-//! [`snapshot_reads`], and [`shelf`] (their files while the node runs, and at the start),
+//! [`snapshot_reads`], [`sweep`] and [`shelf`] (their files while the node runs, and at the start),
 //! [`founding`] (a directory made from one), [`recovery`] with [`replay`], [`scan`] and [`terms`],
 //! [`aside`] (what becomes of a corrupt directory), [`inspection`] (looking without touching, on
 //! [`read_only`]), [`meta`], [`lock`], and below them [`disk`], the trait that all of these stand
@@ -32,6 +32,7 @@ pub mod segment;
 pub mod shelf;
 pub mod snapshot_reads;
 pub mod snapshots;
+pub mod sweep;
 pub mod terms;
 pub mod thread;
 pub mod uring;
@@ -51,6 +52,8 @@ mod memory;
 mod snapshot_read_tests;
 #[cfg(test)]
 mod snapshot_tests;
+#[cfg(test)]
+mod sweep_tests;
 
 use std::fs::File;
 use std::os::fd::BorrowedFd;

@@ -324,6 +324,7 @@ impl Disk for RealDisk {
             | Operation::WriteZeros { file, .. }
             | Operation::Write { file, .. }
             | Operation::Read { file, .. }
+            | Operation::Release { file, .. }
             | Operation::SyncFile { file }
             | Operation::SyncDirectory { file } => *file,
             Operation::Remove { path }

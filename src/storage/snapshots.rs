@@ -13,6 +13,7 @@ use super::disk::{Disk, FileId, Open, Operation, Outcome, Token};
 use super::error::{DiskError, StorageError};
 use super::shelf::{self, Shelf};
 use super::snapshot_reads::{Kept, PieceRead, Read, Reads, opened};
+use super::sweep::Sweep;
 use crate::limits;
 use crate::types::{LogIndex, SnapshotId, SnapshotKind};
 
@@ -61,9 +62,7 @@ pub struct Snapshots {
     own: Slot,
     received: Slot,
     reads: Reads,
-    /// Files that are no longer wanted.
-    sweep: VecDeque<PathBuf>,
-    is_sweeping: bool,
+    sweep: Sweep,
     events: VecDeque<SnapshotEvent>,
     /// Makes the names of temporary files differ.
     begun: u64,
@@ -142,17 +141,20 @@ impl Snapshots {
             own: Slot::default(),
             received: Slot::default(),
             reads: Reads::default(),
-            sweep: VecDeque::new(),
-            is_sweeping: false,
+            sweep: Sweep::new(shelf.names),
             events: VecDeque::new(),
             begun: 0,
         };
-        // None of them is open yet: there is nothing to close.
-        let surplus = snapshots.kept.len().saturating_sub(limits::SNAPSHOTS_KEPT);
-        for old in snapshots.kept.drain(..surplus) {
-            snapshots.sweep.push_back(shelf::path(&snapshots.directory, old.id));
-        }
+        snapshots.drop_surplus();
         snapshots
+    }
+
+    /// Those before the newest two are no longer wanted.
+    fn drop_surplus(&mut self) {
+        let surplus = self.kept.len().saturating_sub(limits::SNAPSHOTS_KEPT);
+        for old in self.kept.drain(..surplus) {
+            self.sweep.push(shelf::path(&self.directory, old.id), old.length, old.file);
+        }
     }
 
     /// The snapshots that are durable, oldest first, with their lengths in bytes.
@@ -266,9 +268,9 @@ impl Snapshots {
             // Either it was never begun, or what opens it is about to see that nobody wants it.
             return Ok(());
         };
-        disk.close(file);
-        self.sweep.push_back(writing.path);
-        self.go_on_sweeping(disk)
+        // What is under way may still be written.
+        self.sweep.push(writing.path, writing.queued, Some(file));
+        self.sweep.go_on(disk)
     }
 
     /// Asks for a piece of a durable snapshot.
@@ -308,13 +310,13 @@ impl Snapshots {
     /// Whether an operation of this part is under way.
     pub fn is_under_way(&self) -> bool {
         let is_writing = self.own.under_way.is_some() || self.received.under_way.is_some();
-        is_writing || self.is_sweeping || self.reads.is_under_way()
+        is_writing || self.sweep.is_under_way() || self.reads.is_under_way()
     }
 
     /// A clean stop: what is unfinished is given up, and nothing more is begun. The files go when
     /// the directory is opened again.
     pub fn stop(&mut self) {
-        self.sweep.clear();
+        self.sweep.stop();
         self.reads.stop();
         for slot in [&mut self.own, &mut self.received] {
             if let Some(writing) = slot.writing.take() {
@@ -362,14 +364,12 @@ impl Snapshots {
             (Step::Orphan | Step::OrphanOpen { .. }, _) if is_full => {}
             (Step::Orphan, _) => drop(result?),
             (Step::OrphanOpen { path }, _) => {
-                disk.close(opened(result?));
-                self.sweep.push_back(path);
-                self.go_on_sweeping(disk)?;
+                self.sweep.push(path, 0, Some(opened(result?)));
+                self.sweep.go_on(disk)?;
             }
-            (Step::Rename { id, file, path, .. }, _) if is_full => {
-                disk.close(file);
-                self.sweep.push_back(path);
-                self.go_on_sweeping(disk)?;
+            (Step::Rename { id, length, file, path }, _) if is_full => {
+                self.sweep.push(path, length, Some(file));
+                self.sweep.go_on(disk)?;
                 self.note_full(kind, id);
             }
             (Step::Rename { id, length, file, .. }, _) => {
@@ -481,33 +481,19 @@ impl Snapshots {
         }
         let at = self.kept.partition_point(|kept| kept.id < id);
         self.kept.insert(at, Kept { id, length, file: None });
-        let surplus = self.kept.len().saturating_sub(limits::SNAPSHOTS_KEPT);
-        for old in self.kept.drain(..surplus) {
-            if let Some(file) = old.file {
-                disk.close(file);
-            }
-            self.sweep.push_back(shelf::path(&self.directory, old.id));
-        }
-        self.go_on_sweeping(disk)
+        self.drop_surplus();
+        self.sweep.go_on(disk)
     }
 
-    /// Removes the next file that is no longer wanted. Whether the removal is durable is all the
-    /// same: what a crash brings back goes when the directory is opened again.
+    /// Goes on with the removal of files that are no longer wanted.
     ///
     /// # Errors
     /// The disk's.
     pub fn go_on_sweeping(&mut self, disk: &mut dyn Disk) -> Result<(), StorageError> {
-        if self.is_sweeping {
-            return Ok(());
-        }
-        let Some(path) = self.sweep.pop_front() else {
-            return Ok(());
-        };
-        self.is_sweeping = true;
-        Ok(disk.submit(Token::Sweep, Operation::Remove { path })?)
+        self.sweep.go_on(disk)
     }
 
-    /// A removal has ended.
+    /// A step of a removal has ended.
     ///
     /// # Errors
     /// The disk's.
@@ -516,8 +502,6 @@ impl Snapshots {
         disk: &mut dyn Disk,
         result: Result<Outcome, DiskError>,
     ) -> Result<(), StorageError> {
-        result?;
-        self.is_sweeping = false;
-        self.go_on_sweeping(disk)
+        self.sweep.ended(disk, result)
     }
 }

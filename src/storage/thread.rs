@@ -16,6 +16,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::JoinHandle;
 
 use rustix::event::{EventfdFlags, eventfd};
+use rustix::fs::FallocateFlags;
 
 use super::buffer::ZEROS;
 use super::disk::{Operation, Token};
@@ -168,6 +169,11 @@ fn carry_out(job: &Job) -> Result<Brought, DiskError> {
         }
         Operation::Write { offset, bytes, .. } => {
             file.write_all_at(bytes, *offset).map_err(failed("pwrite"))
+        }
+        Operation::Release { offset, length, .. } => {
+            let how = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            let released = rustix::fs::fallocate(file, how, *offset, *length);
+            released.map_err(|errno| failed("fallocate")(errno.into()))
         }
         Operation::SyncFile { .. } => file.sync_data().map_err(failed("fdatasync")),
         Operation::SyncDirectory { .. } => file.sync_all().map_err(failed("fsync")),

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use bytes::{Buf, Bytes};
 use io_uring::{IoUring, Probe, opcode, squeue, types};
 use rustix::event::{EventfdFlags, eventfd};
-use rustix::fs::{CWD, OFlags};
+use rustix::fs::{CWD, FallocateFlags, OFlags};
 use slab::Slab;
 
 use super::buffer::{BlockBuffer, ZEROS};
@@ -77,6 +77,7 @@ enum Part {
     Read = 4,
     Rename = 5,
     Open = 6,
+    Fallocate = 7,
 }
 
 const PART_BITS: u32 = 3;
@@ -207,6 +208,14 @@ impl Uring {
                 let entry = read(file.as_raw_fd(), &mut bytes, offset);
                 self.under_way[slot].memory = Memory::Into(Arc::clone(file), offset, bytes, 0);
                 self.push(&[entry.user_data(user_data(slot, Part::Read))]);
+            }
+            Operation::Release { offset, length, .. } => {
+                let how = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+                let release = opcode::Fallocate::new(types::Fd(file.as_raw_fd()), length)
+                    .offset(offset)
+                    .mode(how.bits() as i32)
+                    .build();
+                self.push(&[release.user_data(user_data(slot, Part::Fallocate))]);
             }
             Operation::SyncFile { .. } => {
                 let sync = opcode::Fsync::new(types::Fd(file.as_raw_fd()))
@@ -344,7 +353,8 @@ impl UnderWay {
             3 => "unlink",
             4 => "read",
             5 => "rename",
-            _ => "open",
+            6 => "open",
+            _ => "fallocate",
         };
         let source = match (part, result, &mut self.memory) {
             (_, ..=-1, _) => io::Error::from_raw_os_error(-result),
