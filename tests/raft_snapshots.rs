@@ -204,6 +204,28 @@ fn a_link_that_is_cut_and_slow_delays_a_snapshot_and_no_heartbeat() {
 }
 
 #[test]
+fn a_link_slower_than_a_piece_in_a_heartbeat_carries_a_snapshot() {
+    for kib_per_s in [50, 20] {
+        let (mut cluster, leader, follower) = left_behind(7);
+        let term = cluster.node(leader).expect("alive").status().current_term;
+        cluster.strike(raftkv::sim::script::Kind::Slow, leader.0, follower.0, kib_per_s);
+        cluster.start(follower);
+        // 1. It takes the time that the link takes, and a little more.
+        let (_, bytes) = cluster.node(leader).expect("alive").status().snapshot.expect("taken");
+        assert!(bytes > 200_000, "{bytes}");
+        let started = cluster.now();
+        cluster.converge(2 * Duration::from_secs(bytes / (kib_per_s * 1024)));
+        let took = cluster.now().since(started);
+        assert!(took > Duration::from_secs(bytes / (kib_per_s * 1024)), "not so slow: {took:?}");
+        assert_eq!(cluster.struck("snapshot-received"), 1);
+        // 2. Nobody took the leader for dead meanwhile, nor did who received it.
+        let status = cluster.node(leader).expect("alive").status();
+        assert_eq!((status.leader, status.current_term), (Some(leader), term));
+        assert_same_state(&cluster);
+    }
+}
+
+#[test]
 fn a_damaged_snapshot_is_refused_and_a_new_one_is_sent() {
     let (mut cluster, leader) = founded(calm(3), 4);
     let follower = follower_of(&cluster, leader);

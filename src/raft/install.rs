@@ -127,13 +127,16 @@ impl Raft {
         let Some((progress, _)) = self.role.hear(now, from) else {
             return;
         };
+        let heartbeat = self.config.heartbeat;
         let snapshot = response.snapshot;
         let Some(sending) = progress.sending().filter(|sending| sending.snapshot() == snapshot)
         else {
             return;
         };
         match response.outcome {
-            InstallOutcome::Next { offset } => sending.answered(now, response.asked, offset),
+            InstallOutcome::Next { offset } => {
+                sending.answered(now, response.asked, offset, heartbeat);
+            }
             InstallOutcome::Refused => {
                 // What is on our disk is damaged, or was on the way: another snapshot will do.
                 progress.refused_snapshot(now);

@@ -4,7 +4,7 @@
 //! (which of them are on disk), [`server`](Raft) (the state, and becoming), `election`,
 //! `replication` (the leader's side), `append` (the follower's), [`progress`] (one follower as the
 //! leader sees it), `snapshot` (what they replace, and the follower's side of installing one),
-//! `install` with [`sending`] (the leader's side), `read` (linearizable reads), `transfer` (handing
+//! `install` with [`sending`] and `flow` (the leader's side), `read` (linearizable reads), `transfer` (handing
 //! over), [`change`] and `catch_up` (members come and go), [`clock`].
 //!
 //! Nothing is sent while an input is handled: inputs change the state, and [`Raft::flush`] at the
@@ -17,6 +17,7 @@ pub mod change;
 pub mod clock;
 pub mod durability;
 mod election;
+mod flow;
 mod install;
 pub mod log;
 pub mod membership;

@@ -1,12 +1,13 @@
 //! One snapshot on its way from the leader to one follower (§5.1): which piece is next.
 //!
-//! Pieces follow each other through a window bounded in bytes; the follower answers how far it has
-//! *written*. Where that isn't known (at first, after a connection closed, after a silence), one
+//! Pieces follow each other through a window of bytes ([`super::flow`]); the follower answers how far
+//! it has *written*. Where that isn't known (at first, after a connection closed, after a silence), one
 //! piece asks, and its answer says where to go on. Called by `progress.rs` and `install.rs`; reads
 //! no file and sends nothing itself.
 
 use std::time::Duration;
 
+use super::flow::Flow;
 use crate::limits;
 use crate::types::{Instant, SnapshotId};
 
@@ -38,6 +39,7 @@ pub struct Sending {
     moved_at: Instant,
     /// How often it was asked after a silence since its last news.
     asks: u32,
+    flow: Flow,
 }
 
 impl Sending {
@@ -53,6 +55,7 @@ impl Sending {
             furthest: 0,
             moved_at: now,
             asks: 0,
+            flow: Flow::new(),
         }
     }
 
@@ -82,24 +85,27 @@ impl Sending {
                 self.since = now;
             }
             Standing::Known => {
-                let is_full = self.sent - self.acknowledged >= limits::SNAPSHOT_WINDOW_BYTES;
+                let is_full = self.sent - self.acknowledged >= self.flow.window();
                 if is_full || self.sent == self.total {
                     return None;
                 }
             }
         }
         let offset = self.sent;
-        let length = (self.total - offset).min(limits::SNAPSHOT_CHUNK_BYTES as u64);
+        let length = (self.total - offset).min(self.flow.piece());
         self.sent += length;
+        self.flow.sent(now, self.sent);
         Some((offset, length as usize))
     }
 
     /// The follower got the piece at `asked`, and has written the file up to `offset`. Answers may
-    /// come late: only the one to a question can take anything back.
-    pub fn answered(&mut self, now: Instant, asked: u64, offset: u64) {
+    /// come late: only the one to a question can take anything back. A heartbeat is to wait for half
+    /// of `heartbeat` at most behind what is under way.
+    pub fn answered(&mut self, now: Instant, asked: u64, offset: u64, heartbeat: Duration) {
         if offset > self.total {
             return;
         }
+        self.flow.acknowledged(now, offset, heartbeat / 2);
         if self.standing == (Standing::Asked { offset: asked }) {
             self.standing = Standing::Known;
             self.acknowledged = offset;
@@ -140,9 +146,11 @@ impl Sending {
         }
     }
 
-    /// What was under way may be lost: the follower is asked what it has.
+    /// What was under way may be lost: the follower is asked what it has. What was known of the
+    /// path to it may be so no more.
     pub fn ask(&mut self) {
         self.standing = Standing::Unknown;
+        self.flow = Flow::new();
     }
 }
 
@@ -152,7 +160,9 @@ mod tests {
     use crate::types::{LogIndex, Term};
 
     const CHUNK: u64 = limits::SNAPSHOT_CHUNK_BYTES as u64;
+    const LEAST: u64 = limits::SNAPSHOT_WINDOW_BYTES_MIN;
     const NOW: Instant = Instant(1);
+    const HEARTBEAT: Duration = Duration::from_millis(50);
 
     fn sending(total: u64) -> Sending {
         Sending::new(SnapshotId { index: LogIndex(9), term: Term(2) }, total, NOW)
@@ -163,32 +173,48 @@ mod tests {
         std::iter::from_fn(|| sending.next_piece(NOW)).map(|(offset, _)| offset).collect()
     }
 
+    /// Answers everything at once, until a whole window is under way. Returns where that begins.
+    fn open_window(sending: &mut Sending) -> u64 {
+        let mut through = 0;
+        loop {
+            let offsets = pieces(sending);
+            if sending.sent - sending.acknowledged >= limits::SNAPSHOT_WINDOW_BYTES {
+                return through;
+            }
+            through = sending.sent;
+            sending.answered(NOW, offsets[0], through, HEARTBEAT);
+        }
+    }
+
     #[test]
     fn next_piece_asks_first_and_keeps_the_window() {
-        let mut sending = sending(100 * CHUNK + 7);
+        let mut sending = sending(1000 * CHUNK + 7);
         assert_eq!(pieces(&mut sending), [0], "one piece asks");
-        sending.answered(NOW, 0, CHUNK);
-        let window = limits::SNAPSHOT_WINDOW_BYTES / CHUNK;
-        let expected: Vec<u64> = (1..=window).map(|number| number * CHUNK).collect();
-        assert_eq!(pieces(&mut sending), expected);
-        sending.answered(NOW, CHUNK, 2 * CHUNK);
-        assert_eq!(pieces(&mut sending), [(window + 1) * CHUNK]);
+        assert_eq!(sending.sent, LEAST, "a small one");
+        sending.answered(NOW, 0, LEAST, HEARTBEAT);
+        assert_eq!(pieces(&mut sending), [LEAST, 2 * LEAST], "twice as much");
+        sending.answered(NOW, LEAST, 3 * LEAST, HEARTBEAT);
+        let begin = open_window(&mut sending);
+        assert_eq!(sending.sent, begin + limits::SNAPSHOT_WINDOW_BYTES);
+        sending.answered(NOW, begin, begin + CHUNK, HEARTBEAT);
+        assert_eq!(pieces(&mut sending), [begin + limits::SNAPSHOT_WINDOW_BYTES]);
     }
 
     #[test]
     fn answered_resumes_where_the_follower_is() {
-        let mut sending = sending(100 * CHUNK + 7);
-        pieces(&mut sending);
-        sending.answered(NOW, 0, 98 * CHUNK);
+        let mut sending = sending(1000 * CHUNK + 7);
+        let begin = open_window(&mut sending);
+        sending.answered(NOW, begin, 998 * CHUNK, HEARTBEAT);
         let last: Vec<_> = std::iter::from_fn(|| sending.next_piece(NOW)).collect();
         let chunk = CHUNK as usize;
-        assert_eq!(last, [(98 * CHUNK, chunk), (99 * CHUNK, chunk), (100 * CHUNK, 7)]);
+        assert_eq!(last, [(998 * CHUNK, chunk), (999 * CHUNK, chunk), (1000 * CHUNK, 7)]);
         // 2. The connection closes: what it has is asked anew, and it may be less.
         sending.ask();
-        assert_eq!(pieces(&mut sending), [98 * CHUNK]);
-        sending.answered(NOW, 99 * CHUNK, 0);
+        assert_eq!(pieces(&mut sending), [998 * CHUNK]);
+        assert_eq!(sending.sent, 998 * CHUNK + LEAST, "it begins small again");
+        sending.answered(NOW, 999 * CHUNK, 0, HEARTBEAT);
         assert_eq!(pieces(&mut sending), [], "that answers no question");
-        sending.answered(NOW, 98 * CHUNK, 0);
+        sending.answered(NOW, 998 * CHUNK, 0, HEARTBEAT);
         assert_eq!(pieces(&mut sending)[0], 0);
     }
 
@@ -197,18 +223,18 @@ mod tests {
         let mut sending = sending(100 * CHUNK);
         assert!(!sending.is_moving(NOW), "nobody has said that it takes it");
         pieces(&mut sending);
-        sending.answered(NOW, 0, CHUNK);
+        sending.answered(NOW, 0, CHUNK, HEARTBEAT);
         let later = NOW.after(limits::INSTALL_PATIENCE / 2);
         assert!(sending.is_moving(later));
-        sending.answered(later, CHUNK, 2 * CHUNK);
+        sending.answered(later, CHUNK, 2 * CHUNK, HEARTBEAT);
         // It lost what it had, and comes as far as before: again and again that is no progress.
         let end = later.after(limits::INSTALL_PATIENCE);
         sending.ask();
         pieces(&mut sending);
-        sending.answered(end, 2 * CHUNK, 0);
-        sending.answered(end, 0, 2 * CHUNK);
+        sending.answered(end, 2 * CHUNK, 0, HEARTBEAT);
+        sending.answered(end, 0, 2 * CHUNK, HEARTBEAT);
         assert!(sending.is_stalled(end) && !sending.is_moving(end));
-        sending.answered(end, 0, 3 * CHUNK);
+        sending.answered(end, 0, 3 * CHUNK, HEARTBEAT);
         assert!(sending.is_moving(end));
     }
 
@@ -221,11 +247,11 @@ mod tests {
         assert_eq!(pieces(&mut sending), []);
         sending.look_after(NOW.after(patience), patience);
         assert_eq!(pieces(&mut sending), [0]);
-        sending.answered(NOW, 0, 5);
+        sending.answered(NOW, 0, 5, HEARTBEAT);
         assert_eq!(pieces(&mut sending), [], "it has everything");
         sending.ask();
         assert_eq!(sending.next_piece(NOW), Some((5, 0)), "is it installed?");
-        sending.answered(NOW, 5, 6);
+        sending.answered(NOW, 5, 6, HEARTBEAT);
         assert_eq!(sending.acknowledged(), 5, "nobody has more than there is");
     }
 }
