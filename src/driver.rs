@@ -1,11 +1,12 @@
-//! What every driver of a node does alike: its effects on snapshot files, what they come to, and
-//! when a peer is dialled.
+//! What every driver of a node does alike: its effects on snapshot files, what they come to, what a
+//! hello asks to be remembered, and when a peer is dialled.
 //!
 //! Design page 3, §3. Called by `loop/` and by `sim/`, in steps 3 and 6 of a turn, so that the
-//! simulator runs what the server runs. Nothing here blocks. Decides nothing.
+//! simulator runs what the server runs. Nothing here blocks but [`remember`]. Decides nothing.
 
 use crate::limits;
-use crate::node::{Effect, Input};
+use crate::node::{Effect, Input, Node, Verdict};
+use crate::proto::hello::HelloRefused;
 use crate::storage::{PieceRead, SnapshotEvent, Storage, StorageError};
 use crate::types::{Instant, ServerId};
 
@@ -31,6 +32,25 @@ pub fn carry_out(effect: Effect, storage: &mut Storage) -> Result<(), StorageErr
         | Effect::Reply { .. }
         | Effect::Close { .. } => unreachable!("each driver carries these out itself"),
     }
+}
+
+/// Makes durable what a hello asks to be remembered, before it counts; or says why it doesn't.
+///
+/// # Errors
+/// The disk's: the process ends. A full disk is none.
+pub fn remember(
+    verdict: &Verdict,
+    node: &mut Node,
+    storage: &mut Storage,
+) -> Result<Option<HelloRefused>, StorageError> {
+    if let Some(lineage) = verdict.adopt {
+        storage.adopt_lineage(lineage)?;
+    }
+    let is_kept = match verdict.record {
+        Some(identity) => storage.record_peer(identity)?,
+        None => true,
+    };
+    Ok((!is_kept).then(|| node.take_back(verdict)))
 }
 
 /// When a peer that is to be dialled from now on is dialled first. As a rule the smaller id dials;

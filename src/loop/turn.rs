@@ -209,11 +209,9 @@ impl Server {
                 return Ok(());
             }
         };
-        if let Some(lineage) = verdict.adopt {
-            self.storage.adopt_lineage(lineage)?;
-        }
-        if let Some(identity) = verdict.record {
-            self.storage.record_peer(identity)?;
+        if let Some(refused) = driver::remember(&verdict, &mut self.node, &mut self.storage)? {
+            self.refuse_peer(slot, &refused);
+            return Ok(());
         }
         let answer = self.node.hello_to(verdict.peer);
         // The connection of a process that is no more gives way itself.

@@ -19,6 +19,8 @@ pub struct Verdict {
     pub incarnation: Incarnation,
     /// A process that this directory has not met: to be recorded durably before the hello counts.
     pub record: Option<Identity>,
+    /// The newest process of it before this one.
+    pub known: Option<Identity>,
     /// This blank server belongs to the peer's lineage from now on: to be made durable before
     /// anything else.
     pub adopt: Option<Lineage>,
@@ -99,8 +101,19 @@ impl Node {
         }
         let adopt = self.adopt(cluster, hello.lineage);
         let record = (known != Some(identity)).then_some(identity);
-        self.known_peers.insert(peer, identity);
-        Ok(Verdict { peer, incarnation, record, adopt })
+        let known = self.known_peers.insert(peer, identity);
+        Ok(Verdict { peer, incarnation, record, known, adopt })
+    }
+
+    /// What a hello asks to be remembered can't be: the disk is full. It doesn't count, and its
+    /// sender will say it again.
+    pub fn take_back(&mut self, verdict: &Verdict) -> HelloRefused {
+        match verdict.known {
+            Some(known) => self.known_peers.insert(verdict.peer, known),
+            None => self.known_peers.remove(&verdict.peer),
+        };
+        let text = "the disk is full: no new process of a peer can be remembered".to_owned();
+        HelloRefused { code: Refusal::DiskFull, text }
     }
 
     /// Whether the hello is for this node, from someone it knows.

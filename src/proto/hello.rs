@@ -210,6 +210,8 @@ pub enum Refusal {
     /// Both have data, of two clusters with one name: a restore, or the recovery of a lost quorum,
     /// lies between them.
     Lineage = 10,
+    /// The receiver has no room to remember the sender's process; later it may have.
+    DiskFull = 11,
 }
 
 impl Refusal {
@@ -225,6 +227,7 @@ impl Refusal {
             8 => Refusal::Role,
             9 => Refusal::OldCopy,
             10 => Refusal::Lineage,
+            11 => Refusal::DiskFull,
             _ => Refusal::Unknown,
         }
     }

@@ -23,6 +23,8 @@ pub struct Ahead {
     /// A log write that waits for the slice that is under way in its place.
     held: Option<Operation>,
     starved: bool,
+    /// Whether a full disk is being asked again; until it has answered it counts as full.
+    retrying: bool,
     stopping: bool,
 }
 
@@ -59,6 +61,7 @@ impl Ahead {
             filling: None,
             held: None,
             starved: false,
+            retrying: false,
             stopping: false,
         }
     }
@@ -80,7 +83,11 @@ impl Ahead {
 
     /// Lets a full disk be asked again.
     pub fn retry(&mut self) {
-        self.starved = false;
+        self.retrying = self.starved;
+    }
+
+    fn may_ask(&self) -> bool {
+        !self.starved || self.retrying
     }
 
     /// Whether an operation of this part is under way.
@@ -120,7 +127,7 @@ impl Ahead {
         current: &Segment,
         needed: u64,
     ) -> Result<(), StorageError> {
-        if self.starved || matches!(self.next, Next::Header(_) | Next::Name(_)) {
+        if !self.may_ask() || matches!(self.next, Next::Header(_) | Next::Name(_)) {
             return Ok(());
         }
         let number = current.key.number + 1;
@@ -157,17 +164,18 @@ impl Ahead {
     ) -> Result<(), StorageError> {
         match std::mem::replace(&mut self.next, Next::None) {
             Next::Header(segment) => match result {
-                // Nothing was promised yet: the file is given up, and made again later.
-                Err(error) if error.is_full() => {
-                    disk.close(segment.file);
-                    disk.remove(&segment.path)?;
-                    self.starve(&error);
-                }
+                Err(error) if error.is_full() => return self.give_up(disk, &segment, &error),
                 Err(error) => return Err(error.into()),
                 Ok(()) => {
                     let mut segment = segment;
                     let path = segment::path(&self.log, segment.key.number);
-                    disk.rename(&segment.path, &path)?;
+                    match disk.rename(&segment.path, &path) {
+                        // A directory may need a block for a name.
+                        Err(error) if error.is_full() => {
+                            return self.give_up(disk, &segment, &error);
+                        }
+                        renamed => renamed?,
+                    }
                     segment.path = path;
                     if is_on(Mutation::SkipsDirectorySync) {
                         self.next = Next::Ready(segment);
@@ -187,9 +195,24 @@ impl Ahead {
         Ok(())
     }
 
+    /// There is no room for a segment that bears no final name yet, and so promises nothing: it is
+    /// made again later.
+    fn give_up(
+        &mut self,
+        disk: &mut dyn Disk,
+        segment: &Segment,
+        error: &DiskError,
+    ) -> Result<(), StorageError> {
+        disk.close(segment.file);
+        disk.remove(&segment.path)?;
+        self.starve(error);
+        Ok(())
+    }
+
     fn starve(&mut self, error: &DiskError) {
         reached(Mark::DiskFull);
         self.starved = true;
+        self.retrying = false;
         log::debug!("the log finds no more space: {error}");
     }
 
@@ -272,12 +295,27 @@ impl Ahead {
         if self.stopping {
             return Ok(());
         }
+        self.begin_due(disk, current, position)?;
+        if self.retrying && !self.is_under_way() {
+            // Everything that is due was done.
+            self.starved = false;
+            self.retrying = false;
+        }
+        Ok(())
+    }
+
+    fn begin_due(
+        &mut self,
+        disk: &mut dyn Disk,
+        current: &mut Segment,
+        position: u64,
+    ) -> Result<(), StorageError> {
         let left = current.capacity - position;
         let missing = matches!(self.next, Next::None);
         if missing && left < limits::SEGMENT_PREPARE_BYTES.max(current.capacity / 2) {
             self.prepare(disk, current, 0)?;
         }
-        if self.filling.is_some() || self.starved || self.held.is_some() {
+        if self.filling.is_some() || !self.may_ask() || self.held.is_some() {
             return Ok(());
         }
         let target = current.capacity.min(position + limits::FILL_AHEAD_BYTES);

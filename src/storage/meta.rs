@@ -8,7 +8,7 @@ use std::fmt::{self, Write};
 use std::path::{Path, PathBuf};
 
 use super::disk::{Disk, FileKind, Open};
-use super::error::StorageError;
+use super::error::{DiskError, StorageError};
 use crate::limits;
 use crate::types::{
     Boot, ClusterId, Divergence, Identity, Incarnation, Lineage, LogIndex, Nonce, ServerId,
@@ -134,6 +134,17 @@ pub fn path(directory: &Path) -> PathBuf {
     directory.join("meta")
 }
 
+fn temporary(directory: &Path) -> PathBuf {
+    directory.join("meta.tmp")
+}
+
+fn sync_names(disk: &mut dyn Disk, directory: &Path) -> Result<(), StorageError> {
+    let names = disk.open(directory, Open::Directory)?;
+    let synced = disk.sync(names);
+    disk.close(names);
+    Ok(synced?)
+}
+
 impl Meta {
     fn render(&self) -> String {
         let mut text = format!(
@@ -163,17 +174,45 @@ impl Meta {
     /// # Errors
     /// The disk's. Final: what is there now is not known.
     pub fn replace(&self, disk: &mut dyn Disk, directory: &Path) -> Result<(), StorageError> {
-        let temporary = directory.join("meta.tmp");
+        self.put(disk, directory)?;
+        sync_names(disk, directory)
+    }
+
+    /// The same for what can wait: false where the disk is full, and what was there is there still.
+    ///
+    /// # Errors
+    /// As [`Meta::replace`]; also where it is the name that cannot be made durable.
+    pub fn replace_if_room(
+        &self,
+        disk: &mut dyn Disk,
+        directory: &Path,
+    ) -> Result<bool, StorageError> {
+        match self.put(disk, directory) {
+            Err(error) if error.is_full() => {
+                // What was written of it takes space that others need.
+                let temporary = temporary(directory);
+                if disk.kind(&temporary)?.is_some() {
+                    disk.remove(&temporary)?;
+                }
+                Ok(false)
+            }
+            put => {
+                put?;
+                sync_names(disk, directory)?;
+                Ok(true)
+            }
+        }
+    }
+
+    /// Puts this in place of what was there; its name may not be durable.
+    fn put(&self, disk: &mut dyn Disk, directory: &Path) -> Result<(), DiskError> {
+        let temporary = temporary(directory);
         let file = disk.open(&temporary, Open::New)?;
         let written =
             disk.write_at(file, 0, self.render().as_bytes()).and_then(|()| disk.sync(file));
         disk.close(file);
         written?;
-        disk.rename(&temporary, &path(directory))?;
-        let names = disk.open(directory, Open::Directory)?;
-        let synced = disk.sync(names);
-        disk.close(names);
-        Ok(synced?)
+        disk.rename(&temporary, &path(directory))
     }
 
     /// Reads the file; `None` if there is none.

@@ -47,6 +47,8 @@ mod fault_tests;
 #[cfg(test)]
 mod flip_tests;
 #[cfg(test)]
+mod full_tests;
+#[cfg(test)]
 mod memory;
 #[cfg(test)]
 mod snapshot_read_tests;
@@ -412,16 +414,22 @@ impl Storage {
     }
 
     /// Keeps the newest process of a peer in the meta file. Durable on return; blocks for as long
-    /// as that takes, but only if the peer's process is news.
+    /// as that takes, but only if the peer's process is news. False where the disk is full: nothing
+    /// was kept.
     ///
     /// # Errors
     /// Final: see [`StorageError`].
-    pub fn record_peer(&mut self, peer: Identity) -> Result<(), StorageError> {
+    pub fn record_peer(&mut self, peer: Identity) -> Result<bool, StorageError> {
         assert_eq!(peer.cluster, self.meta.cluster);
-        if self.meta.note_peer(&self.dir, peer)? {
-            self.meta.replace(&mut *self.disk, &self.dir)?;
+        let before = self.meta.peers.clone();
+        if !self.meta.note_peer(&self.dir, peer)? {
+            return Ok(true);
         }
-        Ok(())
+        let is_kept = self.meta.replace_if_room(&mut *self.disk, &self.dir)?;
+        if !is_kept {
+            self.meta.peers = before;
+        }
+        Ok(is_kept)
     }
 
     /// The cluster of this lineage admits this blank directory: it belongs to it from now on.

@@ -171,7 +171,12 @@ impl Process {
                 Err(HelloRefused { code: Refusal::Sender, text })
             }
         };
-        let verdict = match verdict {
+        let remembered = match verdict {
+            Ok(verdict) => driver::remember(&verdict, &mut self.node, &mut self.storage)?
+                .map_or(Ok(verdict), Err),
+            Err(refused) => Err(refused),
+        };
+        let verdict = match remembered {
             Ok(verdict) => verdict,
             Err(refused) => {
                 link.say_refused(&refused);
@@ -181,12 +186,6 @@ impl Process {
                 return Ok(());
             }
         };
-        if let Some(lineage) = verdict.adopt {
-            self.storage.adopt_lineage(lineage)?;
-        }
-        if let Some(identity) = verdict.record {
-            self.storage.record_peer(identity)?;
-        }
         self.met.push((verdict.peer, hello.boot));
         if let Some(older) = self.established.get(&verdict.peer).copied() {
             // Where both have dialled, the smaller id's connection is kept.
