@@ -137,8 +137,17 @@ pub struct RecoverArguments {
 
 #[derive(Args, Debug)]
 pub struct VerifyArguments {
-    /// The data directory, or one that was set aside (damaged-N)
-    pub dir: PathBuf,
+    /// The data directory, or one that was set aside (damaged-N) [default: FILE's]
+    #[arg(required_unless_present = "config")]
+    pub dir: Option<PathBuf>,
+
+    /// A node's configuration: whether the directory is this node's, of this cluster, is checked too
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Which of FILE's nodes; beats its `id`
+    #[arg(long, value_name = "N", requires = "config")]
+    pub id: Option<u64>,
 
     /// Print JSON
     #[arg(long)]

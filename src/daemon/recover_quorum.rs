@@ -6,6 +6,7 @@
 //! turns up is ever heard again. Called by `main`, with the node stopped.
 
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use raftkv::config::Config;
@@ -18,7 +19,8 @@ use raftkv::proto::snapshot::SnapshotHeader;
 use raftkv::proto::snapshot_decoder::{SnapshotDecoder, SnapshotItem};
 use raftkv::raft::membership::{Member, Membership};
 use raftkv::storage::founding::Founding;
-use raftkv::storage::{Storage, shelf};
+use raftkv::storage::inspection::{self, Start};
+use raftkv::storage::{Storage, aside, shelf};
 
 use super::arguments::RecoverArguments;
 use super::progress::Progress;
@@ -67,9 +69,9 @@ fn recover(arguments: &RecoverArguments, config: &Config) -> Result<String, Prob
     let Some(membership) = membership.filter(|membership| !membership.is_empty()) else {
         storage.close().map_err(|error| text(&error))?;
         let text = "there is no data in this directory: there is nothing to go on with";
-        return Err(Problem::Fault(text.to_owned()));
+        return Err(Problem::Fault(format!("{text}\n{}", set_aside(config)).trim_end().to_owned()));
     };
-    eprint!("{}", warning(config, &recovered, &membership));
+    eprint!("{}{}", warning(config, &recovered, &membership), set_aside(config));
     if !arguments.yes_i_lost_the_majority_for_good && !is_confirmed(&config.cluster.name)? {
         storage.close().map_err(|error| text(&error))?;
         let text = "not confirmed: nothing was changed. Type the cluster's name at a terminal, or \
@@ -141,6 +143,52 @@ fn warning(config: &Config, recovered: &Recovered, membership: &Membership) -> S
          The other members of the old cluster can never come back with their data.\n",
         config.id, config.cluster.name, last.0, last.1,
     )
+}
+
+/// What the directories hold that were set aside, and how to go on with one of them; nothing where
+/// there is none.
+fn set_aside(config: &Config) -> String {
+    let mut text = String::new();
+    for number in 1..=limits::DAMAGED_KEPT as u32 {
+        let path = aside::path(&config.data_dir, number);
+        if path.is_dir() {
+            text += &format!("  {}: {}\n", path.display(), contents(&path));
+        }
+    }
+    if !text.is_empty() {
+        text = format!(
+            "  Of this server's files some were set aside before. They are not used here:\n{text}  \
+             To go on with one of these instead, copy it to a directory of its own, and say\n    \
+             raftkvd recover-quorum -c node.toml --id {} --data-dir COPY\n",
+            config.id
+        );
+    }
+    text
+}
+
+/// How far a directory that was set aside goes, or why that can't be told.
+fn contents(path: &Path) -> String {
+    let report = match inspection::inspect(path) {
+        Ok(report) => report,
+        Err(error) => return format!("cannot be read: {error}"),
+    };
+    if let Some((file, offset, what)) = report.first_bad() {
+        let file = file.display();
+        return format!("cannot be gone on with: {file} is bad from offset {offset} on: {what}");
+    }
+    let logged = report.segments.iter().filter_map(|segment| Some(segment.entries?.1));
+    let headers = report.snapshots.iter().filter_map(|snapshot| snapshot.header.as_ref());
+    let last = logged.last().max(headers.map(|header| header.id).max());
+    match (last, &report.start) {
+        (Some(last), Start::SetsAside { why, .. }) => {
+            format!(
+                "whole up to entry {} of term {}, set aside because {why}",
+                last.index, last.term
+            )
+        }
+        (Some(last), _) => format!("whole up to entry {} of term {}", last.index, last.term),
+        (None, _) => "holds nothing".to_owned(),
+    }
 }
 
 fn is_confirmed(name: &str) -> Result<bool, String> {

@@ -174,6 +174,23 @@ pub(super) fn begin_told(
     finish(disk, options, meta)
 }
 
+/// Why the files are to be set aside, where that was decided and nothing of them was moved yet: they
+/// can be read where they are. So it is with a directory that was set aside, too.
+///
+/// # Errors
+/// The disk's.
+pub(super) fn decided(
+    disk: &mut dyn Disk,
+    options: &Options,
+    meta: &Meta,
+) -> Result<Option<String>, StorageError> {
+    let Standing::SettingAside(aside) = &meta.standing else {
+        return Ok(None);
+    };
+    let is_begun = disk.kind(&path(&options.dir, aside.number))?.is_some();
+    Ok((!is_begun).then(|| aside.why.clone()))
+}
+
 /// Goes on with what was begun, from wherever a crash has left it.
 ///
 /// # Errors

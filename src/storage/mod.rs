@@ -187,11 +187,14 @@ impl Storage {
         if purpose != Purpose::Found && meta.standing == Standing::Unfinished {
             return Err(StorageError::Unfinished { file: meta::path(&options.dir) });
         }
-        let told = aside::told(&meta);
+        let mut told = aside::told(&meta);
         if let Some(why) = told.as_deref().filter(|_| purpose == Purpose::Serve) {
             aside::begin_told(disk_mut, options, &mut meta, why)?;
         }
-        aside::finish(disk_mut, options, &mut meta)?;
+        match aside::decided(disk_mut, options, &meta)? {
+            Some(why) if purpose == Purpose::Rescue => told = Some(why),
+            _ => aside::finish(disk_mut, options, &mut meta)?,
+        }
         let (mut shelf, place, mut found) = match read_files(disk_mut, options, &meta) {
             Err(error @ StorageError::Corrupt { .. }) if purpose == Purpose::Serve => {
                 aside::begin(disk_mut, options, &mut meta, error)?;
@@ -525,20 +528,32 @@ fn read_files(
     }
 }
 
+/// Whether a directory is the one of the server, and of the cluster, that a configuration names.
+///
+/// # Errors
+/// [`StorageError::Foreign`]: it is another's.
+pub fn check_owner(meta: &Meta, options: &Options) -> Result<(), StorageError> {
+    let path = meta::path(&options.dir);
+    let named = ClusterId::from_name(&options.cluster);
+    let cluster_name: String = options.cluster.escape_debug().collect();
+    if meta.named != named || meta.cluster_name != cluster_name {
+        let what = format!("cluster {:?}, not {:?}", meta.cluster_name, cluster_name);
+        return Err(StorageError::foreign(&path, 0, what));
+    }
+    if meta.server != options.server {
+        let what = format!("server {}, not {}", meta.server, options.server);
+        return Err(StorageError::foreign(&path, 0, what));
+    }
+    Ok(())
+}
+
 /// Reads the meta file, or makes it where there is neither meta nor log.
 fn own_meta(disk: &mut dyn Disk, options: &Options) -> Result<Meta, StorageError> {
     let path = meta::path(&options.dir);
     let named = ClusterId::from_name(&options.cluster);
     let cluster_name: String = options.cluster.escape_debug().collect();
     if let Some(meta) = Meta::read(disk, &options.dir)? {
-        if meta.named != named || meta.cluster_name != cluster_name {
-            let what = format!("cluster {:?}, not {:?}", meta.cluster_name, cluster_name);
-            return Err(StorageError::foreign(&path, 0, what));
-        }
-        if meta.server != options.server {
-            let what = format!("server {}, not {}", meta.server, options.server);
-            return Err(StorageError::foreign(&path, 0, what));
-        }
+        check_owner(&meta, options)?;
         if meta.boot == Boot::ZERO {
             // The first start was killed, perhaps before this file's name was durable: the log that
             // is made next must never be there without it.

@@ -10,15 +10,30 @@ use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
+use raftkv::config::Overrides;
 use raftkv::storage::inspection::{self, Report, Start};
-use raftkv::storage::{DiskError, StorageError};
+use raftkv::storage::{DiskError, StorageError, check_owner};
+use raftkv::types::ServerId;
 
 use super::arguments::{InspectArguments, VerifyArguments};
-use super::{FAULT, fail};
+use super::{FAULT, USAGE, configuration, fail, storage_options};
 
-/// Checks every byte: 0 and a line for each file, or 1 and the first bad byte.
+/// Checks every byte: 0 and a line for each file, or 1 and the first bad byte. Where a configuration
+/// is given, whose directory it is as well.
 pub fn verify(arguments: &VerifyArguments) -> ExitCode {
-    let report = match inspection::inspect(&arguments.dir) {
+    let VerifyArguments { dir, config, id, .. } = arguments;
+    let overrides =
+        Overrides { id: id.map(ServerId), data_dir: dir.clone(), ..Overrides::default() };
+    let options = config.as_deref().map(|file| configuration(Some(file), &overrides));
+    let options = match options.transpose() {
+        Ok(config) => config.as_ref().map(storage_options),
+        Err(problem) => return fail(USAGE, &problem),
+    };
+    let configured = options.as_ref().map(|options| &options.dir);
+    let Some(dir) = dir.as_ref().or(configured) else {
+        return fail(USAGE, "neither a directory nor a configuration is given");
+    };
+    let report = match inspection::inspect(dir) {
         Ok(report) => report,
         Err(error) => return fail(FAULT, &error.to_string()),
     };
@@ -28,6 +43,11 @@ pub fn verify(arguments: &VerifyArguments) -> ExitCode {
     };
     if let Err(problem) = print(&text) {
         return fail(FAULT, &problem);
+    }
+    if let Some((meta, options)) = report.meta.as_ref().zip(options.as_ref())
+        && let Err(error) = check_owner(meta, options)
+    {
+        return fail(FAULT, &error.to_string());
     }
     match (report.first_bad(), &report.start) {
         (Some((path, offset, what)), _) => {
