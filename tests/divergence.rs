@@ -62,6 +62,14 @@ fn who_a_majority_contradicts_stops_and_comes_back_with_nothing() {
             let reply = cluster.call(ServerId(3), "GET key3");
             assert_eq!(reply, Value::Bulk(b"value".to_vec()));
             assert_eq!(info(&mut cluster, ServerId(2), "raft_diverging_peers"), "1");
+            // 4. Who has left is not counted any more.
+            let asked = cluster.leader().expect("two of three");
+            let reply = cluster.call(asked, "RAFT REMOVE 1");
+            assert!(!matches!(reply, Value::Error(_)), "{reply:?}");
+            write(&mut cluster, 3);
+            for id in [ServerId(2), ServerId(3)] {
+                assert_eq!(info(&mut cluster, id, "raft_diverging_peers"), "0");
+            }
         });
     }
 }
