@@ -176,9 +176,9 @@ fn contents(path: &Path) -> String {
         let file = file.display();
         return format!("cannot be gone on with: {file} is bad from offset {offset} on: {what}");
     }
-    let logged = report.segments.iter().filter_map(|segment| Some(segment.entries?.1));
+    let mut logged = report.segments.iter().rev().filter_map(|segment| Some(segment.entries?.1));
     let headers = report.snapshots.iter().filter_map(|snapshot| snapshot.header.as_ref());
-    let last = logged.last().max(headers.map(|header| header.id).max());
+    let last = logged.next().max(headers.map(|header| header.id).max());
     match (last, &report.start) {
         (Some(last), Start::SetsAside { why, .. }) => {
             format!(
