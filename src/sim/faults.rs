@@ -12,8 +12,9 @@ use rand::RngExt;
 
 use super::media::Damage;
 use super::network::Host;
-use super::process::Mail;
+use super::process::{Mail, Process};
 use super::script::{Fault, Kind};
+use super::server::Saved;
 use super::world::{Event, World};
 use crate::limits;
 use crate::types::{Boot, Instant, ServerId};
@@ -273,26 +274,35 @@ impl World {
 
     fn save(&mut self, id: ServerId) -> bool {
         let server = self.servers.get_mut(&id).expect("a server of this world");
-        let is_running = server.process.is_some() && server.rotten.is_none();
-        if is_running {
+        let process = server.process.as_ref().filter(|_| server.rotten.is_none());
+        let is_running = process.is_some();
+        if let Some(Process { node, .. }) = process {
             // As a snapshot of the block device has it: what is stable, at one moment.
             let media = server.disk.with(|state| {
                 let mut media = state.media.clone();
                 media.forget_unsynced();
                 media
             });
-            server.saved = Some((media, server.boot));
+            let membership = node.raft().membership();
+            let votes_alone = match membership.is_empty() {
+                true => self.script.settings.nodes == 1,
+                false => membership.voters().count() == 1,
+            };
+            server.saved = Some(Saved { media, boot: server.boot, votes_alone });
         }
         is_running
     }
 
     /// Only where every other server has met a later boot than the copy would come back with: one
-    /// that nobody can tell is out of reach of any check (design page 1, §4).
+    /// that nobody can tell is out of reach of any check (design page 1, §4). So is one that decides
+    /// alone: it needs to hear nobody, who could tell it that there are others now.
     fn old_copy(&mut self, id: ServerId) -> bool {
-        let Some((media, boot)) = self.servers[&id].saved.clone() else {
+        let Some(Saved { media, boot, votes_alone }) = self.servers[&id].saved.clone() else {
             return false;
         };
-        let is_known = self.would_be_told(id, boot.next());
+        let newest = self.checkers.newest_committed();
+        let others = newest.is_some_and(|newest| newest.voters().any(|voter| voter != id));
+        let is_known = self.would_be_told(id, boot.next()) && !(votes_alone && others);
         let is_sound = self.servers[&id].rotten.is_none();
         if !is_known || !is_sound || !self.may_damage(id) || boot == Boot::ZERO {
             return false;

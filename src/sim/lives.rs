@@ -52,11 +52,20 @@ impl World {
         if self.network.dark.remove(&id) {
             self.network.release(self.now);
         }
-        let server = self.servers.get_mut(&id).expect("just seen");
         let (storage, recovered) = match opened {
             Ok(opened) => opened,
             Err(error) => return self.refused(id, &error),
         };
+        let boot = recovered.identity.boot;
+        if self.servers[&id].is_copy
+            && recovered.recovering.is_none()
+            && !self.would_be_told(id, boot)
+        {
+            // A start that failed has counted one boot more.
+            self.servers[&id].disk.kill();
+            return self.tell(|| format!("n{id} goes down: an old copy that nobody could tell"));
+        }
+        let server = self.servers.get_mut(&id).expect("just seen");
         if recovered.recovering.is_some() {
             // From here on it is a server with an empty disk, like one that was wiped.
             let was_rotten = server.rotten.take().is_some();

@@ -43,6 +43,16 @@ impl Clock {
     }
 }
 
+/// A copy of a disk.
+#[derive(Clone)]
+pub(super) struct Saved {
+    pub media: Media,
+    /// The boot it was taken in.
+    pub boot: Boot,
+    /// Whether by what is on it the server decides everything alone.
+    pub votes_alone: bool,
+}
+
 /// A server: its machine, and its process if it runs.
 pub(super) struct Server {
     pub disk: SimDisk,
@@ -60,8 +70,8 @@ pub(super) struct Server {
     pub boot: Boot,
     /// Whose boots it has met, as its meta file has them.
     pub met: BTreeMap<ServerId, Boot>,
-    /// A copy of its disk, and the boot it was taken in.
-    pub saved: Option<(Media, Boot)>,
+    /// A copy of its disk.
+    pub saved: Option<Saved>,
     /// It runs on an old copy of its disk.
     pub is_copy: bool,
     /// What was done to its log: it must not start on it.

@@ -31,4 +31,4 @@ t=1300.000ms n2 is follower, term 3
 t=1300.000ms n2 is killed in its turn, behind 0 steps of it
 t=3000.000ms -- everything heals
 t=3000.000ms n2 starts (boot 2, term 1, 10 entries)
-trace 1351104646d525b6
+trace 2c7da200a352359b
