@@ -1,7 +1,8 @@
 """The measurements of bench/run: each takes running servers and gives back figures.
 
-A server that fails loses its own results from there on, and nobody else's: every measurement goes
-through `attempt`, which says aloud what went wrong and puts a gap in its place.
+A server that fails loses its own results, and nobody else's: every measurement goes through
+`attempt`, which says aloud what went wrong and puts a gap in its place. Whose process has ended, or
+who fails again and again, is measured no further.
 """
 
 import json
@@ -21,19 +22,23 @@ FAILOVER_SECONDS = 30
 # When the leader is killed in the run that shows latency over time, from its beginning.
 KILL_AFTER_SECONDS = 4
 # The run, its filling and its last replies never take longer than this beyond its time.
-RUN_PATIENCE_SECONDS = 240
+RUN_PATIENCE_SECONDS = 90
+# So often a server may fail before it is measured no further.
+FAILURES = 3
 
 
 def attempt(server, what, measure):
-    """What `measure` comes to, or nothing if the server fails, then or before."""
-    if server.failure:
+    """What `measure` comes to, or nothing if the server fails, or has failed for good."""
+    if server.is_given_up:
         return None
     try:
         server.check_alive()
         return measure()
     except (Failed, OSError, ValueError, KeyError, subprocess.SubprocessError) as error:
-        server.failure = f"{what}: {error}"
-        print(f"FAILED {server.name}: {server.failure}", file=sys.stderr)
+        why = "no end in time" if isinstance(error, subprocess.TimeoutExpired) else error
+        server.failures.append(f"{what}: {why}")
+        server.is_given_up = len(server.failures) >= FAILURES or not server.is_alive()
+        print(f"FAILED {server.name}: {server.failures[-1]}", file=sys.stderr)
         return None
 
 

@@ -97,8 +97,8 @@ class Server:
         self.commands = []
         self.processes = []
         self.endpoints = []
-        # Why it is measured no further.
-        self.failure = None
+        self.failures = []
+        self.is_given_up = False
 
     def start(self):
         """From nothing to serving."""
@@ -136,6 +136,9 @@ class Server:
             process.wait(STOP_SECONDS)
         for number in range(len(self.commands)):
             self.spawn(number)
+
+    def is_alive(self):
+        return all(process.poll() is None for process in self.processes)
 
     def check_alive(self):
         for number, process in enumerate(self.processes):

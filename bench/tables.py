@@ -14,8 +14,8 @@ def markdown(result):
     out += throughput(result)
     out += [""] + apart(result)
     out += ["", "Ours against each peer, and what is aimed at:", ""] + targets(result)
-    for name, why in result["failed"].items():
-        out += ["", f"FAILED: {name}: {why}"]
+    for name, failures in result["failed"].items():
+        out += [line for why in failures for line in ("", f"FAILED: {name}: {why}")]
     for name, why in result["skipped"].items():
         out += ["", f"SKIPPED: {name}: {why}"]
     return "\n".join(out) + "\n"

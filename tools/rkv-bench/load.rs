@@ -210,6 +210,14 @@ fn driver_of(arguments: &LoadArguments) -> io::Result<Driver> {
     Ok(worker::run)
 }
 
+/// Keys that the fill sets by one command, and bytes of their values. Some servers take a connection's
+/// commands one after the other, each through the log: a SET for each key would take minutes there.
+const FILL_KEYS: usize = 100;
+const FILL_COMMAND_BYTES: usize = 256 * 1024;
+
+/// Commands of the fill that are under way.
+const FILL_COMMANDS: usize = 10;
+
 /// Sets all keys through one connection.
 fn fill(arguments: &LoadArguments) -> io::Result<()> {
     #[cfg(feature = "etcd")]
@@ -221,16 +229,22 @@ fn fill(arguments: &LoadArguments) -> io::Result<()> {
     let mut client = Client::new(options);
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(0);
     let value = random_value(&mut rng, arguments.value_bytes as usize);
+    let keys_each = (FILL_COMMAND_BYTES / (value.len() + 1)).clamp(1, FILL_KEYS) as u64;
     let mut number = 0;
     while number < arguments.keys {
-        let end = arguments.keys.min(number + 1000);
-        let commands: Vec<Vec<Vec<u8>>> = (number..end)
-            .map(|number| vec![b"SET".to_vec(), key_name(number).into_bytes(), value.clone()])
-            .collect();
+        let mut commands: Vec<Vec<Vec<u8>>> = Vec::new();
+        while commands.len() < FILL_COMMANDS && number < arguments.keys {
+            let end = arguments.keys.min(number + keys_each);
+            let mut words = vec![b"MSET".to_vec()];
+            for key in number..end {
+                words.extend([key_name(key).into_bytes(), value.clone()]);
+            }
+            commands.push(words);
+            number = end;
+        }
         for result in client.pipeline(&commands) {
             result.map_err(|error| io::Error::other(format!("filling the keys: {error}")))?;
         }
-        number = end;
     }
     Ok(())
 }
