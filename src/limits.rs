@@ -43,11 +43,6 @@ pub const PEER_WINDOW_BYTES: usize = 16 * 1024 * 1024;
 /// AppendEntries with entries that are under way to one follower; the same at the bound.
 pub const PEER_WINDOW_MESSAGES: usize = 256;
 
-/// A follower that waits for nothing is told of a new commit index with the next entries, and by
-/// itself after so long where none follow. A message for each commit would wake it once more for
-/// each batch, and what it needs to answer its own clients is told at once.
-pub const COMMIT_NEWS_DELAY: Duration = Duration::from_millis(1);
-
 /// What an entry of the log takes in memory beside its payload, in bytes: its place in the log and
 /// the allocator's share. Whatever counts the log's bytes counts it.
 pub const LOG_ENTRY_BYTES: usize = 96;
@@ -207,11 +202,12 @@ pub const EXPIRE_KEYS: usize = 256;
 /// that no read waits for a key that expires in the usual way.
 pub const EXPIRY_OVERDUE_MS: u64 = 200;
 
-/// A turn of the loop that takes longer is logged: while it lasts, nobody is heard.
+/// A turn of the loop that takes longer than this, and than any before, is logged: while it lasts,
+/// nobody is heard.
 pub const LONG_TURN: Duration = Duration::from_millis(50);
 
 /// Keys that one turn looks at for KEYS. Where there are more, its answer takes several turns.
-pub const KEYS_SLICE: usize = 16 * 1024;
+pub const KEYS_SLICE: usize = 4 * 1024;
 
 /// KEYS that take several turns and are under way; a further one is refused.
 pub const LISTINGS: usize = 16;

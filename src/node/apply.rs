@@ -67,8 +67,6 @@ impl Node {
             return;
         };
         let is_own = self.gateway.is_own(batch.id);
-        // Where this node leads, the batch's node has clients to answer.
-        self.raft.await_commit(batch.id.gateway.server);
         match self.machine.admit(batch.id) {
             Verdict::Apply if is_own => {
                 let pending = self.gateway.applied(batch.id.seq);

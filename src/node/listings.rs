@@ -171,7 +171,7 @@ mod tests {
         let (mut store, mut clients, mut listings) =
             (store(), Clients::default(), Listings::default());
         let origin = client(&mut clients);
-        begin(&mut listings, origin, b"key:04000*");
+        begin(&mut listings, origin, b"key:00400*");
         let (turns, encoded) = run(&mut listings, &mut store, &mut clients);
         assert_eq!((turns, &encoded[..5]), (1, &b"*10\r\n"[..]));
     }

@@ -40,8 +40,6 @@ pub struct Progress {
     pub read_round: ReadRound,
     /// The commit index that it was last told.
     pub commit_told: LogIndex,
-    /// Whether clients of its own wait for something that is committed.
-    pub awaits_commit: bool,
     /// The read round that it was last told.
     pub round_told: ReadRound,
     mode: Mode,
@@ -65,7 +63,6 @@ impl Progress {
             has_answered: false,
             read_round: ReadRound::ZERO,
             commit_told: LogIndex::ZERO,
-            awaits_commit: false,
             round_told: ReadRound::ZERO,
             mode: Mode::Probe { waiting: false },
             moved_at: None,

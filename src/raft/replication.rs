@@ -25,9 +25,6 @@ pub(super) struct Leading {
     /// The index of this term's first entry: reads wait until it is committed (§6.4).
     pub term_start: LogIndex,
     pub heartbeat_deadline: Instant,
-    /// When followers that wait for nothing are told of the newest commit index: not before it
-    /// where all know it.
-    pub commit_deadline: Instant,
     /// Who is to hear of us in the next flush, whether there is news or not.
     pub heartbeat_due: BTreeSet<ServerId>,
     /// The newest read round.
@@ -52,7 +49,6 @@ impl Leading {
             followers: BTreeMap::new(),
             term_start,
             heartbeat_deadline: now,
-            commit_deadline: Instant::NEVER,
             heartbeat_due: BTreeSet::new(),
             read_round: ReadRound::ZERO,
             round_requested: false,
@@ -144,31 +140,6 @@ impl Raft {
                 self.want_pieces(now, id);
             }
         }
-        self.note_commit_owed(now);
-    }
-
-    /// Whoever was not told of the newest commit index hears of it soon, with entries or without.
-    fn note_commit_owed(&mut self, now: Instant) {
-        let Role::Leader(leading) = &mut self.role else {
-            return;
-        };
-        let links = &self.links;
-        let linked = leading.followers.iter().filter(|(id, _)| links.contains_key(id));
-        let commit_index = self.commit_index;
-        let is_owed = linked.into_iter().any(|(_, progress)| progress.commit_told < commit_index);
-        leading.commit_deadline = match is_owed {
-            true => leading.commit_deadline.min(now.after(limits::COMMIT_NEWS_DELAY)),
-            false => Instant::NEVER,
-        };
-    }
-
-    /// Clients of this server wait for something that is committed by now.
-    pub fn await_commit(&mut self, server: ServerId) {
-        if let Role::Leader(leading) = &mut self.role
-            && let Some(progress) = leading.followers.get_mut(&server)
-        {
-            progress.awaits_commit = true;
-        }
     }
 
     /// Sends what there is to say; nothing but heartbeats to a follower that needs a snapshot first.
@@ -186,9 +157,7 @@ impl Raft {
             if has_entries && progress.is_full() {
                 reached(Mark::WindowClosed);
             }
-            let owes_commit = progress.awaits_commit || leading.commit_deadline <= now;
-            let has_news = (progress.commit_told < commit_index && owes_commit)
-                || progress.round_told < read_round;
+            let has_news = progress.commit_told < commit_index || progress.round_told < read_round;
             if !has_more && (is_told || !(has_news || leading.heartbeat_due.contains(&to))) {
                 return;
             }
@@ -212,7 +181,6 @@ impl Raft {
                 None => progress.probed(),
             }
             progress.commit_told = commit_index;
-            progress.awaits_commit = false;
             progress.round_told = read_round;
             leading.heartbeat_due.remove(&to);
             is_told = true;

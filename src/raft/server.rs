@@ -386,7 +386,7 @@ impl Raft {
     /// When [`tick`](Raft::tick) has something to do.
     pub fn deadline(&self) -> Instant {
         match &self.role {
-            Role::Leader(leading) => leading.heartbeat_deadline.min(leading.commit_deadline),
+            Role::Leader(leading) => leading.heartbeat_deadline,
             _ => self.election_deadline,
         }
     }

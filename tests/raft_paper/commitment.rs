@@ -1,9 +1,8 @@
 //! Committing: §3.6.2, figure 3.7, and the leader's own disk: §10.2.1.
 
-use raftkv::limits;
 use raftkv::proto::entry::EntryKind;
 use raftkv::raft::RoleName;
-use raftkv::types::{LogIndex, ServerId, WalSeq};
+use raftkv::types::{LogIndex, WalSeq};
 
 use crate::support::*;
 
@@ -129,35 +128,9 @@ fn section_3_5_the_commit_index_is_told_without_a_heartbeat() {
     leader.propose();
     leader.settle();
     leader.hear(2, matched(2, 3));
-
-    // 1. Clients of server 2 wait for the entry: it is told at once.
-    leader.raft.await_commit(ServerId(2));
     let mail = leader.flush();
     assert_eq!(appends(&mail, 2)[0].leader_commit, LogIndex(3));
-    assert!(appends(&mail, 3).is_empty());
-
-    // 2. Server 3 waits for nothing: it is told a little later, long before a heartbeat.
-    leader.wait(limits::COMMIT_NEWS_DELAY);
-    let mail = leader.flush();
     assert_eq!(appends(&mail, 3)[0].leader_commit, LogIndex(3));
-    assert!(appends(&mail, 2).is_empty(), "nobody is told twice");
-    leader.wait(limits::COMMIT_NEWS_DELAY);
-    assert!(leader.flush().is_empty());
-}
-
-#[test]
-fn section_3_5_the_commit_index_is_told_with_the_next_entries() {
-    let mut leader = elect(Start::member(1, &[1]));
-    leader.answer(2, matched(2, 2));
-    leader.answer(3, matched(2, 2));
-    leader.propose();
-    let mail = leader.settle();
-    for follower in [2, 3] {
-        let request = &appends(&mail, follower)[0];
-        assert_eq!((request.leader_commit, request.entries.len()), (LogIndex(2), 1));
-    }
-    leader.wait(limits::COMMIT_NEWS_DELAY);
-    assert!(leader.flush().is_empty(), "there is nothing left to tell");
 }
 
 #[test]

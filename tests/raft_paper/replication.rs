@@ -13,19 +13,14 @@ const FIGURE_3_6: [u64; 10] = [1, 1, 1, 4, 4, 5, 5, 6, 6, 6];
 /// Lets a leader and one follower talk until both are silent; returns how many rejections it took.
 fn heal(leader: &mut Server, follower: &mut Server) -> usize {
     let (leader_id, follower_id) = (leader.raft.id().0, follower.raft.id().0);
-    let (mut rejections, mut has_waited) = (0, false);
+    let mut rejections = 0;
     leader.peer_up(follower_id);
     for _ in 0..100 {
         let requests = leader.settle();
         let requests = requests.into_iter().filter(|(to, _)| *to == follower_id);
         let requests: Vec<Message> = requests.map(|(_, message)| message).collect();
-        if requests.is_empty() && has_waited {
-            return rejections;
-        }
         if requests.is_empty() {
-            // What was committed last is told a little later, and long before a heartbeat.
-            leader.wait(limits::COMMIT_NEWS_DELAY);
-            has_waited = true;
+            return rejections;
         }
         for request in requests {
             follower.hear(leader_id, request);
