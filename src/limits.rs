@@ -159,6 +159,9 @@ pub const APPLY_BYTES: usize = 4 * 1024 * 1024;
 /// Dead keys that applying one entry removes.
 pub const EXPIRE_KEYS: usize = 256;
 
+/// A turn of the loop that takes longer is logged: while it lasts, nobody is heard.
+pub const LONG_TURN: Duration = Duration::from_millis(50);
+
 /// Client connections, unless configured. Further ones get an error reply and are closed.
 pub const CLIENTS: usize = 10_000;
 

@@ -4,7 +4,7 @@
 //! that all its keys share. So a search goes through one short array, and looks at the one key that
 //! it ends at; comparing whole keys costs a cache miss each. Known from B-trees of databases as
 //! prefix truncation and poor man's normalized keys (Graefe, "Modern B-Tree Techniques", 2011,
-//! §3.5). Called by `tree.rs`; never holds a key.
+//! §3.4 to §3.6). Called by `tree.rs`; never holds a key.
 
 /// Bytes of the shared beginning that are skipped at most: they are kept here, so that a search
 /// compares them without a look at a key.

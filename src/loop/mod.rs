@@ -21,6 +21,7 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::time::Duration;
 
 use mio::event::Source;
 use mio::unix::SourceFd;
@@ -139,6 +140,7 @@ pub struct Server {
     /// The room that the node knows of.
     room: Room,
     observe_at: Instant,
+    longest_turn: Duration,
     /// The state of the node for which the peers were taken over.
     peers_stamp: PeersStamp,
     /// A signal asked for the end, and by this instant it comes in any case.
@@ -219,6 +221,7 @@ impl Server {
             signals_ready: true,
             room: Room::Ample,
             observe_at: now,
+            longest_turn: Duration::ZERO,
             peers_stamp: PeersStamp::default(),
             stop: None,
             is_old_copy: false,

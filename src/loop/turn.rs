@@ -32,6 +32,7 @@ impl Server {
     /// One turn.
     pub(super) fn turn(&mut self) -> Result<Turn, LoopError> {
         self.wait()?;
+        let began = self.now;
         self.hear_signals()?;
         self.accept();
         self.read_peers()?;
@@ -47,6 +48,7 @@ impl Server {
         self.log_leadership();
         self.log_disk();
         self.snapshot_lines.log(&self.node.status());
+        self.note_turn(began);
         Ok(self.verdict())
     }
 
@@ -309,6 +311,7 @@ impl Server {
             client_input_bytes: figures.input_bytes,
             client_output_bytes: figures.output_bytes,
             peer_rejects: self.peers.violations() + figures.violations,
+            longest_turn: self.longest_turn,
         };
         self.handle(Input::Observed { facts });
     }
@@ -384,6 +387,18 @@ impl Server {
         match left_well || latest <= self.now {
             true => Turn::Ended,
             false => Turn::GoOn,
+        }
+    }
+
+    /// While a turn lasts, nobody else is heard: how long the longest one took is a figure to watch.
+    fn note_turn(&mut self, began: Instant) {
+        let took = self.clock.now().since(began);
+        if took <= self.longest_turn {
+            return;
+        }
+        self.longest_turn = took;
+        if took > limits::LONG_TURN {
+            log::info!("a turn of the loop took {} ms, longer than any before", took.as_millis());
         }
     }
 

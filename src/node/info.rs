@@ -198,6 +198,7 @@ impl Node {
             ("raft_diverging_peers", self.checkpoints.differing().to_string()),
             ("raft_malformed_batches", self.counters.malformed.to_string()),
             ("raft_peer_rejects", self.facts.peer_rejects.to_string()),
+            ("raft_longest_turn_us", self.facts.longest_turn.as_micros().to_string()),
             ("raft_recovering_reason", self.recovering_reason().unwrap_or("-").to_owned()),
         ])
     }

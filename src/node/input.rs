@@ -4,6 +4,7 @@
 //! the core. Malformed bytes are not either: the decoders reject them.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -148,4 +149,6 @@ pub struct Facts {
     pub client_output_bytes: u64,
     /// Frames, hellos and messages from peers that were refused.
     pub peer_rejects: u64,
+    /// How long the longest turn of the loop took since the start.
+    pub longest_turn: Duration,
 }

@@ -182,6 +182,8 @@ impl BatchBuilder {
         }
         bytes[STANDING_AT] = standing.unwrap_or(Standing::Whole) as u8;
         LittleEndian::write_u32(&mut bytes[COUNT_AT..], count);
+        // It stays in the log for long: what doubling has reserved in vain would stay with it.
+        bytes.shrink_to_fit();
         Bytes::from(bytes)
     }
 }
