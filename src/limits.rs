@@ -159,8 +159,15 @@ pub const APPLY_BYTES: usize = 4 * 1024 * 1024;
 /// Dead keys that applying one entry removes.
 pub const EXPIRE_KEYS: usize = 256;
 
-/// A turn of the loop that takes longer is logged: while it lasts, nobody is heard.
+/// A turn of the loop that takes longer than this, and than any before, is logged: while it lasts,
+/// nobody is heard.
 pub const LONG_TURN: Duration = Duration::from_millis(50);
+
+/// Keys that one turn looks at for KEYS. Where there are more, its answer takes several turns.
+pub const KEYS_SLICE: usize = 4 * 1024;
+
+/// KEYS that take several turns and are under way; a further one is refused.
+pub const LISTINGS: usize = 16;
 
 /// Client connections, unless configured. Further ones get an error reply and are closed.
 pub const CLIENTS: usize = 10_000;

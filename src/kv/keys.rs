@@ -5,8 +5,10 @@
 use super::command::{Command, Flags, Group, Handler, Keys, ROW, ReadContext, WriteContext};
 use super::error::CommandError;
 use super::glob;
+use super::store::Store;
+use crate::limits;
 use crate::proto::args::Args;
-use crate::proto::reply::Reply;
+use crate::proto::reply::{Reply, push_bulk};
 
 pub(super) const COMMANDS: &[Command] = &[
     Command {
@@ -107,6 +109,46 @@ fn keys(context: &ReadContext<'_>, args: Args<'_>) -> Result<Reply, CommandError
         .filter(|key| glob::matches(pattern, key))
         .map(Reply::bulk);
     Ok(Reply::Array(found.collect()))
+}
+
+/// What one slice of a KEYS came to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ListedSlice {
+    /// Keys that match.
+    pub count: usize,
+    /// Where the next slice begins; nothing where no key is left.
+    pub next: Option<Box<[u8]>>,
+}
+
+/// Whether the command lists keys, and can be carried out in slices.
+pub fn is_listing(command: &Command) -> bool {
+    command.name == "keys"
+}
+
+/// Where the first slice of a KEYS begins.
+pub fn first_listed(pattern: &[u8]) -> Box<[u8]> {
+    glob::literal_prefix(pattern).into()
+}
+
+/// Looks at the next [`limits::KEYS_SLICE`] keys from `from` on, and appends those that match, as
+/// bulk strings.
+pub fn list_slice(store: &Store, pattern: &[u8], from: &[u8], out: &mut Vec<u8>) -> ListedSlice {
+    let prefix = glob::literal_prefix(pattern);
+    let mut slice = ListedSlice { count: 0, next: None };
+    for (looked_at, (key, _)) in store.iter_from(from).enumerate() {
+        if !key.starts_with(&prefix) {
+            break;
+        }
+        if looked_at == limits::KEYS_SLICE {
+            slice.next = Some(key.into());
+            break;
+        }
+        if glob::matches(pattern, key) {
+            push_bulk(out, key);
+            slice.count += 1;
+        }
+    }
+    slice
 }
 
 fn check_flushall(args: Args<'_>) -> Result<(), CommandError> {

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 
+use super::listings::Listings;
 use super::{ClientInfo, Effect, Requests};
 use crate::kv::connection::ReadMode;
 use crate::limits;
@@ -74,6 +75,8 @@ struct Slot {
 pub struct Clients {
     connections: Vec<Option<Client>>,
     count: usize,
+    /// The answers that take several turns.
+    pub listings: Listings,
     /// Turns so far.
     turn: u64,
 }

@@ -7,6 +7,8 @@
 use super::Effect;
 use super::clients::{Clients, Origin};
 use crate::kv::command::{Command, Handler, ReadContext};
+use crate::kv::keys;
+use crate::limits;
 use crate::proto::args::Args;
 use crate::proto::reply::Reply;
 
@@ -69,7 +71,7 @@ impl HeldReads {
         {
             let args = Args::new(read.count, &self.arena[read.start..read.end]);
             if clients.awaits(read.origin) {
-                clients.answer(read.origin, evaluate(read.command, context, args), effects);
+                answer(read.origin, read.command, context, args, clients, effects);
             }
             next += 1;
         }
@@ -77,8 +79,26 @@ impl HeldReads {
     }
 }
 
-/// Runs one read command.
-pub fn evaluate(command: &Command, context: &ReadContext<'_>, args: Args<'_>) -> Reply {
+/// Answers one read command; one that would hold the loop is begun, and answered in a later turn.
+pub fn answer(
+    origin: Origin,
+    command: &Command,
+    context: &ReadContext<'_>,
+    args: Args<'_>,
+    clients: &mut Clients,
+    effects: &mut Vec<Effect>,
+) {
+    let is_long = keys::is_listing(command) && context.store.stored() > limits::KEYS_SLICE;
+    let reply = match is_long {
+        true => clients.listings.begin(origin, args),
+        false => Some(evaluate(command, context, args)),
+    };
+    if let Some(reply) = reply {
+        clients.answer(origin, reply, effects);
+    }
+}
+
+fn evaluate(command: &Command, context: &ReadContext<'_>, args: Args<'_>) -> Reply {
     match command.handler {
         Handler::Read { run, .. } => run(context, args).unwrap_or_else(|error| error.reply()),
         _ => unreachable!("only reads are held"),

@@ -22,6 +22,7 @@ mod held;
 mod info;
 mod input;
 mod lineage;
+mod listings;
 #[expect(clippy::module_inception, reason = "the file holds Node and nothing else")]
 mod node;
 mod pipeline;

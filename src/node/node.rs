@@ -216,7 +216,7 @@ impl Node {
     pub fn deadline(&self, now: Instant) -> Instant {
         let may_go_on = self.has_unapplied() && self.may_apply();
         let may_go_on = may_go_on || self.snapshots.is_ready() || self.machine.has_graveyard();
-        if !self.unparked.is_empty() || may_go_on {
+        if !self.unparked.is_empty() || !self.clients.listings.is_empty() || may_go_on {
             return Instant::ZERO;
         }
         let timeout = self.config.client.request_timeout;
@@ -392,6 +392,7 @@ impl Node {
         self.apply_committed(now, effects);
         self.release_reads(now, effects);
         self.take_parked(now, effects);
+        self.advance_listings(effects);
         self.gateway.end_turn();
         self.reads.end_turn();
         let takes_nothing = self.room == Room::Exhausted || self.is_loading_full();

@@ -10,7 +10,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use super::clients::Origin;
-use super::held::evaluate;
+use super::held;
 use super::node::Node;
 use super::requests::Request;
 use super::{Effect, Requests};
@@ -213,8 +213,7 @@ impl Node {
                 reached(Mark::LeaseRead);
             }
             let context = ReadContext { store: self.machine.store(), now: self.estimate(now) };
-            let reply = evaluate(command, &context, args);
-            self.clients.answer(origin, reply, effects);
+            held::answer(origin, command, &context, args, &mut self.clients, effects);
         } else {
             if let Some(client) = self.clients.find(origin.client) {
                 client.reading += 1;

@@ -42,6 +42,13 @@ pub enum Reply {
     NilArray,
     /// Replies in order.
     Array(Vec<Reply>),
+    /// Strings of bytes in order, encoded already: too many to be made in one turn.
+    Bulks {
+        /// How many.
+        count: usize,
+        /// Each by [`push_bulk`].
+        encoded: Bytes,
+    },
     /// Replies in no order that means anything: a set in RESP3, an array in RESP2.
     Set(Vec<Reply>),
     /// Pairs: a map in RESP3, a flat array in RESP2.
@@ -63,6 +70,7 @@ impl Reply {
             Reply::Simple(text) | Reply::Word(text) => text.len(),
             Reply::Error(text) => text.len(),
             Reply::Bulk(bytes) | Reply::Text(bytes) => bytes.len(),
+            Reply::Bulks { encoded, .. } => encoded.len(),
             Reply::Integer(_) | Reply::Nil | Reply::NilArray => 0,
             Reply::Array(replies) | Reply::Set(replies) => {
                 replies.iter().map(Reply::payload_bytes).sum()
@@ -88,6 +96,10 @@ impl Reply {
             Reply::Nil => push_nil(out, protocol, b"$-1\r\n"),
             Reply::NilArray => push_nil(out, protocol, b"*-1\r\n"),
             Reply::Array(replies) => push_all(out, protocol, b'*', replies),
+            Reply::Bulks { count, encoded } => {
+                push_count(out, b'*', *count);
+                out.extend_from_slice(encoded);
+            }
             Reply::Set(replies) => {
                 let marker = if protocol == Protocol::Resp3 { b'~' } else { b'*' };
                 push_all(out, protocol, marker, replies);
@@ -112,6 +124,7 @@ impl Reply {
             Reply::Simple(text) | Reply::Word(text) => text.len() + 16,
             Reply::Error(text) => text.len() + 16,
             Reply::Bulk(bytes) | Reply::Text(bytes) => bytes.len() + 16,
+            Reply::Bulks { encoded, .. } => encoded.len() + 16,
             Reply::Integer(_) | Reply::Nil | Reply::NilArray => 16,
             Reply::Array(replies) | Reply::Set(replies) => {
                 16 + replies.iter().map(Reply::size_hint).sum::<usize>()
@@ -152,7 +165,8 @@ fn push_count(out: &mut Vec<u8>, marker: u8, count: usize) {
     push_header(out, marker, i64::try_from(count).expect("memory holds fewer than 2^63 replies"));
 }
 
-fn push_bulk(out: &mut Vec<u8>, bytes: &[u8]) {
+/// Appends a string of bytes.
+pub fn push_bulk(out: &mut Vec<u8>, bytes: &[u8]) {
     out.reserve(bytes.len() + 16);
     push_count(out, b'$', bytes.len());
     out.extend_from_slice(bytes);
