@@ -21,6 +21,9 @@ use crate::types::ServerId;
 const TRIES: u32 = 12;
 const TRIES_IN_PEACE: u32 = 200;
 
+/// More often than this no machine moves in one run.
+const MOVES: u64 = 1000;
+
 /// How long an operator waits before the first look, and between two.
 const PAUSE: Duration = Duration::from_millis(60);
 
@@ -248,12 +251,13 @@ impl World {
 
     /// Members whose machines have moved are said to be where they are now. Where so many have that
     /// those left behind are no majority, nobody could take that down: whoever moved a machine before
-    /// its last move was recorded has to move it back.
-    pub(super) fn correct_addresses(&mut self) {
+    /// its last move was recorded has to move it back. Returns whether that was so.
+    pub(super) fn correct_addresses(&mut self) -> bool {
         let moved = self.moved();
         let ids = moved.iter().map(|(id, _)| *id).collect();
         if !moved.is_empty() && !self.checkers.keeps_majority_without(&ids) {
-            return moved.into_iter().for_each(|(id, to)| self.move_back(id, to));
+            moved.into_iter().for_each(|(id, to)| self.move_back(id, to));
+            return true;
         }
         for (id, _) in moved {
             let moves = self.servers[&id].moves;
@@ -262,6 +266,7 @@ impl World {
                 self.ask(via, format!("RAFT MOVE {id} {peer} {client}"));
             }
         }
+        false
     }
 
     /// Members that are not where the newest committed membership has them, and after how many moves
@@ -272,7 +277,7 @@ impl World {
         };
         let known = |member: &Member| {
             let server = self.servers.get(&member.id)?;
-            let mut moves = (0..=server.moves).rev();
+            let mut moves = 0..MOVES;
             let known = moves.find(|moves| peer_address(member.id, *moves) == member.peer)?;
             (known != server.moves).then_some((member.id, known))
         };

@@ -255,7 +255,12 @@ fn live(world: &mut World) {
     if world.changes_members || settings.repair > 0 {
         // A change takes an entry or two, an operator asks again, and each waits for the others.
         patience_ms += 10_000;
-        world.correct_addresses();
+        if world.correct_addresses() {
+            // What was asked before machines were moved back may yet be done.
+            world.run_for(Duration::from_millis(settings.request_timeout_ms));
+            converge(world, Duration::from_millis(patience_ms));
+            world.correct_addresses();
+        }
     }
     converge(world, Duration::from_millis(patience_ms));
     if settings.repair > 0 {
