@@ -50,7 +50,7 @@ impl Pivots {
 fn sampled(key: &[u8]) -> Option<u64> {
     let hash = hash(key);
     let cursor = hash / KEYS_PER_PIVOT;
-    (hash % KEYS_PER_PIVOT == 0 && cursor != 0).then_some(cursor)
+    (hash.is_multiple_of(KEYS_PER_PIVOT) && cursor != 0).then_some(cursor)
 }
 
 /// Eight bytes a step, each mixed in by a multiplication, and the length at the end.

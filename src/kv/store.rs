@@ -229,7 +229,7 @@ impl Store {
             start.push(way.get(prefix.len()).map_or(0, |byte| byte + 1));
             way = self.first_from(&start).expect("the last one is not behind it");
             ways += 1;
-            if draw() % ways == 0 {
+            if draw().is_multiple_of(ways) {
                 chosen = way;
             }
         }
