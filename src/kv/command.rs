@@ -143,6 +143,8 @@ pub enum ConnectionCommand {
     Hello,
     /// `COMMAND`
     Command,
+    /// `HELP` of a command with subcommands
+    Help,
     /// `COMMAND COUNT`
     CommandCount,
     /// `COMMAND INFO`

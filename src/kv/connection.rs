@@ -344,11 +344,23 @@ const RAFT_SUBCOMMANDS: &[Command] = &[
     admin::TRANSFER,
 ];
 
+/// `HELP` of every command with subcommands; in no list of them.
+static HELP: Command = Command {
+    name: "help",
+    arity: 2,
+    summary: "Show the subcommands",
+    handler: plain(ConnectionCommand::Help),
+    ..SERVER
+};
+
 /// The row of a command's subcommand, in whatever case it is written.
 pub(super) fn subcommand(
     command: &'static Command,
     word: &[u8],
 ) -> Result<&'static Command, CommandError> {
+    if word.eq_ignore_ascii_case(b"help") {
+        return Ok(&HELP);
+    }
     let wanted = |row: &&Command| subcommand_name(row).as_bytes().eq_ignore_ascii_case(word);
     command.subcommands.iter().find(wanted).ok_or_else(|| CommandError::UnknownSubcommand {
         name: escape_echo(word, limits::ECHO_BYTES),
@@ -357,7 +369,7 @@ pub(super) fn subcommand(
 }
 
 /// A subcommand's own name: what stands behind `container|`.
-fn subcommand_name(row: &Command) -> &'static str {
+pub(super) fn subcommand_name(row: &Command) -> &'static str {
     row.name.split_once('|').map_or(row.name, |(_, name)| name)
 }
 

@@ -4,6 +4,7 @@
 //! `node/` with the whole command as it was sent.
 
 use super::command::{self, Command, Flags, Group, Keys};
+use super::connection;
 use super::error::CommandError;
 use super::glob;
 use crate::proto::args::Args;
@@ -86,6 +87,25 @@ pub fn list(args: Args<'_>) -> Reply {
     let with_subcommands =
         command::all().flat_map(|row| std::iter::once(row).chain(row.subcommands));
     Reply::Array(with_subcommands.filter(listed).map(|row| Reply::Word(row.name)).collect())
+}
+
+/// `HELP` of the command that the arguments begin with: a line for each subcommand and one for what
+/// it is there for, laid out as Redis does.
+pub fn help(args: Args<'_>) -> Reply {
+    let name = args.get(0).unwrap_or_default();
+    let Some(row) = command::lookup(name) else {
+        return CommandError::InvalidCommand.reply();
+    };
+    let container = row.name.to_ascii_uppercase();
+    let mut lines =
+        vec![format!("{container} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:")];
+    for subcommand in row.subcommands {
+        let name = connection::subcommand_name(subcommand).to_ascii_uppercase();
+        lines.push(format!("{name} {}", subcommand.usage).trim_end().to_owned());
+        lines.push(format!("    {}", subcommand.summary));
+    }
+    lines.extend(["HELP".to_owned(), "    Print this help.".to_owned()]);
+    Reply::Array(lines.into_iter().map(|line| Reply::Bulk(line.into())).collect())
 }
 
 /// `COMMAND GETKEYS command [arg ...]`: the keys in it.
@@ -298,6 +318,22 @@ mod tests {
         assert_eq!(count(), integer(rows.len()));
         let bytes = encoded(&["COMMAND", "INFO"]);
         assert_eq!(info(Args::new(2, &bytes)), commands());
+    }
+
+    #[test]
+    fn help_has_two_lines_for_each_subcommand() {
+        let bytes = encoded(&["memory", "help"]);
+        let Reply::Array(lines) = help(Args::new(2, &bytes)) else { panic!("HELP is an array") };
+        let lines: Vec<String> = lines.iter().map(shown).collect();
+        assert_eq!(lines.len(), 5);
+        assert!(
+            lines[0].contains("MEMORY <subcommand> [<arg> [value] [opt] ...]. Subcommands are:")
+        );
+        assert!(lines[1].contains("USAGE key [SAMPLES count]"), "{}", lines[1]);
+        for row in command::all().filter(|row| !row.subcommands.is_empty()) {
+            let bytes = encoded(&[row.name, "HELP"]);
+            assert!(command::resolve(Args::new(2, &bytes)).is_ok(), "{}", row.name);
+        }
     }
 
     #[test]

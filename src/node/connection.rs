@@ -39,6 +39,7 @@ impl Node {
                 Reply::OK
             }
             C::Command => introspection::commands(),
+            C::Help => introspection::help(args),
             C::CommandCount => introspection::count(),
             C::CommandInfo => introspection::info(args),
             C::CommandDocs => introspection::docs(args),

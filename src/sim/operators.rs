@@ -318,6 +318,27 @@ impl World {
         }
     }
 
+    /// A member that was removed and added again while it was away, and that knows nobody who could
+    /// tell it so, because the one who leads is a stranger to it, begins on an empty directory.
+    pub(super) fn begin_afresh(&mut self) {
+        let Some(leader) = self.leader() else {
+            return;
+        };
+        let membership = self.node(leader).map(|node| node.raft().membership().clone());
+        let members = membership.iter().flat_map(|membership| membership.members());
+        let is_stranded = |member: &&Member| {
+            let own = self.node(member.id).map(|node| node.raft().membership());
+            !member.is_met() && own.is_some_and(|own| own.member(leader).is_none())
+        };
+        let stranded: Vec<ServerId> = members.filter(is_stranded).map(|member| member.id).collect();
+        for id in stranded {
+            self.tell(|| format!("n{id} begins on an empty directory"));
+            self.strike("begun-afresh");
+            self.replace_disk(id);
+            self.start(id);
+        }
+    }
+
     /// Whether the server's directory is another than the one that was lost.
     fn is_on_new_disk(&self, id: ServerId) -> bool {
         let incarnation = self.node(id).map(|node| node.status().incarnation);

@@ -279,7 +279,13 @@ fn live(world: &mut World) {
 
 fn converge(world: &mut World, patience: Duration) {
     let deadline = world.now.after(patience);
+    let late = world.now.after(patience / 2);
+    let mut has_looked = !world.changes_members;
     while !has_converged(world) {
+        if world.now >= late && !has_looked {
+            has_looked = true;
+            world.begin_afresh();
+        }
         let states: Vec<_> =
             world.ids().iter().map(|id| world.node(*id).map(|node| node.status())).collect();
         let waiting = world.clients.iter().filter(|client| client.is_waiting()).count();
