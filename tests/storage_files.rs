@@ -151,7 +151,7 @@ fn a_full_filesystem_is_survived() {
             if storage.room() == raftkv::types::Room::Ample {
                 break;
             }
-            wait_readable(&mut storage);
+            wait_readable(&storage);
             storage.complete().unwrap();
             storage.submit().unwrap();
         }
