@@ -161,3 +161,29 @@ fn a_full_filesystem_is_survived() {
         mount.resize(1);
     }
 }
+
+/// Every submitted write is heard of again, on a busy machine too. One start was seen to wait for
+/// ever for its trial write; `RAFTKV_STARTS` makes as many in each of four threads as one likes.
+#[test]
+fn synced_writes_of_many_rings_all_end() {
+    let (done, heard) = std::sync::mpsc::channel();
+    let starts: u32 = std::env::var("RAFTKV_STARTS").map_or(60, |n| n.parse().unwrap());
+    for _ in 0..4 {
+        let done = done.clone();
+        std::thread::spawn(move || {
+            let dir = tempfile::tempdir().unwrap();
+            for _ in 0..starts {
+                let options = options(dir.path(), SyncMode::Uring, 64 * 1024);
+                std::thread::spawn(move || drop(open(&options))).join().unwrap();
+                done.send(()).unwrap();
+            }
+        });
+    }
+    drop(done);
+    let mut ended = 0;
+    while ended < 4 * starts {
+        let next = heard.recv_timeout(std::time::Duration::from_secs(30));
+        next.unwrap_or_else(|error| panic!("after {ended} starts: {error}"));
+        ended += 1;
+    }
+}

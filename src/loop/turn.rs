@@ -6,6 +6,8 @@
 use std::io::ErrorKind;
 use std::time::Duration;
 
+use mio::event::Event;
+
 use super::peer::Fault;
 use super::{
     CLIENT_PORT, FIRST_CLIENT, FIRST_PEER, LoopError, News, PEER_PORT, SIGNALS, STORAGE, Server,
@@ -54,13 +56,18 @@ impl Server {
 
     /// Step 1: until something happens or is due. What happened is noted, not yet acted upon.
     fn wait(&mut self) -> Result<(), LoopError> {
-        // The kernel interrupts the poll for its own work on our disk writes, too: that is no turn.
         loop {
             let timeout = self.timeout();
             match self.poll.poll(&mut self.events, timeout) {
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(LoopError::Poll(error)),
-                Ok(()) => break,
+                // The kernel's own work on our disk writes does this, too: that is no turn.
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                polled => polled.map_err(LoopError::Poll)?,
+            }
+            // Nor is the first half of a synced write: both the write and the sync are reported.
+            let of_storage = |event: &Event| event.token() == STORAGE;
+            let alone = !self.events.is_empty() && self.events.iter().all(of_storage);
+            if !alone || self.storage.has_completion()? {
+                break;
             }
         }
         self.now = self.clock.now();

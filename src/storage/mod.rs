@@ -285,6 +285,16 @@ impl Storage {
             .expect("only a simulated disk has none, and its driver doesn't ask")
     }
 
+    /// Whether there is something for [`complete`](Storage::complete), as far as the disk can tell:
+    /// its descriptor is also readable when a part of an operation has ended.
+    ///
+    /// # Errors
+    /// Final: see [`StorageError`].
+    pub fn has_completion(&mut self) -> Result<bool, StorageError> {
+        self.disk.reap(&mut self.done)?;
+        Ok(self.failed.is_some() || !self.done.is_empty())
+    }
+
     /// Takes what has ended: the last write that is now durable, with all before it, if that moved.
     ///
     /// # Errors

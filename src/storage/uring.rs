@@ -40,9 +40,6 @@ const NEW_FILE_MODE: u32 = 0o666;
 pub struct Uring {
     ring: IoUring,
     under_way: Slab<UnderWay>,
-    /// Whether the kernel can keep quiet about a write whose linked sync is still to come: then a
-    /// synced write wakes the loop once and not twice.
-    skips_success: bool,
     /// Readable when an operation has ended.
     pub event: OwnedFd,
 }
@@ -157,8 +154,7 @@ impl Uring {
         // once all its operations have ended: so a killed process's last write cannot reach the
         // disk after its successor has read the log.
         ring.submitter().register_files(&[lock.as_raw_fd()])?;
-        let skips_success = ring.params().is_feature_skip_cqe_on_success();
-        Ok(Uring { ring, under_way: Slab::new(), skips_success, event })
+        Ok(Uring { ring, under_way: Slab::new(), event })
     }
 
     /// Starts one operation on a file, which is called `path` now.
@@ -186,20 +182,16 @@ impl Uring {
                     self.push(&[write.user_data(user_data(slot, Part::Write))]);
                 } else {
                     let fd = unsynced.unwrap_or(file).as_raw_fd();
-                    // A write that fails, or writes a part, is told in any case, and then nothing
-                    // is heard of the sync: it is cancelled.
-                    let quiet = match self.skips_success {
-                        true => squeue::Flags::SKIP_SUCCESS,
-                        false => squeue::Flags::empty(),
-                    };
+                    // The write's own completion is asked for although nothing is done with it: a
+                    // kernel that was told to skip it has been seen to lose the sync's, too.
                     let write = write(fd, bytes, offset)
-                        .flags(squeue::Flags::IO_LINK | quiet)
+                        .flags(squeue::Flags::IO_LINK)
                         .user_data(user_data(slot, Part::Write));
                     let sync = opcode::Fsync::new(types::Fd(fd))
                         .flags(types::FsyncFlags::DATASYNC)
                         .build()
                         .user_data(user_data(slot, Part::Fdatasync));
-                    under_way.parts = if self.skips_success { 1 } else { 2 };
+                    under_way.parts = 2;
                     self.push(&[write, sync]);
                 }
             }
