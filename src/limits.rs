@@ -500,6 +500,25 @@ pub const EXPORT_DEFERS: u64 = 4;
 /// that a client has ever seen as a fencing token comes again.
 pub const RESTORE_REVISIONS: u64 = 1 << 40;
 
+/// Entries of the slow log; `slowlog-max-len` is at most this, and the oldest goes first.
+pub const SLOWLOG_ENTRIES: usize = 1024;
+/// Entries that SLOWLOG GET shows where it doesn't say how many.
+pub const SLOWLOG_SHOWN: usize = 10;
+/// `slowlog-max-len` at the start.
+pub const SLOWLOG_DEFAULT: usize = 128;
+/// Arguments that an entry of the slow log keeps, and bytes of each, as in Redis.
+pub const SLOWLOG_ARGUMENTS: usize = 32;
+/// See [`SLOWLOG_ARGUMENTS`].
+pub const SLOWLOG_ARGUMENT_BYTES: usize = 128;
+/// Samples that LATENCY keeps of an event, one a second at most, as in Redis.
+pub const LATENCY_SAMPLES: usize = 160;
+/// Clients that wait in WAIT at once; a further one is refused.
+pub const WAITING_CLIENTS: usize = CLIENTS;
+/// The longest DEBUG SLEEP, in seconds.
+pub const DEBUG_SLEEP_S: f64 = 60.0;
+/// The longest CLIENT PAUSE that is kept, in milliseconds; a longer one is cut: 24 days.
+pub const PAUSE_MS_MAX: u64 = 1 << 31;
+
 const _: () = assert!(EXPORT_PIECES * EXPORT_PIECE_BYTES < CLIENT_OUTPUT_BYTES);
 const _: () = assert!(EXPORT_PIECE_BYTES <= VALUE_BYTES);
 const _: () = assert!(CLIENTS <= CLIENTS_MAX);

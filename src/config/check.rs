@@ -345,6 +345,7 @@ impl Checker<'_> {
         Ok(ClientConfig {
             request_timeout: Duration::from_millis(request_ms),
             idle_timeout: Duration::from_millis(idle_ms),
+            debug_commands: file.client.debug_commands.unwrap_or(default.debug_commands),
         })
     }
 

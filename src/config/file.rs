@@ -65,6 +65,7 @@ pub(super) struct RaftTable {
 pub(super) struct ClientTable {
     pub request_timeout_ms: Option<Spanned<Number>>,
     pub idle_timeout_ms: Option<Spanned<Number>>,
+    pub debug_commands: Option<bool>,
 }
 
 #[derive(Deserialize, Default)]

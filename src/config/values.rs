@@ -99,6 +99,8 @@ pub struct ClientConfig {
     pub request_timeout: Duration,
     /// A client that sends nothing for so long is closed; zero: never.
     pub idle_timeout: Duration,
+    /// Whether DEBUG is carried out: for tests alone.
+    pub debug_commands: bool,
 }
 
 /// How a log write becomes durable.
@@ -154,7 +156,11 @@ impl Default for RaftConfig {
 
 impl Default for ClientConfig {
     fn default() -> ClientConfig {
-        ClientConfig { request_timeout: Duration::from_secs(5), idle_timeout: Duration::ZERO }
+        ClientConfig {
+            request_timeout: Duration::from_secs(5),
+            idle_timeout: Duration::ZERO,
+            debug_commands: false,
+        }
     }
 }
 

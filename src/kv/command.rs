@@ -5,11 +5,13 @@
 //! command of a client and every command of the log. The meaning of each field is that of Redis's
 //! `COMMAND INFO` and `COMMAND DOCS`. Runs nothing by itself.
 
+use super::clients::ClientCommand;
 use super::error::CommandError;
 use super::luck::Luck;
+use super::server::ServerCommand;
 use super::store::Store;
 use super::{bits, compare, connection, counters, exchange, expiry, keys, lcs, moves, object};
-use super::{range, scan, strings, substrings, transaction};
+use super::{range, scan, server, strings, substrings, transaction};
 use crate::limits;
 use crate::proto::args::Args;
 use crate::proto::reply::Reply;
@@ -165,10 +167,12 @@ pub enum ConnectionCommand {
     ClientSetInfo,
     /// `CLIENT INFO`
     ClientInfo,
-    /// `CLIENT LIST`
-    ClientList,
     /// `CLIENT READMODE mode`: see [`connection::read_mode`].
     ClientReadMode,
+    /// CLIENT's commands about other connections.
+    Client(ClientCommand),
+    /// Commands about the server as a whole.
+    Server(ServerCommand),
     /// `INFO [section ...]`
     Info,
     /// `CONFIG GET pattern ...`
@@ -310,6 +314,8 @@ pub enum Group {
     Server,
     /// Transactions.
     Transactions,
+    /// Scripts and functions.
+    Scripting,
     /// Redis's cluster mode.
     Cluster,
     /// Consensus.
@@ -326,6 +332,7 @@ impl Group {
             Group::Connection => "connection",
             Group::Server => "server",
             Group::Transactions => "transactions",
+            Group::Scripting => "scripting",
             Group::Cluster => "cluster",
             Group::Raft => "raft",
         }
@@ -367,11 +374,12 @@ static THEMES: [&[Command]; NAMED + 1] = [
     expiry::COMMANDS,
     transaction::COMMANDS,
     connection::COMMANDS,
+    server::COMMANDS,
     transaction::INTERNAL,
 ];
 
 /// How many of the themes have commands that a client can name: all but the last.
-const NAMED: usize = 15;
+const NAMED: usize = 16;
 
 /// Every command, without subcommands, in the table's order.
 pub fn all() -> impl Iterator<Item = &'static Command> {

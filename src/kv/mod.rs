@@ -3,13 +3,14 @@
 //! A reader begins with [`store`], then [`command`] (the one table), then the themed files that
 //! hold the commands: [`strings`] with [`set`], [`exchange`], [`substrings`], [`bits`], [`lcs`],
 //! [`counters`], [`compare`]; [`keys`], [`moves`], [`scan`], [`range`], [`object`], [`expiry`];
-//! [`transaction`]; [`connection`]; and ends with [`gateways`] (exactly once) and [`machine`]; [`capture`] takes
+//! [`transaction`]; [`connection`], [`clients`], [`server`]; and ends with [`gateways`] (exactly once) and [`machine`]; [`capture`] takes
 //! snapshots of it all, and [`loader`] reads them. Called by `node/`. Knows nothing of Raft: it is
 //! given what the log says.
 
 pub mod admin;
 pub mod bits;
 pub mod capture;
+pub mod clients;
 pub mod command;
 pub mod compare;
 pub mod connection;
@@ -26,6 +27,7 @@ mod graveyard;
 mod heads;
 pub mod introspection;
 pub mod keys;
+mod lacking;
 pub mod lcs;
 pub mod loader;
 pub mod luck;
@@ -35,6 +37,7 @@ pub mod object;
 mod pivots;
 pub mod range;
 pub mod scan;
+pub mod server;
 pub mod set;
 pub mod store;
 pub mod strings;

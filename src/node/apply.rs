@@ -4,12 +4,15 @@
 //! `node.rs` at the end of a turn; bounded in each, so that a node with much to catch up on still
 //! answers its peers.
 
+use std::time::Duration;
+
 use super::Effect;
+use super::clients::Origin;
 use super::gateway::Pending;
 use super::node::Node;
 use super::pipeline::refusal;
 use super::snapshots::gateways;
-use crate::kv::command::ReadContext;
+use crate::kv::command::{ReadContext, by_code};
 use crate::kv::gateways::Verdict;
 use crate::limits;
 use crate::proto::batch::{Batch, Standing};
@@ -17,7 +20,7 @@ use crate::proto::entry::{Entry, EntryKind};
 use crate::proto::message::GrowthRefusal;
 use crate::raft::membership::Membership;
 use crate::testing::{Mark, Mutation, is_on, reached};
-use crate::types::Instant;
+use crate::types::{ClusterTime, Instant, LogIndex};
 
 impl Node {
     /// Applies what is committed, within this turn's bound.
@@ -70,7 +73,7 @@ impl Node {
         match self.machine.admit(batch.id) {
             Verdict::Apply if is_own => {
                 let pending = self.gateway.applied(batch.id.seq);
-                self.apply_own(now, batch, pending, effects);
+                self.apply_own(now, entry.index, batch, pending, effects);
             }
             Verdict::Apply if is_on(Mutation::LosesForeignWrite) && self.identity.server.0 == 1 => {
             }
@@ -89,6 +92,7 @@ impl Node {
     fn apply_own(
         &mut self,
         now: Instant,
+        index: LogIndex,
         batch: Batch<'_>,
         pending: Pending,
         effects: &mut Vec<Effect>,
@@ -97,6 +101,7 @@ impl Node {
             let is_whole = batch.standing == Standing::Whole;
             reached(if is_whole { Mark::GivenUpTookEffect } else { Mark::EmptiedTookEffect });
         }
+        let took = now.since(pending.since);
         let Pending { origins, reads, .. } = pending;
         let refused = match batch.standing {
             Standing::Whole | Standing::GivenUp => None,
@@ -122,8 +127,29 @@ impl Node {
         }
         let context = ReadContext { store: self.machine.store(), now: estimate, luck: &self.luck };
         reads.release(next_read, usize::MAX, &context, &mut self.clients, effects);
+        self.note_slow_batch(took, estimate, &batch, &origins);
+        let slowlog = &mut self.operations.slowlog;
+        reads.note_slow(took, estimate, &mut self.clients, slowlog);
         for origin in origins.iter().copied().chain(reads.origins()) {
-            self.clients.write_done(origin.client);
+            self.clients.write_applied(origin.client, index);
+        }
+    }
+
+    /// Notes a batch's commands in the slow log, if it took so long until they were answered.
+    fn note_slow_batch(
+        &mut self,
+        took: Duration,
+        at: ClusterTime,
+        batch: &Batch<'_>,
+        origins: &[Origin],
+    ) {
+        let slowlog = &mut self.operations.slowlog;
+        if !slowlog.is_slow(took) {
+            return;
+        }
+        for (sent, origin) in batch.commands().zip(origins) {
+            let Some(command) = by_code(sent.code) else { continue };
+            slowlog.note(at, took, *origin, (command, sent.args), &mut self.clients);
         }
     }
 }

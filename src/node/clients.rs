@@ -7,12 +7,13 @@
 use std::collections::VecDeque;
 
 use super::listings::Listings;
+use super::server::SILENCE;
 use super::transactions::Block;
 use super::{ClientInfo, Effect, Requests};
 use crate::kv::connection::ReadMode;
 use crate::limits;
 use crate::proto::reply::{Protocol, Reply};
-use crate::types::{ClientId, Instant};
+use crate::types::{ClientId, Instant, LogIndex};
 
 /// Whose command it is, and which: an answer finds its way by this.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -21,6 +22,14 @@ pub struct Origin {
     pub client: ClientId,
     /// The number of its command on that connection.
     slot: u64,
+}
+
+#[cfg(test)]
+impl Origin {
+    /// An origin whose client isn't there.
+    pub fn nobody() -> Origin {
+        Origin { client: ClientId { slot: 0, generation: 0 }, slot: 0 }
+    }
 }
 
 /// One connection.
@@ -38,6 +47,14 @@ pub struct Client {
     pub library_version: String,
     /// How it reads.
     pub read_mode: ReadMode,
+    /// `CLIENT REPLY OFF`: its commands are not answered.
+    pub is_silent: bool,
+    /// `CLIENT REPLY SKIP`: nor is its next one.
+    pub skips_next: bool,
+    /// It waits in WAIT or DEBUG SLEEP: what it sends is parked.
+    pub is_held: bool,
+    /// The log entry of the newest of its writes that was applied.
+    pub last_write: LogIndex,
     /// Its last command, as the table names it.
     pub last_command: &'static str,
     /// When it connected.
@@ -74,6 +91,7 @@ pub struct Client {
 struct Slot {
     protocol: Protocol,
     reply: Option<Reply>,
+    is_silent: bool,
 }
 
 /// All connections, by the driver's dense slots.
@@ -110,6 +128,10 @@ impl Clients {
             library_name: String::new(),
             library_version: String::new(),
             read_mode: ReadMode::Linearizable,
+            is_silent: false,
+            skips_next: false,
+            is_held: false,
+            last_write: LogIndex::ZERO,
             last_command: "NULL",
             since: now,
             active: now,
@@ -155,11 +177,21 @@ impl Clients {
         self.connections.iter().flatten()
     }
 
+    /// All clients, by slot, with what names them.
+    pub fn iter_with_ids(&self) -> impl Iterator<Item = (ClientId, &Client)> {
+        self.connections.iter().enumerate().filter_map(|(slot, client)| {
+            let client = client.as_ref()?;
+            let slot = u32::try_from(slot).expect("the driver's slots are 32 bits wide");
+            Some((ClientId { slot, generation: client.generation }, client))
+        })
+    }
+
     /// Takes the next place in the client's order of replies.
     pub fn open_slot(&mut self, id: ClientId) -> Option<Origin> {
         let client = self.find(id)?;
         let slot = client.first_slot + client.slots.len() as u64;
-        client.slots.push_back(Slot { protocol: client.protocol, reply: None });
+        let is_silent = client.is_silent | std::mem::take(&mut client.skips_next);
+        client.slots.push_back(Slot { protocol: client.protocol, reply: None, is_silent });
         Some(Origin { client: id, slot })
     }
 
@@ -185,19 +217,17 @@ impl Clients {
             (client.left_in, client.left_bytes) = (turn, 0);
         }
         if client.held_bytes + client.left_bytes > limits::CLIENT_OUTPUT_BYTES {
-            client.is_cut_off = true;
-            client.closing = true;
-            client.slots.clear();
-            effects.push(Effect::Close { client: origin.client });
+            self.cut_off(origin.client, effects);
             return;
         }
-        client.held_bytes += reply.payload_bytes();
         let place = origin.slot.checked_sub(client.first_slot).expect("a slot is answered once");
         let slot = client.slots.get_mut(place as usize).expect("an origin names an opened slot");
         assert!(slot.reply.is_none(), "exactly-once: a command has one reply");
+        let reply = if slot.is_silent { SILENCE } else { reply };
+        client.held_bytes += reply.payload_bytes();
         slot.reply = Some(reply);
         while let Some(Slot { reply: Some(_), .. }) = client.slots.front() {
-            let Slot { protocol, reply } = client.slots.pop_front().expect("just seen");
+            let Slot { protocol, reply, .. } = client.slots.pop_front().expect("just seen");
             let reply = reply.expect("just seen");
             client.first_slot += 1;
             client.held_bytes -= reply.payload_bytes();
@@ -207,6 +237,17 @@ impl Clients {
         if client.closing && client.slots.is_empty() {
             effects.push(Effect::Close { client: origin.client });
         }
+    }
+
+    /// Closes the client at once: what it awaits is not answered.
+    pub fn cut_off(&mut self, id: ClientId, effects: &mut Vec<Effect>) {
+        let Some(client) = self.find(id).filter(|client| !client.is_cut_off) else {
+            return;
+        };
+        client.is_cut_off = true;
+        client.closing = true;
+        client.slots.clear();
+        effects.push(Effect::Close { client: id });
     }
 
     /// Closes the client behind its last reply; nothing more is taken from it.
@@ -239,10 +280,36 @@ impl Clients {
         }
     }
 
+    /// One of the client's commands was applied in this entry.
+    pub fn write_applied(&mut self, id: ClientId, index: LogIndex) {
+        if let Some(client) = self.find(id) {
+            client.last_write = index;
+        }
+        self.write_done(id);
+    }
+
+    /// The client's WAIT is over.
+    pub fn released(&mut self, id: ClientId) {
+        if let Some(client) = self.find(id) {
+            client.is_held = false;
+            self.unpark(id);
+        }
+    }
+
+    /// Lets everybody's parked commands go on who waits for nothing else.
+    pub fn unpark_all(&mut self) {
+        let parked = |(_, client): &(ClientId, &Client)| !client.parked.is_empty();
+        let ids: Vec<ClientId> = self.iter_with_ids().filter(parked).map(|(id, _)| id).collect();
+        for id in ids {
+            self.unpark(id);
+        }
+    }
+
     /// Lets the client's parked commands go on if what they waited for has come.
     fn unpark(&mut self, id: ClientId) {
         let Some(client) = self.find(id) else { return };
-        let is_free = client.reading == 0 && (client.writing == 0 || !client.parks_watch);
+        let is_free =
+            !client.is_held && client.reading == 0 && (client.writing == 0 || !client.parks_watch);
         if is_free && !client.parked.is_empty() {
             self.unparked.push(id);
         }
@@ -277,6 +344,15 @@ impl Clients {
 }
 
 impl Client {
+    /// Commands are answered again, the one just opened among them.
+    pub fn speak_again(&mut self) {
+        self.is_silent = false;
+        self.skips_next = false;
+        if let Some(slot) = self.slots.back_mut() {
+            slot.is_silent = false;
+        }
+    }
+
     /// The protocol of the command just opened follows a change of the connection's: `HELLO` is
     /// answered in the version that it asks for.
     pub fn retag_last_slot(&mut self) {

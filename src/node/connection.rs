@@ -7,13 +7,13 @@ use bytes::Bytes;
 
 use super::clients::Client;
 use super::node::Node;
+use super::operators::{client_line, version_number};
 use super::{Effect, Role};
 use crate::kv::command::ConnectionCommand;
 use crate::kv::connection::{ClientAttribute, ReadMode, client_attribute, hello, read_mode};
-use crate::kv::{glob, introspection};
-use crate::limits;
+use crate::kv::introspection;
 use crate::proto::args::Args;
-use crate::proto::reply::{Protocol, Reply};
+use crate::proto::reply::Reply;
 use crate::types::{ClientId, Instant};
 
 /// The version of Redis that this server answers like.
@@ -56,7 +56,8 @@ impl Node {
             C::RaftAdmin => unreachable!("the pipeline hands it to the leader"),
             C::RaftSnapshot => self.raft_snapshot(),
             C::RaftExport => unreachable!("the pipeline has the disk read first"),
-            C::ClientList => self.client_list(now),
+            C::Client(command) => self.operators_command(now, id, command, args, effects),
+            C::Server(command) => self.server_command(now, id, command, args),
             C::Multi | C::Discard | C::Watch | C::Unwatch => {
                 self.transaction_command(id, command, args)
             }
@@ -119,38 +120,6 @@ impl Node {
         }
         Reply::OK
     }
-
-    /// `CLIENT LIST`, in the order of arrival.
-    fn client_list(&self, now: Instant) -> Reply {
-        let mut clients: Vec<&Client> = self.clients.iter().collect();
-        clients.sort_by_key(|client| client.info.id);
-        let lines: String = clients.iter().map(|client| client_line(client, now) + "\n").collect();
-        Reply::Text(Bytes::from(lines))
-    }
-
-    /// `CONFIG GET pattern ...`: what clients and benchmarks ask for, in Redis's names.
-    fn config_get(&self, args: Args<'_>) -> Reply {
-        let limits = &self.config.limits;
-        let idle_seconds = self.config.client.idle_timeout.as_secs();
-        let all: [(&'static str, String); 9] = [
-            ("appendfsync", "always".to_owned()),
-            ("appendonly", "yes".to_owned()),
-            ("databases", "1".to_owned()),
-            ("maxclients", limits.max_clients.to_string()),
-            ("maxmemory", limits.max_memory.to_string()),
-            ("maxmemory-policy", "noeviction".to_owned()),
-            ("proto-max-bulk-len", limits::VALUE_BYTES.to_string()),
-            ("save", String::new()),
-            ("timeout", idle_seconds.to_string()),
-        ];
-        let is_asked = |name: &str| {
-            args.iter()
-                .skip(2)
-                .any(|pattern| glob::matches(&pattern.to_ascii_lowercase(), name.as_bytes()))
-        };
-        let asked = all.into_iter().filter(|(name, _)| is_asked(name));
-        Reply::Map(asked.map(|(name, value)| (Reply::Word(name), text_reply(value))).collect())
-    }
 }
 
 /// `HELLO`: answered in the version that it asks for.
@@ -177,36 +146,7 @@ fn say_hello(client: &mut Client, leads: bool, args: Args<'_>) -> Reply {
     ])
 }
 
-/// One line of `CLIENT LIST`: Redis's fields in Redis's order, as far as they mean something here.
-fn client_line(client: &Client, now: Instant) -> String {
-    format!(
-        "id={} addr={} laddr={} name={} age={} idle={} flags=N db=0 multi=-1 cmd={} user=default \
-         resp={} lib-name={} lib-ver={}",
-        client.info.id,
-        client.info.address,
-        client.info.local_address,
-        client.name,
-        now.since(client.since).as_secs(),
-        now.since(client.active).as_secs(),
-        client.last_command,
-        version_number(client.protocol),
-        client.library_name,
-        client.library_version,
-    )
-}
-
-fn version_number(protocol: Protocol) -> i64 {
-    match protocol {
-        Protocol::Resp2 => 2,
-        Protocol::Resp3 => 3,
-    }
-}
-
 /// The table's check let only printable characters through.
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
-}
-
-fn text_reply(text: String) -> Reply {
-    Reply::Bulk(Bytes::from(text))
 }

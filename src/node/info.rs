@@ -81,7 +81,7 @@ impl Node {
             "clients" => lines(&[
                 ("connected_clients", self.clients.len().to_string()),
                 ("maxclients", self.config.limits.max_clients.to_string()),
-                ("blocked_clients", "0".to_owned()),
+                ("blocked_clients", self.operations.holding.len().to_string()),
             ]),
             "memory" => {
                 let used = self.machine.store().used_bytes() as u64;

@@ -13,6 +13,7 @@ use super::node::Node;
 use super::pipeline::{loading, refusal};
 use crate::kv::command::{Command, ConnectionCommand, Handler};
 use crate::kv::error::CommandError;
+use crate::kv::server::ServerCommand;
 use crate::kv::transaction::{self, Composite};
 use crate::limits;
 use crate::proto::args::Args;
@@ -51,6 +52,11 @@ enum Queued {
 }
 
 impl Block {
+    /// How many commands are queued, if a transaction is open.
+    pub fn queued(&self) -> Option<usize> {
+        self.transaction.as_ref().map(|transaction| transaction.queued.len())
+    }
+
     /// What it counts towards [`limits::TRANSACTIONS_BYTES`].
     pub fn bytes(&self) -> usize {
         let queued = self.transaction.as_ref().map_or(0, |transaction| transaction.bytes());
@@ -82,13 +88,18 @@ fn is_never_queued(command: &Command) -> bool {
     let Handler::Connection { command, .. } = command.handler else {
         return false;
     };
-    matches!(command, C::Multi | C::Exec | C::Discard | C::Watch | C::Quit)
+    let resets = command == C::Server(ServerCommand::Reset);
+    resets || matches!(command, C::Multi | C::Exec | C::Discard | C::Watch | C::Quit)
 }
 
 /// Whether a command's answer takes a while and comes from elsewhere.
 fn is_answered_by_others(command: &Command) -> bool {
     use ConnectionCommand as C;
-    matches!(command.handler, Handler::Connection { command: C::RaftAdmin | C::RaftExport, .. })
+    let Handler::Connection { command, .. } = command.handler else {
+        return false;
+    };
+    let ends = matches!(command, C::Server(ServerCommand::Debug | ServerCommand::Shutdown));
+    ends || matches!(command, C::RaftAdmin | C::RaftExport)
 }
 
 impl Node {
@@ -299,6 +310,7 @@ pub(super) fn has_write<'a>(client: &Client, commands: impl Iterator<Item = &'a 
             (Some(ConnectionCommand::Multi), None) => open = Some(false),
             (Some(ConnectionCommand::Exec), Some(true)) => return true,
             (Some(ConnectionCommand::Exec | ConnectionCommand::Discard), _) => open = None,
+            (Some(ConnectionCommand::Server(ServerCommand::Reset)), _) => open = None,
             (_, Some(writes)) => *writes |= command.is_write(),
             (_, None) if command.is_write() => return true,
             _ => {}
