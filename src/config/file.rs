@@ -66,6 +66,7 @@ pub(super) struct ClientTable {
     pub request_timeout_ms: Option<Spanned<Number>>,
     pub idle_timeout_ms: Option<Spanned<Number>>,
     pub debug_commands: Option<bool>,
+    pub redirect: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize, Default)]

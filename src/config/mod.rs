@@ -16,7 +16,7 @@ pub use address::problem as address_problem;
 pub use mistake::Mistake;
 pub use values::{
     ClientConfig, ClusterConfig, Config, LimitsConfig, ListenConfig, LogConfig, NodeConfig,
-    RaftConfig, Readmit, StorageConfig, SyncMode,
+    RaftConfig, Readmit, Redirect, StorageConfig, SyncMode,
 };
 
 use crate::types::ServerId;

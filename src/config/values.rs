@@ -101,6 +101,18 @@ pub struct ClientConfig {
     pub idle_timeout: Duration,
     /// Whether DEBUG is carried out: for tests alone.
     pub debug_commands: bool,
+    /// Whether clients are sent to the leader.
+    pub redirect: Redirect,
+}
+
+/// Whether a node that doesn't lead sends clients on.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Redirect {
+    /// It serves them.
+    #[default]
+    None,
+    /// It answers `-MOVED`, as a replica in a Redis Cluster does.
+    Moved,
 }
 
 /// How a log write becomes durable.
@@ -160,6 +172,7 @@ impl Default for ClientConfig {
             request_timeout: Duration::from_secs(5),
             idle_timeout: Duration::ZERO,
             debug_commands: false,
+            redirect: Redirect::None,
         }
     }
 }

@@ -34,6 +34,8 @@ pub enum ClientCommand {
     GetRedir,
     /// `CLIENT TRACKINGINFO`
     TrackingInfo,
+    /// `CLIENT CAPA capability ...`: see [`redirects`].
+    Capa,
 }
 
 const fn row(name: &'static str, check: super::command::Check, command: ClientCommand) -> Command {
@@ -142,6 +144,21 @@ pub(super) const TRACKINGINFO: Command = Command {
     summary: "Return information about server assisted client side caching for the connection",
     ..row("client|trackinginfo", |_| Ok(()), ClientCommand::TrackingInfo)
 };
+
+/// `CLIENT CAPA`
+pub(super) const CAPA: Command = Command {
+    arity: -3,
+    flags: NOSCRIPT_LOADING_STALE,
+    since: "0.1.0",
+    summary: "Tell what the client can do: with redirect, it is told where the leader is",
+    usage: "capability [capability ...]",
+    ..row("client|capa", |_| Ok(()), ClientCommand::Capa)
+};
+
+/// Whether a CLIENT CAPA names `redirect`. What is unknown is passed over, as in Valkey.
+pub fn redirects(args: Args<'_>) -> bool {
+    args.iter().skip(2).any(|word| is(word, b"redirect"))
+}
 
 fn is(word: &[u8], name: &[u8]) -> bool {
     word.eq_ignore_ascii_case(name)
@@ -281,7 +298,7 @@ pub fn pause(args: Args<'_>) -> Result<(u64, Paused), CommandError> {
         (4, Some(word)) if is(word, b"all") => Ok((timeout, Paused::All)),
         (4, Some(word)) if is(word, b"write") => Ok((timeout, Paused::Writes)),
         (4, _) => Err(CommandError::PauseMode),
-        _ => Err(CommandError::Syntax),
+        _ => Err(CommandError::SubcommandSyntax("PAUSE", "CLIENT")),
     }
 }
 

@@ -6,11 +6,14 @@
 //! `COMMAND INFO` and `COMMAND DOCS`. Runs nothing by itself.
 
 use super::clients::ClientCommand;
+use super::cluster::ClusterCommand;
 use super::error::CommandError;
 use super::luck::Luck;
 use super::server::ServerCommand;
 use super::store::Store;
-use super::{bits, compare, connection, counters, exchange, expiry, keys, lcs, moves, object};
+use super::{
+    bits, cluster, compare, connection, counters, exchange, expiry, keys, lcs, moves, object,
+};
 use super::{range, scan, server, strings, substrings, transaction};
 use crate::limits;
 use crate::proto::args::Args;
@@ -171,6 +174,8 @@ pub enum ConnectionCommand {
     ClientReadMode,
     /// CLIENT's commands about other connections.
     Client(ClientCommand),
+    /// CLUSTER's and SENTINEL's commands.
+    Cluster(ClusterCommand),
     /// Commands about the server as a whole.
     Server(ServerCommand),
     /// `INFO [section ...]`
@@ -316,6 +321,8 @@ pub enum Group {
     Transactions,
     /// Scripts and functions.
     Scripting,
+    /// Redis Sentinel.
+    Sentinel,
     /// Redis's cluster mode.
     Cluster,
     /// Consensus.
@@ -333,6 +340,7 @@ impl Group {
             Group::Server => "server",
             Group::Transactions => "transactions",
             Group::Scripting => "scripting",
+            Group::Sentinel => "sentinel",
             Group::Cluster => "cluster",
             Group::Raft => "raft",
         }
@@ -375,11 +383,12 @@ static THEMES: [&[Command]; NAMED + 1] = [
     transaction::COMMANDS,
     connection::COMMANDS,
     server::COMMANDS,
+    cluster::COMMANDS,
     transaction::INTERNAL,
 ];
 
 /// How many of the themes have commands that a client can name: all but the last.
-const NAMED: usize = 16;
+const NAMED: usize = 17;
 
 /// Every command, without subcommands, in the table's order.
 pub fn all() -> impl Iterator<Item = &'static Command> {

@@ -298,6 +298,7 @@ const CLIENT_SUBCOMMANDS: &[Command] = &[
     clients::NO_TOUCH,
     clients::GETREDIR,
     clients::TRACKINGINFO,
+    clients::CAPA,
     Command {
         name: "client|readmode",
         arity: 3,

@@ -160,6 +160,12 @@ pub enum CommandError {
     PauseMode,
     /// CLIENT UNBLOCK for another reason.
     UnblockReason,
+    /// A subcommand with too many arguments, where Redis says it so: its name, its container's.
+    SubcommandSyntax(&'static str, &'static str),
+    /// The leader has the key: its slot, the leader's address.
+    Moved(u16, String),
+    /// The leader is elsewhere: its address.
+    Redirect(String),
 }
 
 impl CommandError {
@@ -333,6 +339,13 @@ impl CommandError {
             CommandError::UnblockReason => {
                 "ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR".into()
             }
+            CommandError::SubcommandSyntax(name, container) => format!(
+                "ERR unknown subcommand or wrong number of arguments for '{name}'. Try {container} \
+                 HELP."
+            )
+            .into(),
+            CommandError::Moved(slot, address) => format!("MOVED {slot} {address}").into(),
+            CommandError::Redirect(address) => format!("REDIRECT {address}").into(),
             other => unreachable!("message has a line for {other:?}"),
         }
     }
@@ -345,6 +358,8 @@ impl CommandError {
                 | CommandError::UnknownSubcommand { .. }
                 | CommandError::WrongArity(_)
                 | CommandError::KeyTooLong
+                | CommandError::Moved(..)
+                | CommandError::Redirect(_)
         )
     }
 

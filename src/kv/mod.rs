@@ -3,7 +3,7 @@
 //! A reader begins with [`store`], then [`command`] (the one table), then the themed files that
 //! hold the commands: [`strings`] with [`set`], [`exchange`], [`substrings`], [`bits`], [`lcs`],
 //! [`counters`], [`compare`]; [`keys`], [`moves`], [`scan`], [`range`], [`object`], [`expiry`];
-//! [`transaction`]; [`connection`], [`clients`], [`server`]; and ends with [`gateways`] (exactly once) and [`machine`]; [`capture`] takes
+//! [`transaction`]; [`connection`], [`clients`], [`server`], [`cluster`]; and ends with [`gateways`] (exactly once) and [`machine`]; [`capture`] takes
 //! snapshots of it all, and [`loader`] reads them. Called by `node/`. Knows nothing of Raft: it is
 //! given what the log says.
 
@@ -11,6 +11,7 @@ pub mod admin;
 pub mod bits;
 pub mod capture;
 pub mod clients;
+pub mod cluster;
 pub mod command;
 pub mod compare;
 pub mod connection;
@@ -32,6 +33,7 @@ pub mod lcs;
 pub mod loader;
 pub mod luck;
 pub mod machine;
+pub mod manual;
 pub mod moves;
 pub mod object;
 mod pivots;

@@ -37,6 +37,8 @@ pub enum ServerCommand {
     LastSave,
     /// `BGSAVE`
     BackgroundSave,
+    /// `SAVE`
+    Save,
     /// `SWAPDB 0 0`, `FUNCTION FLUSH`, `SCRIPT FLUSH`: there is nothing to do.
     Nothing,
     /// `FUNCTION LIST`: there are none.
@@ -160,6 +162,14 @@ pub(super) const COMMANDS: &[Command] = &[
         summary: "Return the time of the last snapshot that this process has completed",
         tips: &["nondeterministic_output"],
         handler: plain(ServerCommand::LastSave),
+        ..SERVER
+    },
+    Command {
+        name: "save",
+        flags: Flags::ADMIN.and(Flags::NOSCRIPT),
+        complexity: "O(N) where N is the number of keys",
+        summary: "Take a snapshot of this node's state, and answer once it is durable",
+        handler: plain(ServerCommand::Save),
         ..SERVER
     },
     Command {
@@ -369,7 +379,7 @@ pub(super) const CONFIG_SET: Command = Command {
     handler: checked(
         |args| match args.len() % 2 {
             0 => Ok(()),
-            _ => Err(CommandError::WrongArity("config|set")),
+            _ => Err(CommandError::Syntax),
         },
         ServerCommand::ConfigSet,
     ),
@@ -531,7 +541,7 @@ pub fn slowlog_count(args: Args<'_>) -> Result<usize, CommandError> {
         (2, _) => Ok(limits::SLOWLOG_SHOWN),
         (3, Some(-1)) => Ok(usize::MAX),
         (3, Some(count)) => usize::try_from(count).map_err(|_| CommandError::SlowlogCount),
-        (3, None) => Err(CommandError::NotAnInteger),
+        (3, None) => Err(CommandError::SlowlogCount),
         _ => Err(CommandError::WrongArity("slowlog|get")),
     }
 }
@@ -547,6 +557,8 @@ pub enum Debug<'a> {
     Protocol(&'a [u8]),
     /// `ERROR text`
     Error(&'a [u8]),
+    /// `LOG text`: a line for this node's log.
+    Log(&'a [u8]),
 }
 
 /// Reads a DEBUG.
@@ -574,6 +586,9 @@ pub fn debug(args: Args<'_>) -> Result<Debug<'_>, CommandError> {
     }
     if is(name, b"error") {
         return Ok(Debug::Error(argument));
+    }
+    if is(name, b"log") {
+        return Ok(Debug::Log(argument));
     }
     Err(unknown())
 }

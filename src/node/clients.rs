@@ -51,6 +51,8 @@ pub struct Client {
     pub is_silent: bool,
     /// `CLIENT REPLY SKIP`: nor is its next one.
     pub skips_next: bool,
+    /// `CLIENT CAPA redirect`: it goes to the leader where it is told to.
+    pub takes_redirects: bool,
     /// It waits in WAIT or DEBUG SLEEP: what it sends is parked.
     pub is_held: bool,
     /// The log entry of the newest of its writes that was applied.
@@ -130,6 +132,7 @@ impl Clients {
             read_mode: ReadMode::Linearizable,
             is_silent: false,
             skips_next: false,
+            takes_redirects: false,
             is_held: false,
             last_write: LogIndex::ZERO,
             last_command: "NULL",
@@ -344,6 +347,11 @@ impl Clients {
 }
 
 impl Client {
+    /// Whether it is as good as gone: nothing more is answered to it.
+    pub fn is_cut_off(&self) -> bool {
+        self.is_cut_off
+    }
+
     /// Commands are answered again, the one just opened among them.
     pub fn speak_again(&mut self) {
         self.is_silent = false;

@@ -9,6 +9,7 @@ use super::clients::Client;
 use super::node::Node;
 use super::operators::{client_line, version_number};
 use super::{Effect, Role};
+use crate::config::Redirect;
 use crate::kv::command::ConnectionCommand;
 use crate::kv::connection::{ClientAttribute, ReadMode, client_attribute, hello, read_mode};
 use crate::kv::introspection;
@@ -58,6 +59,7 @@ impl Node {
             C::RaftExport => unreachable!("the pipeline has the disk read first"),
             C::Client(command) => self.operators_command(now, id, command, args, effects),
             C::Server(command) => self.server_command(now, id, command, args),
+            C::Cluster(command) => self.cluster_command(command, args),
             C::Multi | C::Discard | C::Watch | C::Unwatch => {
                 self.transaction_command(id, command, args)
             }
@@ -85,11 +87,13 @@ impl Node {
         use ConnectionCommand as C;
         let has_leases = self.config.raft.lease;
         let leads = self.status().role == Role::Leader;
+        let is_moved = self.config.client.redirect == Redirect::Moved;
+        let mode = if is_moved { "cluster" } else { "standalone" };
         let Some(client) = self.clients.find(id) else {
             return Reply::OK;
         };
         match command {
-            C::Hello => return say_hello(client, leads, args),
+            C::Hello => return say_hello(client, leads, mode, args),
             C::ReadOnly => client.read_mode = ReadMode::Stale,
             C::ReadWrite => client.read_mode = ReadMode::Linearizable,
             C::ClientReadMode => match read_mode(args) {
@@ -123,7 +127,7 @@ impl Node {
 }
 
 /// `HELLO`: answered in the version that it asks for.
-fn say_hello(client: &mut Client, leads: bool, args: Args<'_>) -> Reply {
+fn say_hello(client: &mut Client, leads: bool, mode: &'static str, args: Args<'_>) -> Reply {
     let wanted = match hello(args) {
         Ok(wanted) => wanted,
         Err(error) => return error.reply(),
@@ -140,7 +144,7 @@ fn say_hello(client: &mut Client, leads: bool, args: Args<'_>) -> Reply {
         (Reply::Word("version"), Reply::Word(REDIS_VERSION)),
         (Reply::Word("proto"), Reply::Integer(version)),
         (Reply::Word("id"), Reply::Integer(client.info.id as i64)),
-        (Reply::Word("mode"), Reply::Word("standalone")),
+        (Reply::Word("mode"), Reply::Word(mode)),
         (Reply::Word("role"), Reply::Word(role)),
         (Reply::Word("modules"), Reply::Array(Vec::new())),
     ])

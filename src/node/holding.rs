@@ -1,4 +1,4 @@
-//! Clients that are held: by WAIT, by CLIENT PAUSE, by DEBUG SLEEP.
+//! Clients that are held: by WAIT, by SAVE, by CLIENT PAUSE, by DEBUG SLEEP.
 //!
 //! What a held client sends is *parked*, as behind a held read (`pipeline.rs`), and goes on when it
 //! is let go. WAIT counts the other nodes that have the connection's last write on disk: exactly on
@@ -18,7 +18,7 @@ use crate::proto::args::Args;
 use crate::proto::reply::Reply;
 use crate::types::{ClientId, Instant, LogIndex};
 
-/// One WAIT or DEBUG SLEEP that goes on.
+/// One WAIT, SAVE or DEBUG SLEEP that goes on.
 #[derive(Clone, Copy, Debug)]
 struct Held {
     origin: Origin,
@@ -30,6 +30,7 @@ struct Held {
 #[derive(Clone, Copy, Debug)]
 enum For {
     Replicas { wanted: usize, index: LogIndex },
+    Snapshot { through: LogIndex },
     Time,
 }
 
@@ -111,7 +112,22 @@ impl Node {
     /// really slept would be one that is suspended, which is what SIGSTOP is there for.
     pub(super) fn take_sleep(&mut self, now: Instant, origin: Origin, ms: u64) {
         self.operations.holding.pause(now, ms, Paused::All);
-        self.hold_client(Held { origin, until: now.after(Duration::from_millis(ms)), what: For::Time });
+        self.hold_client(Held {
+            origin,
+            until: now.after(Duration::from_millis(ms)),
+            what: For::Time,
+        });
+    }
+
+    /// `SAVE`: the connection waits until the snapshot is durable.
+    pub(super) fn take_save(&mut self, origin: Origin, effects: &mut Vec<Effect>) {
+        let refused = self.raft_snapshot();
+        if refused != Reply::OK {
+            return self.clients.answer(origin, refused, effects);
+        }
+        let through = self.machine.last_applied();
+        let what = For::Snapshot { through };
+        self.hold_client(Held { origin, until: Instant::NEVER, what });
     }
 
     fn hold_client(&mut self, held: Held) {
@@ -134,6 +150,7 @@ impl Node {
             let is_due = held.until <= now;
             let reply = match held.what {
                 For::Time => is_due.then_some(Reply::OK),
+                For::Snapshot { through } => self.saved(through),
                 For::Replicas { wanted, index } => {
                     let count = self.replicas_with(index);
                     (is_due || count >= wanted).then(|| Reply::count(count))
@@ -147,6 +164,16 @@ impl Node {
                 None => {}
             }
         }
+    }
+
+    /// What SAVE answers, once its snapshot is durable or was given up.
+    fn saved(&self, through: LogIndex) -> Option<Reply> {
+        if self.is_snapshot_wanted() {
+            return None;
+        }
+        let has = self.raft.snapshot().is_some_and(|(newest, _)| newest.index >= through);
+        let given_up = "MISCONF the snapshot was given up: the disk is full";
+        Some(if has { Reply::OK } else { Reply::Error(given_up.into()) })
     }
 
     /// `CLIENT UNBLOCK`: whether there was somebody with this number in WAIT.
@@ -170,7 +197,7 @@ impl Node {
         let reply = match held.what {
             _ if is_error => Reply::Error("UNBLOCKED client unblocked via CLIENT UNBLOCK".into()),
             For::Replicas { index, .. } => Reply::count(self.replicas_with(index)),
-            For::Time => unreachable!("only a WAIT is meant"),
+            For::Time | For::Snapshot { .. } => unreachable!("only a WAIT is meant"),
         };
         self.let_go(held.origin, reply, effects);
         true

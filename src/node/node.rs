@@ -540,12 +540,10 @@ impl Node {
     }
 
     fn own_growth_refusal(&self) -> Option<GrowthRefusal> {
-        let quota = self.config.limits.max_memory;
         if self.room != Room::Ample {
             return Some(GrowthRefusal::Disk);
         }
-        let is_over = quota > 0 && self.used_bytes() >= quota;
-        is_over.then_some(GrowthRefusal::Memory)
+        self.is_over_quota().then_some(GrowthRefusal::Memory)
     }
 
     /// The invariants `hard-state` and `monotone`, in release too.

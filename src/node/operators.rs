@@ -44,6 +44,12 @@ impl Node {
             C::Nothing => Ok(Reply::OK),
             C::GetRedir => Ok(Reply::Integer(-1)),
             C::TrackingInfo => Ok(tracking_info()),
+            C::Capa => {
+                if let Some(client) = self.clients.find(id) {
+                    client.takes_redirects |= clients::redirects(args);
+                }
+                Ok(Reply::OK)
+            }
         };
         answered.unwrap_or_else(|error| error.reply())
     }
@@ -52,10 +58,11 @@ impl Node {
     fn client_list(&self, now: Instant, list: &List) -> Reply {
         let is_listed = |client: &&Client| match list {
             List::All => true,
-            List::Kind(kind) => kind_of(client) == *kind,
+            List::Kind(kind) => *kind == ClientKind::Normal,
             List::Ids(ids) => ids.contains(&client.info.id),
         };
-        let mut clients: Vec<&Client> = self.clients.iter().filter(is_listed).collect();
+        let there = self.clients.iter().filter(|client| !client.is_cut_off());
+        let mut clients: Vec<&Client> = there.filter(is_listed).collect();
         clients.sort_by_key(|client| client.info.id);
         let lines: String = clients.iter().map(|client| client_line(client, now) + "\n").collect();
         Reply::Text(Bytes::from(lines))
@@ -74,8 +81,9 @@ impl Node {
                 wanted.is_none_or(|wanted| wanted == address.to_string().as_bytes())
             };
             (kill.includes_self || *id != own)
+                && !client.is_cut_off()
                 && kill.id.is_none_or(|number| number == client.info.id)
-                && kill.kind.is_none_or(|kind| kind == kind_of(client))
+                && kill.kind.is_none_or(|kind| kind == ClientKind::Normal)
                 && shows(kill.address, client.info.address)
                 && shows(kill.local_address, client.info.local_address)
         };
@@ -113,10 +121,6 @@ impl Node {
             }
         }
     }
-}
-
-fn kind_of(_client: &Client) -> ClientKind {
-    ClientKind::Normal
 }
 
 fn tracking_info() -> Reply {

@@ -12,6 +12,7 @@ use crate::kv::glob;
 use crate::limits;
 use crate::proto::args::Args;
 use crate::proto::integer::parse_integer;
+use crate::proto::message::GrowthRefusal;
 use crate::proto::reply::{Reply, escape_echo};
 
 /// A parameter that can be set, with its new value.
@@ -26,6 +27,20 @@ enum Setting {
 }
 
 impl Node {
+    /// Whether the store has all the memory that it may take. An empty one counts as a byte, so that
+    /// a quota of 1 refuses all growth, as Redis's does.
+    pub(super) fn is_over_quota(&self) -> bool {
+        let quota = self.config.limits.max_memory;
+        quota > 0 && self.used_bytes().max(1) >= quota
+    }
+
+    /// Why commands of this node's clients that grow the store are refused, if they are: the leader
+    /// says so, or this node's own quota does, which CONFIG SET may have made the smaller one.
+    pub(super) fn growth_refusal(&self) -> Option<GrowthRefusal> {
+        let own = || self.is_over_quota().then_some(GrowthRefusal::Memory);
+        self.raft.growth_refusal().or_else(own)
+    }
+
     /// All parameters that are shown, ordered by name.
     fn parameters(&self) -> Vec<(&'static str, String)> {
         let config = &self.config;

@@ -28,6 +28,7 @@ use crate::testing::{Mark, Mutation, is_on, reached};
 use crate::types::{ClientId, Instant};
 
 const WAIT: ConnectionCommand = ConnectionCommand::Server(ServerCommand::Wait);
+const SAVE: ConnectionCommand = ConnectionCommand::Server(ServerCommand::Save);
 const DEBUG: ConnectionCommand = ConnectionCommand::Server(ServerCommand::Debug);
 
 /// A request, looked up.
@@ -57,13 +58,16 @@ impl Resolved<'_> {
     /// answered first.
     fn looks_back(&self) -> bool {
         let command = self.connection_command();
-        matches!(command, Some(ConnectionCommand::Watch | WAIT))
+        matches!(command, Some(ConnectionCommand::Watch | WAIT | SAVE))
     }
 
     /// Whether it may hold what comes behind it.
     fn holds(&self) -> bool {
         let command = self.connection_command();
-        matches!(command, Some(WAIT | DEBUG | ConnectionCommand::Client(ClientCommand::Pause)))
+        matches!(
+            command,
+            Some(WAIT | SAVE | DEBUG | ConnectionCommand::Client(ClientCommand::Pause))
+        )
     }
 }
 
@@ -206,7 +210,7 @@ impl Node {
         in_batch: bool,
         effects: &mut Vec<Effect>,
     ) {
-        let growth_refusal = self.raft.growth_refusal();
+        let growth_refusal = self.growth_refusal();
         let loading_percent = self.snapshots.loading_percent();
         let Some(client) = self.clients.find(id) else {
             return;
@@ -219,6 +223,10 @@ impl Node {
         let Some(origin) = self.clients.open_slot(id) else {
             return;
         };
+        if let Some(elsewhere) = self.redirection(id, command, args) {
+            let reply = self.queue_wrong(id, elsewhere);
+            return self.clients.answer(origin, reply, effects);
+        }
         if let Some(queued) = self.queue(id, command, args) {
             self.clients.answer(origin, queued, effects);
             return;

@@ -14,8 +14,9 @@ use super::{Effect, Facts};
 use crate::kv::connection::ReadMode;
 use crate::kv::error::CommandError;
 use crate::kv::server::{self, Debug, ServerCommand};
+use crate::limits;
 use crate::proto::args::Args;
-use crate::proto::reply::{Protocol, Reply};
+use crate::proto::reply::{Protocol, Reply, escape_echo};
 use crate::types::{ClientId, ClusterTime, Instant};
 
 /// What a node keeps for operators. None of it is part of the state machine.
@@ -55,6 +56,7 @@ impl Node {
         let is_on = self.config.client.debug_commands;
         let reply = match (command, server::debug(args)) {
             (ServerCommand::Wait, _) => return self.take_wait(now, origin, args, effects),
+            (ServerCommand::Save, _) => return self.take_save(origin, effects),
             (ServerCommand::Debug, _) if !is_on => CommandError::DebugOff.reply(),
             (ServerCommand::Debug, Ok(Debug::Sleep(ms))) => {
                 return self.take_sleep(now, origin, ms);
@@ -100,6 +102,7 @@ impl Node {
                 Reply::OK => Reply::Simple("Background saving started"),
                 refused => refused,
             },
+            S::Save => unreachable!("take_server_command holds it, and no transaction takes it"),
             S::NoFunctions => Reply::Array(Vec::new()),
             S::FunctionStats => Reply::Map(vec![
                 (Reply::Word("running_script"), Reply::Nil),
@@ -133,6 +136,7 @@ impl Node {
             client.protocol = Protocol::Resp2;
             client.name.clear();
             client.read_mode = ReadMode::Linearizable;
+            client.takes_redirects = false;
             client.speak_again();
             client.retag_last_slot();
         }
@@ -144,6 +148,10 @@ impl Node {
         match server::debug(args) {
             Err(error) => error.reply(),
             Ok(Debug::Sleep(_) | Debug::SetActiveExpire) => Reply::OK,
+            Ok(Debug::Log(text)) => {
+                self.notices.push(escape_echo(text, limits::ECHO_BYTES));
+                Reply::OK
+            }
             Ok(Debug::Error(text)) => {
                 Reply::Error(String::from_utf8_lossy(text).into_owned().into())
             }

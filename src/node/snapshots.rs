@@ -178,6 +178,11 @@ impl Node {
         taking
     }
 
+    /// Whether a snapshot was asked for or is being taken.
+    pub(super) fn is_snapshot_wanted(&self) -> bool {
+        self.snapshots.is_asked || self.snapshots.taking().is_some()
+    }
+
     /// The end of a turn: the next slice of what is being taken or loaded, and what the log no
     /// longer needs to hold in memory.
     pub(super) fn advance_snapshots(&mut self, now: Instant, effects: &mut Vec<Effect>) {
@@ -342,6 +347,7 @@ impl Node {
                 // One that was given up at the last moment has been overtaken by a later one.
                 let Some(Taking { end: Some(end), .. }) = taken else { return };
                 self.raft.snapshot_taken(id, end.bytes);
+                self.operations.last_save = self.estimate(now);
             }
             SnapshotKind::Received => {
                 let received = self.snapshots.verifying.take_if(|verifying| verifying.id() == id);

@@ -11,6 +11,7 @@ use super::Effect;
 use super::clients::{Client, Origin};
 use super::node::Node;
 use super::pipeline::{loading, refusal};
+use crate::kv::clients::ClientCommand;
 use crate::kv::command::{Command, ConnectionCommand, Handler};
 use crate::kv::error::CommandError;
 use crate::kv::server::ServerCommand;
@@ -95,11 +96,14 @@ fn is_never_queued(command: &Command) -> bool {
 /// Whether a command's answer takes a while and comes from elsewhere.
 fn is_answered_by_others(command: &Command) -> bool {
     use ConnectionCommand as C;
+    use ServerCommand as S;
     let Handler::Connection { command, .. } = command.handler else {
         return false;
     };
-    let ends = matches!(command, C::Server(ServerCommand::Debug | ServerCommand::Shutdown));
-    ends || matches!(command, C::RaftAdmin | C::RaftExport)
+    let ends = matches!(command, C::Server(S::Debug | S::Save | S::Shutdown));
+    // An answer that is none has no place in EXEC's array.
+    let is_silent = command == C::Client(ClientCommand::Reply);
+    ends || is_silent || matches!(command, C::RaftAdmin | C::RaftExport)
 }
 
 impl Node {
@@ -111,7 +115,7 @@ impl Node {
         command: &'static Command,
         args: Args<'_>,
     ) -> Option<Reply> {
-        let refused = self.raft.growth_refusal().filter(|_| command.grows());
+        let refused = self.growth_refusal().filter(|_| command.grows());
         let loading_percent = self.snapshots.loading_percent();
         let queued_bytes = self.clients.find(id)?.block.transaction.as_ref()?.arena.len();
         if is_never_queued(command) {
@@ -227,7 +231,7 @@ impl Node {
         in_batch: bool,
         effects: &mut Vec<Effect>,
     ) {
-        let refused = self.raft.growth_refusal();
+        let refused = self.growth_refusal();
         let Some(client) = self.clients.find(origin.client) else {
             return;
         };
@@ -243,7 +247,8 @@ impl Node {
             _ if transaction.is_aborted => CommandError::Aborted.reply(),
             Some(refused) => abort_because(&refusal(refused)),
             None => {
-                let composite = self.composite(now, origin.client, &transaction, &block.watched);
+                let id = origin.client;
+                let composite = self.composite(now, id, &transaction, &block.watched, effects);
                 let (row, args) = (transaction.effect.row(), composite.args());
                 if args.encoded().len() <= limits::COMMAND_BYTES {
                     self.take_store_command(now, origin, row, args, in_batch, read_mode, effects);
@@ -262,6 +267,7 @@ impl Node {
         id: ClientId,
         transaction: &Transaction,
         watched: &BTreeMap<Box<[u8]>, Revision>,
+        effects: &mut Vec<Effect>,
     ) -> Composite {
         let mut composite = Composite::new(watched);
         let mut encoded = Vec::new();
@@ -272,7 +278,7 @@ impl Node {
                     let args = Args::new(*count, &transaction.arena[*start..*end]);
                     match command.handler {
                         Handler::Connection { command, .. } => {
-                            self.connection_command(now, id, command, args, &mut Vec::new())
+                            self.connection_command(now, id, command, args, effects)
                         }
                         _ => {
                             composite.push_command(command, args);
