@@ -275,20 +275,22 @@ impl Clients {
 
     /// One of the client's commands left its batch.
     pub fn write_done(&mut self, id: ClientId) {
-        if let Some(client) = self.find(id) {
-            client.writing = client.writing.checked_sub(1).expect("each batched command counted");
-            if client.parks_watch {
-                self.unpark(id);
-            }
-        }
+        self.leave_batch(id, None);
     }
 
     /// One of the client's commands was applied in this entry.
     pub fn write_applied(&mut self, id: ClientId, index: LogIndex) {
+        self.leave_batch(id, Some(index));
+    }
+
+    fn leave_batch(&mut self, id: ClientId, applied: Option<LogIndex>) {
         if let Some(client) = self.find(id) {
-            client.last_write = index;
+            client.writing = client.writing.checked_sub(1).expect("each batched command counted");
+            client.last_write = applied.unwrap_or(client.last_write);
+            if client.parks_watch {
+                self.unpark(id);
+            }
         }
-        self.write_done(id);
     }
 
     /// The client's WAIT is over.
