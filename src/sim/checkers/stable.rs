@@ -234,7 +234,11 @@ impl Checkers {
             }
             Message::AppendEntriesResponse(response) => {
                 if let AppendOutcome::Match { match_index } = response.outcome {
-                    let held = watched.log.at(match_index);
+                    // What was applied may be in memory no more: then it is what is committed.
+                    let committed = self.committed.get((match_index.0 as usize).wrapping_sub(1));
+                    let is_gone = match_index <= watched.log.base();
+                    let held =
+                        watched.log.at(match_index).or(committed.copied().filter(|_| is_gone));
                     let is_in_log = held.is_some() && watched.stable.at(match_index) == held;
                     assert!(
                         match_index <= watched.snapshots.newest().index || is_in_log,
