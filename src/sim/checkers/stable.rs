@@ -204,11 +204,14 @@ impl Checkers {
         let committed = LogIndex(self.committed());
         let lost: BTreeSet<ServerId> =
             self.damaged.keys().copied().filter(|server| self.is_lost(*server)).collect();
-        // To one that takes it for no member any more it may say whatever it likes.
+        // To one that takes it for no voter it may say whatever it likes: a learner's word counts for
+        // nothing, and a new one is known by its address before its directory is.
         let to = packet.envelope.to;
         let counts = self.servers.get(&to).is_some_and(|watched| {
             let membership = self.in_force(&watched.log, watched.log.last_index());
-            membership.is_none_or(|membership| membership.member(id).is_some())
+            membership.is_none_or(|membership| {
+                membership.member(id).is_some_and(|member| member.voter || member.outgoing_voter)
+            })
         });
         let lost = if counts { lost } else { BTreeSet::new() };
         self.rules.sends(id, packet, committed, |server| lost.contains(&server));
