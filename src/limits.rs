@@ -47,12 +47,14 @@ pub const PEER_WINDOW_MESSAGES: usize = 256;
 /// the allocator's share. Whatever counts the log's bytes counts it.
 pub const LOG_ENTRY_BYTES: usize = 96;
 
-/// Bytes of the log that stay in memory in front of a snapshot's end at most, for followers
-/// that lag a little: a quarter of what makes a snapshot due, or this if that is more. Who lags
-/// further is sent the snapshot.
+/// Bytes of the log that stay in memory once they were applied, for followers that lag a little: a
+/// quarter of what makes a snapshot due, but no more than this; or a share of the newest snapshot's
+/// bytes if that is more. Who lags further is sent a snapshot.
 pub const LOG_TAIL_BYTES: u64 = 16 * 1024 * 1024;
 /// See [`LOG_TAIL_BYTES`].
 pub const LOG_TAIL_SHARE: u64 = 4;
+/// See [`LOG_TAIL_BYTES`].
+pub const LOG_STATE_SHARE: u64 = 8;
 
 /// While a follower is being sent a snapshot, or takes the entries behind it, what it will need next
 /// stays for it, up to so many times that, or the snapshot's own bytes if that is more: a follower
@@ -82,7 +84,7 @@ pub const INSTALL_FULL_PAUSE: Duration = Duration::from_secs(1);
 /// or from clients, until it has loaded; what it has stays.
 pub const LOADING_LOG_BYTES: usize = 64 * 1024 * 1024;
 
-/// Entries that one turn discards behind a snapshot; what is left goes in the next ones.
+/// Entries that one turn discards from memory; what is left goes in the next ones.
 pub const COMPACT_ENTRIES: u64 = 4096;
 
 /// Bytes of log that make a snapshot due, unless configured.
@@ -91,10 +93,6 @@ pub const SNAPSHOT_LOG_BYTES: u64 = 64 * 1024 * 1024;
 pub const SNAPSHOT_LOG_BYTES_MIN: u64 = 64 * 1024;
 /// See [`SNAPSHOT_LOG_BYTES_MIN`].
 pub const SNAPSHOT_LOG_BYTES_MAX: u64 = 1 << 40;
-/// The last snapshot's bytes divided by this are that much too: a snapshot of everything costs no
-/// more than so many times what the log wrote.
-pub const SNAPSHOT_LOG_SHARE: u64 = 4;
-
 /// Bytes of one slice of a snapshot that is being taken; one a turn.
 pub const SNAPSHOT_SLICE_BYTES: usize = 64 * 1024;
 

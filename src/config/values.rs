@@ -133,8 +133,8 @@ pub struct StorageConfig {
     pub sync: SyncMode,
     /// A log segment's size in bytes.
     pub segment_bytes: u64,
-    /// So many bytes of log since the last snapshot make the next one due, or a quarter of the last
-    /// one's bytes if that is more.
+    /// So many bytes of log since the last snapshot make the next one due, or as many as the
+    /// last one has if that is more.
     pub snapshot_log_bytes: u64,
 }
 

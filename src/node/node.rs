@@ -390,6 +390,7 @@ impl Node {
     /// came in is sent.
     fn end_turn(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         self.note_leadership();
+        self.compact_log(now);
         self.apply_committed(now, effects);
         self.release_reads(now, effects);
         self.release_held(now, effects);
