@@ -8,6 +8,7 @@ use super::index::{self, Index};
 use super::record::{Record, RecordRef};
 use super::slab::{Handle, Slab};
 use super::tree::Tree;
+use crate::limits;
 use crate::types::{ClusterTime, Revision};
 
 /// See the file's head.
@@ -40,6 +41,23 @@ impl Records {
             self.learn(handle);
             Some(handle)
         })
+    }
+
+    /// Brings near what a look-up of these keys will need: at most [`limits::WARMED_KEYS`] of them.
+    /// One look-up after the other would wait for memory each time; here none depends on another
+    /// one, so that the processor waits for many at once.
+    pub(super) fn warm<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) {
+        let mut hashes = [0; limits::WARMED_KEYS];
+        let (mut count, mut seen) = (0, 0);
+        for (hash, key) in hashes.iter_mut().zip(keys) {
+            *hash = index::hash(key);
+            seen ^= self.index.touch(*hash);
+            count += 1;
+        }
+        for hash in &hashes[..count] {
+            seen ^= self.index.guess(*hash).map_or(0, |handle| self.slab.touch(handle));
+        }
+        std::hint::black_box(seen);
     }
 
     /// The record of `key`.

@@ -145,6 +145,11 @@ impl Store {
         removed
     }
 
+    /// Brings near what commands on these keys will need; see [`limits::WARMED_KEYS`].
+    pub(super) fn warm<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) {
+        self.records.warm(keys);
+    }
+
     /// The living key's item.
     pub fn get(&self, key: &[u8]) -> Option<Item<'_>> {
         let record = self.records.get(key)?;
