@@ -118,6 +118,11 @@ pub const SNAPSHOT_WRITE_AHEAD_BYTES: u64 = 256 * 1024;
 /// Bytes of a snapshot that are loaded in one turn.
 pub const SNAPSHOT_LOAD_BYTES: usize = 256 * 1024;
 
+/// Keys of a batch that are looked up together in advance, so that the processor waits for their
+/// memory at once. What a batch's later commands need is brought near when it is their turn: all of
+/// a large batch would not fit the near caches.
+pub const WARMED_KEYS: usize = 64;
+
 /// Keys whose memory one turn gives back: of a store that was emptied, of a state that a snapshot is
 /// about to replace, of a snapshot that was given up. What is left goes in the next turns.
 pub const DISCARD_KEYS: usize = 2048;

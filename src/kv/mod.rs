@@ -1,6 +1,6 @@
 //! The state machine: the store, and the commands that read and change it. PURE.
 //!
-//! A reader begins with [`store`], then [`command`] (the one table), then the themed files that
+//! A reader begins with [`store`], which stands on `records` (`slab`, `tree`, `index`), then [`command`] (the one table), then the themed files that
 //! hold the commands: [`strings`] with [`set`], [`exchange`], [`substrings`], [`bits`], [`lcs`],
 //! [`counters`], [`compare`]; [`keys`], [`moves`], [`scan`], [`range`], [`object`], [`expiry`];
 //! [`transaction`]; [`connection`], [`clients`], [`server`], [`cluster`]; and ends with [`gateways`] (exactly once) and [`machine`]; [`capture`] takes
@@ -26,6 +26,7 @@ pub mod gateways;
 pub mod glob;
 mod graveyard;
 mod heads;
+mod index;
 pub mod introspection;
 pub mod keys;
 mod lacking;
@@ -38,9 +39,12 @@ pub mod moves;
 pub mod object;
 mod pivots;
 pub mod range;
+mod record;
+mod records;
 pub mod scan;
 pub mod server;
 pub mod set;
+mod slab;
 pub mod store;
 pub mod strings;
 pub mod substrings;

@@ -15,7 +15,7 @@ use super::snapshots::gateways;
 use crate::kv::command::{ReadContext, by_code};
 use crate::kv::gateways::Verdict;
 use crate::limits;
-use crate::proto::batch::{Batch, Standing};
+use crate::proto::batch::{Batch, BatchCommand, Standing};
 use crate::proto::entry::{Entry, EntryKind};
 use crate::proto::message::GrowthRefusal;
 use crate::raft::membership::Membership;
@@ -78,12 +78,21 @@ impl Node {
             Verdict::Apply if is_on(Mutation::LosesForeignWrite) && self.identity.server.0 == 1 => {
             }
             Verdict::Apply => {
-                for command in batch.commands() {
+                let mut ahead = batch.commands();
+                for (position, command) in batch.commands().enumerate() {
+                    self.warm(position, &mut ahead);
                     self.machine.execute(command);
                 }
             }
             Verdict::Gap if is_own => self.gateway.note_gap(),
             Verdict::Gap | Verdict::Duplicate | Verdict::Stranger => {}
+        }
+    }
+
+    /// From time to time brings near what the next commands of a batch will look up.
+    fn warm<'a>(&self, position: usize, ahead: &mut impl Iterator<Item = BatchCommand<'a>>) {
+        if position.is_multiple_of(limits::WARMED_KEYS) {
+            self.machine.warm(ahead.take(limits::WARMED_KEYS));
         }
     }
 
@@ -116,7 +125,9 @@ impl Node {
         // A batch that was given up has no origins left: its clients were told INDOUBT.
         let estimate = self.estimate(now);
         let mut next_read = 0;
+        let mut ahead = batch.commands();
         for (position, command) in batch.commands().enumerate() {
+            self.warm(position, &mut ahead);
             let (store, luck) = (self.machine.store(), &self.luck);
             let context = ReadContext { store, now: estimate, luck };
             next_read = reads.release(next_read, position, &context, &mut self.clients, effects);
