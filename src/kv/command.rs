@@ -9,7 +9,7 @@ use super::error::CommandError;
 use super::luck::Luck;
 use super::store::Store;
 use super::{bits, compare, connection, counters, exchange, expiry, keys, lcs, moves, object};
-use super::{range, scan, strings, substrings, transaction};
+use super::{pubsub, range, scan, strings, substrings, transaction, txn, watches};
 use crate::limits;
 use crate::proto::args::Args;
 use crate::proto::reply::Reply;
@@ -139,6 +139,24 @@ pub enum ConnectionCommand {
     Watch,
     /// `UNWATCH`
     Unwatch,
+    /// `KWATCH prefix [FROM revision]`: see [`watches`].
+    KWatch,
+    /// `KUNWATCH [prefix ...]`
+    KUnwatch,
+    /// `SUBSCRIBE channel ...`: this and the next six are carried out by `node/subscribers.rs`.
+    Subscribe,
+    /// `PSUBSCRIBE pattern ...`
+    PSubscribe,
+    /// `UNSUBSCRIBE [channel ...]`
+    Unsubscribe,
+    /// `PUNSUBSCRIBE [pattern ...]`
+    PUnsubscribe,
+    /// `PUBSUB CHANNELS [pattern]`
+    PubSubChannels,
+    /// `PUBSUB NUMSUB [channel ...]`
+    PubSubNumSub,
+    /// `PUBSUB NUMPAT`
+    PubSubNumPat,
     /// `HELLO`: see [`connection::hello`].
     Hello,
     /// `COMMAND`
@@ -163,6 +181,10 @@ pub enum ConnectionCommand {
     ClientGetName,
     /// `CLIENT SETINFO attribute value`
     ClientSetInfo,
+    /// `CLIENT TRACKING ON|OFF ...`: see [`super::tracking`].
+    ClientTracking,
+    /// `CLIENT CACHING YES|NO`
+    ClientCaching,
     /// `CLIENT INFO`
     ClientInfo,
     /// `CLIENT LIST`
@@ -310,6 +332,8 @@ pub enum Group {
     Server,
     /// Transactions.
     Transactions,
+    /// Messages and changes that a connection is told.
+    PubSub,
     /// Redis's cluster mode.
     Cluster,
     /// Consensus.
@@ -326,6 +350,7 @@ impl Group {
             Group::Connection => "connection",
             Group::Server => "server",
             Group::Transactions => "transactions",
+            Group::PubSub => "pubsub",
             Group::Cluster => "cluster",
             Group::Raft => "raft",
         }
@@ -366,12 +391,15 @@ static THEMES: [&[Command]; NAMED + 1] = [
     object::COMMANDS,
     expiry::COMMANDS,
     transaction::COMMANDS,
+    txn::COMMANDS,
+    watches::COMMANDS,
+    pubsub::COMMANDS,
     connection::COMMANDS,
     transaction::INTERNAL,
 ];
 
 /// How many of the themes have commands that a client can name: all but the last.
-const NAMED: usize = 15;
+const NAMED: usize = 18;
 
 /// Every command, without subcommands, in the table's order.
 pub fn all() -> impl Iterator<Item = &'static Command> {

@@ -8,6 +8,7 @@ use super::admin;
 use super::command::{Command, ConnectionCommand, Flags, Group, Handler, ROW};
 use super::error::CommandError;
 use super::export;
+use super::tracking;
 use crate::limits;
 use crate::proto::args::Args;
 use crate::proto::integer::parse_integer;
@@ -308,6 +309,8 @@ const CLIENT_SUBCOMMANDS: &[Command] = &[
         },
         ..CLIENT
     },
+    tracking::TRACKING,
+    tracking::CACHING,
 ];
 
 const RAFT_SUBCOMMANDS: &[Command] = &[

@@ -175,6 +175,7 @@ fn categories(row: &Command) -> impl Iterator<Item = &'static str> {
         ("@dangerous", admin || has(Flags::CATEGORY_DANGEROUS)),
         ("@connection", is_connection(row)),
         ("@transaction", row.group == Group::Transactions),
+        ("@pubsub", row.group == Group::PubSub),
     ]
     .into_iter()
     .filter_map(|(name, belongs)| belongs.then_some(name))

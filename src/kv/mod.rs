@@ -4,7 +4,7 @@
 //! hold the commands: [`strings`] with [`set`], [`exchange`], [`substrings`], [`bits`], [`lcs`],
 //! [`counters`], [`compare`]; [`keys`], [`moves`], [`scan`], [`range`], [`object`], [`expiry`];
 //! [`transaction`]; [`connection`]; and ends with [`gateways`] (exactly once) and [`machine`]; [`capture`] takes
-//! snapshots of it all, and [`loader`] reads them. Called by `node/`. Knows nothing of Raft: it is
+//! snapshots of it all, and [`loader`] reads them; [`history`] keeps the last changes. Called by `node/`. Knows nothing of Raft: it is
 //! given what the log says.
 
 pub mod admin;
@@ -24,6 +24,7 @@ pub mod gateways;
 pub mod glob;
 mod graveyard;
 mod heads;
+pub mod history;
 pub mod introspection;
 pub mod keys;
 pub mod lcs;
@@ -33,11 +34,15 @@ pub mod machine;
 pub mod moves;
 pub mod object;
 mod pivots;
+pub mod pubsub;
 pub mod range;
 pub mod scan;
 pub mod set;
 pub mod store;
 pub mod strings;
 pub mod substrings;
+pub mod tracking;
 pub mod transaction;
 mod tree;
+pub mod txn;
+pub mod watches;

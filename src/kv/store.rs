@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 
 use super::capture::{Capture, SnapshotProgress};
 use super::graveyard::Graveyard;
+use super::history::{ChangeKind, History};
 use super::pivots::Pivots;
 use super::tree::Tree;
 use crate::proto::snapshot::{SnapshotEnd, SnapshotHeader, SnapshotRecord};
@@ -66,6 +67,8 @@ pub struct Store {
     capture: Option<Box<Capture>>,
     /// What has left and still takes memory.
     graveyard: Graveyard,
+    /// The last changes: it is told of every mutation.
+    history: History,
 }
 
 impl Store {
@@ -117,8 +120,18 @@ impl Store {
         self.deadlines.first().map(|(deadline, _)| *deadline)
     }
 
-    /// Removes dead keys, soonest deadline first, at most `limit`; returns how many. Takes no
-    /// revision: nobody can see the difference.
+    /// The last changes, in the order of their revisions.
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// What changes from here on is done by the command of this code.
+    pub(super) fn begin_command(&mut self, code: u16) {
+        self.history.begin(code);
+    }
+
+    /// Removes dead keys, soonest deadline first, at most `limit`; returns how many. Each is a
+    /// mutation, so that who watches can tell which ones it has seen.
     pub fn expire_due(&mut self, limit: usize) -> usize {
         let mut removed = 0;
         while removed < limit {
@@ -132,6 +145,8 @@ impl Store {
             let record = self.records.remove(&key).expect("each deadline has its record");
             self.used_bytes -= record_bytes(&key, &record.value) + deadline_bytes(&key);
             self.pivots.remove(&key);
+            self.revision = self.revision.next();
+            self.history.push(ChangeKind::Expired, self.revision, &key, b"", None);
             if let Some(capture) = &mut self.capture {
                 capture.record_left(&key, record);
             }
@@ -260,17 +275,25 @@ impl Store {
     }
 
     /// Gives the key a value and a deadline (or none), whatever it had before. One mutation, also
-    /// if the deadline is already past and the key is gone at once.
+    /// if the deadline is already past and the key is gone at once; and one before it if the key
+    /// was dead and not yet removed.
     pub fn set(&mut self, key: &[u8], value: &[u8], deadline: Option<ClusterTime>) -> Revision {
-        self.revision = self.revision.next();
+        let given = deadline;
         let deadline = deadline.unwrap_or(NEVER);
         if deadline <= self.clock {
-            self.remove(key);
+            if !self.delete(key) {
+                self.revision = self.revision.next();
+            }
             return self.revision;
         }
-        let revision = self.revision;
         if let Some(record) = self.records.get_mut(key) {
             let before = record.deadline;
+            if before <= self.clock {
+                self.revision = self.revision.next();
+                self.history.push(ChangeKind::Expired, self.revision, key, b"", None);
+            }
+            self.revision = self.revision.next();
+            let revision = self.revision;
             self.used_bytes -= record.value.len();
             self.used_bytes += value.len();
             if let Some(capture) = &mut self.capture {
@@ -282,11 +305,14 @@ impl Store {
             }
             self.move_deadline(key, before, deadline);
         } else {
+            self.revision = self.revision.next();
+            let revision = self.revision;
             self.used_bytes += record_bytes(key, value);
             self.records.insert(key.into(), Record { value: value.to_vec(), revision, deadline });
             self.pivots.insert(key);
             self.move_deadline(key, NEVER, deadline);
         }
+        self.history.push(ChangeKind::Set, self.revision, key, value, given);
         self.revision
     }
 
@@ -303,6 +329,7 @@ impl Store {
                 record.revision = self.revision;
                 record.value.extend_from_slice(tail);
                 self.used_bytes += tail.len();
+                self.history.push(ChangeKind::Appended, self.revision, key, tail, None);
                 record.value.len()
             }
             _ => {
@@ -320,12 +347,12 @@ impl Store {
         else {
             return false;
         };
-        self.revision = self.revision.next();
+        let given = deadline;
         let deadline = deadline.unwrap_or(NEVER);
         if deadline <= clock {
-            self.remove(key);
-            return true;
+            return self.delete(key);
         }
+        self.revision = self.revision.next();
         if let Some(capture) = &mut self.capture {
             capture.record_changes(key, record);
         }
@@ -333,6 +360,7 @@ impl Store {
         record.revision = self.revision;
         record.deadline = deadline;
         self.move_deadline(key, before, deadline);
+        self.history.push(ChangeKind::Deadline, self.revision, key, b"", given);
         true
     }
 
@@ -343,13 +371,20 @@ impl Store {
         }
         self.revision = self.revision.next();
         self.remove(key);
+        self.history.push(ChangeKind::Deleted, self.revision, key, b"", None);
         true
     }
 
-    /// Deletes every key: one mutation, or none where no key lived.
+    /// Lets a message take its place among the changes. No mutation.
+    pub(super) fn publish(&mut self, channel: &[u8], message: &[u8]) {
+        self.history.push(ChangeKind::Message, self.revision, channel, message, None);
+    }
+
+    /// Deletes every key: one mutation, or none where nothing was stored.
     pub fn clear(&mut self) {
-        if !self.is_empty() {
+        if self.stored() > 0 {
             self.revision = self.revision.next();
+            self.history.push(ChangeKind::Cleared, self.revision, b"", b"", None);
         }
         let mut records = std::mem::take(&mut self.records);
         if let Some(capture) = &mut self.capture {
@@ -425,7 +460,8 @@ impl Store {
 
     /// An empty store with the clock and revision of a snapshot.
     pub(super) fn of_snapshot(header: &SnapshotHeader) -> Store {
-        let mut store = Store { revision: header.revision, ..Store::default() };
+        let history = History::behind(header.revision);
+        let mut store = Store { revision: header.revision, history, ..Store::default() };
         store.advance_clock(header.clock);
         store
     }
@@ -449,6 +485,7 @@ impl Store {
         let deadlines = std::mem::take(&mut self.deadlines);
         self.bury_all(records, deadlines);
         self.pivots = Pivots::default();
+        self.history.forget(self.revision);
         self.used_bytes = 0;
     }
 

@@ -5,19 +5,22 @@
 //! answers its peers.
 
 use super::Effect;
+use super::clients::Origin;
 use super::gateway::Pending;
 use super::node::Node;
 use super::pipeline::refusal;
 use super::snapshots::gateways;
-use crate::kv::command::ReadContext;
+use crate::kv::command::{self, ReadContext};
 use crate::kv::gateways::Verdict;
+use crate::kv::pubsub;
 use crate::limits;
-use crate::proto::batch::{Batch, Standing};
+use crate::proto::batch::{Batch, BatchCommand, Standing};
 use crate::proto::entry::{Entry, EntryKind};
 use crate::proto::message::GrowthRefusal;
+use crate::proto::reply::Reply;
 use crate::raft::membership::Membership;
 use crate::testing::{Mark, Mutation, is_on, reached};
-use crate::types::Instant;
+use crate::types::{Instant, Revision};
 
 impl Node {
     /// Applies what is committed, within this turn's bound.
@@ -40,6 +43,7 @@ impl Node {
                 EntryKind::Batch => self.apply_batch(now, &entry, effects),
             }
             self.note_checkpoint(clock, effects);
+            self.feed_listeners_early(now, effects);
         }
     }
 
@@ -115,8 +119,17 @@ impl Node {
             let (store, luck) = (self.machine.store(), &self.luck);
             let context = ReadContext { store, now: estimate, luck };
             next_read = reads.release(next_read, position, &context, &mut self.clients, effects);
-            let reply = self.machine.execute(command);
+            let before = self.machine.store().revision();
+            let reply = match self.machine.execute(command) {
+                // Only this node knows how many of its clients get it.
+                Reply::Integer(_) if command.code == pubsub::PUBLISH => {
+                    let channel = command.args.get(1).unwrap_or_default();
+                    Reply::count(self.clients.listeners.subscribers.receivers(channel))
+                }
+                reply => reply,
+            };
             if let Some(origin) = origins.get(position) {
+                self.note_tracked(*origin, command, before);
                 self.clients.answer(*origin, reply, effects);
             }
         }
@@ -124,6 +137,19 @@ impl Node {
         reads.release(next_read, usize::MAX, &context, &mut self.clients, effects);
         for origin in origins.iter().copied().chain(reads.origins()) {
             self.clients.write_done(origin.client);
+        }
+    }
+
+    /// For clients that track what they have read: this one's transaction may have read something,
+    /// and what has changed behind `before` is its own doing.
+    fn note_tracked(&mut self, origin: Origin, command: BatchCommand<'_>, before: Revision) {
+        let trackers = &mut self.clients.listeners.trackers;
+        if trackers.is_empty() {
+            return;
+        }
+        trackers.note_author(before, self.machine.store().revision(), origin.client);
+        if let Some(row) = command::by_code(command.code) {
+            trackers.note_read(origin, row, command.args);
         }
     }
 }

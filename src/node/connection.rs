@@ -31,6 +31,10 @@ impl Node {
     ) -> Reply {
         use ConnectionCommand as C;
         match command {
+            C::Ping if self.listens_in_resp2(id) => {
+                let message = args.get(1).unwrap_or_default();
+                Reply::Array(vec![Reply::Word("pong"), Reply::bulk(message)])
+            }
             C::Ping => args.get(1).map_or(Reply::Simple("PONG"), Reply::bulk),
             C::Echo => Reply::bulk(args.get(1).unwrap_or_default()),
             C::Select => Reply::OK,
@@ -60,6 +64,15 @@ impl Node {
             C::Multi | C::Discard | C::Watch | C::Unwatch => {
                 self.transaction_command(id, command, args)
             }
+            C::Subscribe
+            | C::PSubscribe
+            | C::Unsubscribe
+            | C::PUnsubscribe
+            | C::PubSubChannels
+            | C::PubSubNumSub
+            | C::PubSubNumPat => self.subscription_command(id, command, args),
+            C::ClientTracking | C::ClientCaching => self.tracking_command(id, command, args),
+            C::KWatch | C::KUnwatch => self.watch_command(now, id, command, args),
             C::Exec => unreachable!("the pipeline makes one command of it"),
             C::Hello
             | C::ReadOnly
@@ -132,13 +145,15 @@ impl Node {
     fn config_get(&self, args: Args<'_>) -> Reply {
         let limits = &self.config.limits;
         let idle_seconds = self.config.client.idle_timeout.as_secs();
-        let all: [(&'static str, String); 9] = [
+        let notify = self.config.client.notify_keyspace_events;
+        let all: [(&'static str, String); 10] = [
             ("appendfsync", "always".to_owned()),
             ("appendonly", "yes".to_owned()),
             ("databases", "1".to_owned()),
             ("maxclients", limits.max_clients.to_string()),
             ("maxmemory", limits.max_memory.to_string()),
             ("maxmemory-policy", "noeviction".to_owned()),
+            ("notify-keyspace-events", notify.to_string()),
             ("proto-max-bulk-len", limits::VALUE_BYTES.to_string()),
             ("save", String::new()),
             ("timeout", idle_seconds.to_string()),

@@ -23,6 +23,7 @@ mod held;
 mod info;
 mod input;
 mod lineage;
+mod listeners;
 mod listings;
 #[expect(clippy::module_inception, reason = "the file holds Node and nothing else")]
 mod node;
@@ -35,8 +36,11 @@ pub mod refound;
 mod requests;
 mod snapshots;
 mod status;
+mod subscribers;
+mod tracking;
 mod transactions;
 mod verify;
+mod watches;
 
 pub use effect::Effect;
 pub use handshake::Verdict;

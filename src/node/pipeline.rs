@@ -180,9 +180,22 @@ impl Node {
         let Some(origin) = self.clients.open_slot(id) else {
             return;
         };
+        let own = match command.handler {
+            Handler::Connection { command, .. } => Some(command),
+            _ => None,
+        };
+        if self.is_restricted(id, own) {
+            let error = CommandError::WhileSubscribed(command.name);
+            self.clients.answer(origin, error.reply(), effects);
+            return;
+        }
         if let Some(queued) = self.queue(id, command, args) {
             self.clients.answer(origin, queued, effects);
             return;
+        }
+        use ConnectionCommand as C;
+        if !matches!(own, Some(C::Multi | C::ClientCaching)) {
+            self.clients.listeners.trackers.note_command(origin);
         }
         if let Some(percent) = loading_percent
             && matches!(command.handler, Handler::Write { .. } | Handler::Read { .. })

@@ -85,10 +85,24 @@ fn is_never_queued(command: &Command) -> bool {
     matches!(command, C::Multi | C::Exec | C::Discard | C::Watch | C::Quit)
 }
 
-/// Whether a command's answer takes a while and comes from elsewhere.
-fn is_answered_by_others(command: &Command) -> bool {
+/// Whether a command can't be part of a transaction: its answer takes a while and comes from
+/// elsewhere, or more than an answer follows.
+fn is_never_part(command: &Command) -> bool {
     use ConnectionCommand as C;
-    matches!(command.handler, Handler::Connection { command: C::RaftAdmin | C::RaftExport, .. })
+    let Handler::Connection { command, .. } = command.handler else {
+        return false;
+    };
+    matches!(
+        command,
+        C::RaftAdmin
+            | C::RaftExport
+            | C::KWatch
+            | C::KUnwatch
+            | C::Subscribe
+            | C::PSubscribe
+            | C::Unsubscribe
+            | C::PUnsubscribe
+    )
 }
 
 impl Node {
@@ -110,7 +124,7 @@ impl Node {
         let problem = match (loading_percent, refused) {
             (Some(percent), _) if of_store => Some(loading(percent)),
             (_, Some(refused)) => Some(refusal(refused)),
-            _ if is_answered_by_others(command) => Some(CommandError::NotInMulti.reply()),
+            _ if is_never_part(command) => Some(CommandError::NotInMulti.reply()),
             _ if queued_bytes + args.encoded().len() > limits::COMMAND_BYTES => {
                 Some(CommandError::TransactionTooLong.reply())
             }
