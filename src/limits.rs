@@ -47,12 +47,14 @@ pub const PEER_WINDOW_MESSAGES: usize = 256;
 /// the allocator's share. Whatever counts the log's bytes counts it.
 pub const LOG_ENTRY_BYTES: usize = 96;
 
-/// Bytes of the log that stay in memory in front of a snapshot's end at most, for followers
-/// that lag a little: a quarter of what makes a snapshot due, or this if that is more. Who lags
-/// further is sent the snapshot.
+/// Bytes of the log that stay in memory once they were applied, for followers that lag a little: a
+/// quarter of what makes a snapshot due, but no more than this; or a share of the newest snapshot's
+/// bytes if that is more. Who lags further is sent a snapshot.
 pub const LOG_TAIL_BYTES: u64 = 16 * 1024 * 1024;
 /// See [`LOG_TAIL_BYTES`].
 pub const LOG_TAIL_SHARE: u64 = 4;
+/// See [`LOG_TAIL_BYTES`].
+pub const LOG_STATE_SHARE: u64 = 8;
 
 /// While a follower is being sent a snapshot, or takes the entries behind it, what it will need next
 /// stays for it, up to so many times that, or the snapshot's own bytes if that is more: a follower
@@ -82,7 +84,7 @@ pub const INSTALL_FULL_PAUSE: Duration = Duration::from_secs(1);
 /// or from clients, until it has loaded; what it has stays.
 pub const LOADING_LOG_BYTES: usize = 64 * 1024 * 1024;
 
-/// Entries that one turn discards behind a snapshot; what is left goes in the next ones.
+/// Entries that one turn discards from memory; what is left goes in the next ones.
 pub const COMPACT_ENTRIES: u64 = 4096;
 
 /// Bytes of log that make a snapshot due, unless configured.
@@ -91,10 +93,6 @@ pub const SNAPSHOT_LOG_BYTES: u64 = 64 * 1024 * 1024;
 pub const SNAPSHOT_LOG_BYTES_MIN: u64 = 64 * 1024;
 /// See [`SNAPSHOT_LOG_BYTES_MIN`].
 pub const SNAPSHOT_LOG_BYTES_MAX: u64 = 1 << 40;
-/// The last snapshot's bytes divided by this are that much too: a snapshot of everything costs no
-/// more than so many times what the log wrote.
-pub const SNAPSHOT_LOG_SHARE: u64 = 4;
-
 /// Bytes of one slice of a snapshot that is being taken; one a turn.
 pub const SNAPSHOT_SLICE_BYTES: usize = 64 * 1024;
 
@@ -119,6 +117,11 @@ pub const SNAPSHOT_WRITE_AHEAD_BYTES: u64 = 256 * 1024;
 
 /// Bytes of a snapshot that are loaded in one turn.
 pub const SNAPSHOT_LOAD_BYTES: usize = 256 * 1024;
+
+/// Keys of a batch that are looked up together in advance, so that the processor waits for their
+/// memory at once. What a batch's later commands need is brought near when it is their turn: all of
+/// a large batch would not fit the near caches.
+pub const WARMED_KEYS: usize = 64;
 
 /// Keys whose memory one turn gives back: of a store that was emptied, of a state that a snapshot is
 /// about to replace, of a snapshot that was given up. What is left goes in the next turns.
@@ -540,6 +543,25 @@ pub const EXPORT_DEFERS: u64 = 4;
 /// A restore, and the recovery of a lost quorum, raise the revision by so much, so that no number
 /// that a client has ever seen as a fencing token comes again.
 pub const RESTORE_REVISIONS: u64 = 1 << 40;
+
+/// Entries of the slow log; `slowlog-max-len` is at most this, and the oldest goes first.
+pub const SLOWLOG_ENTRIES: usize = 1024;
+/// Entries that SLOWLOG GET shows where it doesn't say how many.
+pub const SLOWLOG_SHOWN: usize = 10;
+/// `slowlog-max-len` at the start.
+pub const SLOWLOG_DEFAULT: usize = 128;
+/// Arguments that an entry of the slow log keeps, and bytes of each, as in Redis.
+pub const SLOWLOG_ARGUMENTS: usize = 32;
+/// See [`SLOWLOG_ARGUMENTS`].
+pub const SLOWLOG_ARGUMENT_BYTES: usize = 128;
+/// Samples that LATENCY keeps of an event, one a second at most, as in Redis.
+pub const LATENCY_SAMPLES: usize = 160;
+/// Clients that wait in WAIT at once; a further one is refused.
+pub const WAITING_CLIENTS: usize = CLIENTS;
+/// The longest DEBUG SLEEP, in seconds.
+pub const DEBUG_SLEEP_S: f64 = 60.0;
+/// The longest CLIENT PAUSE that is kept, in milliseconds; a longer one is cut: 24 days.
+pub const PAUSE_MS_MAX: u64 = 1 << 31;
 
 const _: () = assert!(EXPORT_PIECES * EXPORT_PIECE_BYTES < CLIENT_OUTPUT_BYTES);
 const _: () = assert!(EXPORT_PIECE_BYTES <= VALUE_BYTES);

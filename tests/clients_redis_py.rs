@@ -1,13 +1,13 @@
 //! redis-py, with RESP3 and RESP2, against every node of a real cluster.
 //!
-//! The session itself is tests/clients/redis_py.py. Where redis-py is not installed the test says
-//! that it was skipped.
+//! The sessions themselves are in tests/clients: redis_py.py, and redis_py_cluster.py for its cluster
+//! and Sentinel modes. Where redis-py is not installed the tests say that they were skipped.
 
 mod common;
 
 use std::process::Command;
 
-use common::{Cluster, skip, works};
+use common::{Cluster, Options, skip, works};
 
 #[test]
 fn redis_py_works_on_every_node() {
@@ -16,7 +16,21 @@ fn redis_py_works_on_every_node() {
     }
     let cluster = Cluster::start();
     cluster.wait_until_even();
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/redis_py.py");
+    run(&cluster, concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/redis_py.py"));
+}
+
+#[test]
+fn redis_py_finds_the_leader_in_cluster_and_sentinel_mode() {
+    let name = "redis_py_finds_the_leader_in_cluster_and_sentinel_mode";
+    if !works("python3", &["-c", "import redis"]) {
+        return skip(name, "python3 has no module redis");
+    }
+    let toml = "\n[client]\nredirect = \"moved\"\n".to_owned();
+    let cluster = Cluster::start_with(Options { toml, ..Options::default() });
+    run(&cluster, concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/redis_py_cluster.py"));
+}
+
+fn run(cluster: &Cluster, script: &str) {
     let addresses = cluster.nodes.iter().map(|node| &node.client);
     let output = Command::new("python3").arg(script).args(addresses).output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);

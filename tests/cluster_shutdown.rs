@@ -75,6 +75,24 @@ fn shutdown_of_all_nodes_and_a_single_one_is_clean() {
 }
 
 #[test]
+fn shutdown_by_a_client_hands_over_and_exits_cleanly() {
+    let mut cluster = Cluster::start();
+    cluster.wait_until_even();
+    let leader = cluster.wait_for_leader();
+    let other = cluster.others(leader)[0];
+    // 1. What was sent before it is answered; it is not, and the connection ends.
+    let mut client = cluster.client(leader);
+    assert_eq!(client.must(&["SET", "a", "1"]), Reply::ok());
+    client.send(&["INCR", "a"]).unwrap();
+    client.send(&["SHUTDOWN", "NOSAVE"]).unwrap();
+    assert_eq!(client.receive().expect("it comes first"), Reply::Integer(2));
+    assert_eq!(cluster.nodes[leader].wait(LEAVES_WITHIN).code(), Some(0));
+    assert_eq!(client.read_to_end().unwrap(), b"", "there is no answer to SHUTDOWN");
+    // 2. The others go on at once.
+    assert_eq!(cluster.client(other).must(&["INCR", "a"]), Reply::Integer(3));
+}
+
+#[test]
 fn second_process_on_a_data_directory_exits_at_once() {
     let cluster = Cluster::start_with(Options { nodes: 1, ..Options::default() });
     // Another port, the same directory.

@@ -15,9 +15,11 @@ const VALUE_BYTES: usize = 1000;
 const KEYS: usize = 2000;
 const BATCH: usize = 50;
 
-/// Segments that hold what two snapshots leave to the log (the threshold grows to a quarter of the
-/// last snapshot), the current one, and the next one.
-const LOG_BYTES: u64 = 3 * SNAPSHOT_LOG_BYTES + 4 * SEGMENT_BYTES;
+/// What the state takes in a snapshot, and then makes the next one due.
+const STATE_BYTES: u64 = (KEYS * (VALUE_BYTES + 100)) as u64;
+
+/// Segments that hold what two snapshots leave to the log, the current one, and the next one.
+const LOG_BYTES: u64 = 3 * STATE_BYTES + 4 * SEGMENT_BYTES;
 
 fn options() -> Options {
     let toml = format!(

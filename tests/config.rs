@@ -6,7 +6,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use raftkv::config::{Config, Overrides, SyncMode};
+use raftkv::config::{ClientConfig, Config, Overrides, SyncMode};
 use raftkv::types::ServerId;
 
 const THREE: &str = r#"id = 1
@@ -74,6 +74,7 @@ fn parse_reads_every_key() {
         [client]
         request_timeout_ms = 700
         idle_timeout_ms = 60000
+        debug_commands = true
         [storage]
         sync = \"thread\"
         segment_bytes = 65536
@@ -96,6 +97,7 @@ fn parse_reads_every_key() {
     assert!(config.raft.lease);
     assert_eq!(config.client.request_timeout, Duration::from_millis(700));
     assert_eq!(config.client.idle_timeout, Duration::from_secs(60));
+    assert!(config.client.debug_commands && !ClientConfig::default().debug_commands);
     assert_eq!(config.storage.sync, SyncMode::Thread);
     assert_eq!(config.storage.segment_bytes, 65_536);
     assert_eq!(config.storage.snapshot_log_bytes, 70_000);

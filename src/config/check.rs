@@ -14,7 +14,7 @@ use super::file::{File, NodeTable, Number, RaftTable, StorageTable};
 use super::notify::NotifyFlags;
 use super::{
     ClientConfig, ClusterConfig, Config, LimitsConfig, ListenConfig, LogConfig, Mistake,
-    NodeConfig, Overrides, RaftConfig, Readmit, StorageConfig, SyncMode, address,
+    NodeConfig, Overrides, RaftConfig, Readmit, Redirect, StorageConfig, SyncMode, address,
 };
 use crate::limits;
 use crate::types::ServerId;
@@ -132,6 +132,20 @@ impl Checker<'_> {
             other => {
                 let problem = format!("is {other:?}, expected \"auto\" or \"manual\"");
                 Err(self.mistake(value.span(), "cluster.readmit", &problem))
+            }
+        }
+    }
+
+    fn redirect(self, file: &File) -> Result<Redirect, Mistake> {
+        let Some(value) = &file.client.redirect else {
+            return Ok(Redirect::default());
+        };
+        match value.get_ref().as_str() {
+            "none" => Ok(Redirect::None),
+            "moved" => Ok(Redirect::Moved),
+            other => {
+                let problem = format!("is {other:?}, expected \"none\" or \"moved\"");
+                Err(self.mistake(value.span(), "client.redirect", &problem))
             }
         }
     }
@@ -347,6 +361,8 @@ impl Checker<'_> {
             request_timeout: Duration::from_millis(request_ms),
             idle_timeout: Duration::from_millis(idle_ms),
             notify_keyspace_events: self.notify(&file.client.notify_keyspace_events)?,
+            debug_commands: file.client.debug_commands.unwrap_or(default.debug_commands),
+            redirect: self.redirect(file)?,
         })
     }
 

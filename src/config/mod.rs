@@ -18,7 +18,7 @@ pub use mistake::Mistake;
 pub use notify::NotifyFlags;
 pub use values::{
     ClientConfig, ClusterConfig, Config, LimitsConfig, ListenConfig, LogConfig, NodeConfig,
-    RaftConfig, Readmit, StorageConfig, SyncMode,
+    RaftConfig, Readmit, Redirect, StorageConfig, SyncMode,
 };
 
 use crate::types::ServerId;

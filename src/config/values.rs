@@ -102,6 +102,20 @@ pub struct ClientConfig {
     pub idle_timeout: Duration,
     /// Which changes are told to subscribers.
     pub notify_keyspace_events: NotifyFlags,
+    /// Whether DEBUG is carried out: for tests alone.
+    pub debug_commands: bool,
+    /// Whether clients are sent to the leader.
+    pub redirect: Redirect,
+}
+
+/// Whether a node that doesn't lead sends clients on.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Redirect {
+    /// It serves them.
+    #[default]
+    None,
+    /// It answers `-MOVED`, as a replica in a Redis Cluster does.
+    Moved,
 }
 
 /// How a log write becomes durable.
@@ -122,8 +136,8 @@ pub struct StorageConfig {
     pub sync: SyncMode,
     /// A log segment's size in bytes.
     pub segment_bytes: u64,
-    /// So many bytes of log since the last snapshot make the next one due, or a quarter of the last
-    /// one's bytes if that is more.
+    /// So many bytes of log since the last snapshot make the next one due, or as many as the
+    /// last one has if that is more.
     pub snapshot_log_bytes: u64,
 }
 
@@ -161,6 +175,8 @@ impl Default for ClientConfig {
             request_timeout: Duration::from_secs(5),
             idle_timeout: Duration::ZERO,
             notify_keyspace_events: NotifyFlags::default(),
+            debug_commands: false,
+            redirect: Redirect::None,
         }
     }
 }

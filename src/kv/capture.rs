@@ -9,7 +9,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::graveyard::Graveyard;
-use super::store::{Record, Records, known_deadline};
+use super::record::{Record, RecordRef, known_deadline};
+use super::records::Records;
 use crate::limits;
 use crate::proto::snapshot::{SnapshotEnd, SnapshotHeader, SnapshotRecord};
 use crate::proto::snapshot_encoder::SnapshotEncoder;
@@ -125,21 +126,22 @@ impl Capture {
             old.value.truncate(form.value_bytes);
             old.value.shrink_to_fit();
             (old.revision, old.deadline) = (form.revision, form.deadline);
-        } else if !self.is_missing(key, &old) {
+        } else if !self.is_missing(key, old.revision) {
             return;
         }
         self.push_early(key, old);
     }
 
     /// `record` is about to get another deadline, or more bytes at its value's end.
-    pub(super) fn record_changes(&mut self, key: &[u8], record: &Record) {
+    pub(super) fn record_changes(&mut self, record: RecordRef<'_>) {
+        let key = record.key;
         // A record that has an old form already has changed before: it is not missing by itself.
-        if self.orphans.is_some() || !self.is_missing(key, record) {
+        if self.orphans.is_some() || !self.is_missing(key, record.revision) {
             return;
         }
         let value_bytes = record.value.len();
         if value_bytes < OLD_FORM_SHARE * (OLD_FORM_BYTES + key.len()) {
-            self.push_early(key, record.clone());
+            self.push_early(key, record.to_record());
             return;
         }
         let form = OldForm { value_bytes, revision: record.revision, deadline: record.deadline };
@@ -153,13 +155,13 @@ impl Capture {
             return records;
         }
         self.orphans = Some(records);
-        Records::new()
+        Records::default()
     }
 
     /// Gives up: what is left, for its memory to be given back.
     pub(super) fn abandon(self) -> Graveyard {
         let mut graveyard = Graveyard::default();
-        graveyard.bury(self.orphans.unwrap_or_default(), |(_, record)| record.value.len());
+        graveyard.bury_records(self.orphans.unwrap_or_default());
         graveyard.bury(self.early, |(_, record)| record.value.len());
         graveyard.bury(self.old_forms, |(key, _)| key.len());
         graveyard
@@ -173,7 +175,7 @@ impl Capture {
             && let Some((key, record)) = self.early.pop_front()
         {
             self.early_bytes -= early_bytes(&key, &record);
-            let record = record.as_snapshot_record(&key);
+            let record = record.with_key(&key).as_snapshot_record();
             budget.spend(self.write(SnapshotRecord { is_early: true, ..record }, out));
         }
         let is_at_end = match self.orphans.take() {
@@ -199,16 +201,15 @@ impl Capture {
 
     fn walk_store(&mut self, records: &Records, budget: &mut Budget, out: &mut Vec<u8>) -> bool {
         let cursor = self.cursor.take();
-        let rest = cursor.as_deref().map_or_else(|| records.iter(), |key| records.iter_behind(key));
         let mut passed = None;
         let mut is_at_end = true;
-        for (key, record) in rest {
+        for record in records.iter_behind(cursor.as_deref()) {
             if budget.is_spent() {
                 is_at_end = false;
                 break;
             }
-            budget.spend(self.pass(key, record, out));
-            passed = Some(key);
+            budget.spend(self.pass(record, out));
+            passed = Some(record.key);
         }
         self.cursor = passed.map(Box::from).or(cursor);
         is_at_end
@@ -226,22 +227,23 @@ impl Capture {
                 return true;
             };
             let is_passed = self.is_passed(&key);
-            budget.spend(if is_passed { 0 } else { self.pass(&key, &record, out) });
+            let record = record.with_key(&key);
+            budget.spend(if is_passed { 0 } else { self.pass(record, out) });
         }
         false
     }
 
     /// The cursor comes to a record: writes what it was when the snapshot began, if it was there.
     /// Returns how many bytes that is.
-    fn pass(&mut self, key: &[u8], record: &Record, out: &mut Vec<u8>) -> usize {
+    fn pass(&mut self, record: RecordRef<'_>, out: &mut Vec<u8>) -> usize {
         if record.revision <= self.revision || is_on(Mutation::SnapshotKeepsNewValues) {
-            return self.write(record.as_snapshot_record(key), out);
+            return self.write(record.as_snapshot_record(), out);
         }
-        let Some(form) = self.take_old_form(key) else {
+        let Some(form) = self.take_old_form(record.key) else {
             return 0;
         };
         let old = SnapshotRecord {
-            key,
+            key: record.key,
             value: &record.value[..form.value_bytes],
             revision: form.revision,
             deadline: known_deadline(form.deadline),
@@ -269,8 +271,8 @@ impl Capture {
     }
 
     /// Whether the record is part of the snapshot as it is, and not yet written.
-    fn is_missing(&self, key: &[u8], record: &Record) -> bool {
-        let is_part = record.revision <= self.revision && !self.is_passed(key);
+    fn is_missing(&self, key: &[u8], revision: Revision) -> bool {
+        let is_part = revision <= self.revision && !self.is_passed(key);
         is_part && !is_on(Mutation::SnapshotKeepsNewValues)
     }
 

@@ -5,11 +5,16 @@
 //! command of a client and every command of the log. The meaning of each field is that of Redis's
 //! `COMMAND INFO` and `COMMAND DOCS`. Runs nothing by itself.
 
+use super::clients::ClientCommand;
+use super::cluster::ClusterCommand;
 use super::error::CommandError;
 use super::luck::Luck;
+use super::server::ServerCommand;
 use super::store::Store;
-use super::{bits, compare, connection, counters, exchange, expiry, keys, lcs, moves, object};
-use super::{pubsub, range, scan, strings, substrings, transaction, txn, watches};
+use super::{
+    bits, cluster, compare, connection, counters, exchange, expiry, keys, lcs, moves, object,
+};
+use super::{pubsub, range, scan, server, strings, substrings, transaction, txn, watches};
 use crate::limits;
 use crate::proto::args::Args;
 use crate::proto::reply::Reply;
@@ -187,10 +192,14 @@ pub enum ConnectionCommand {
     ClientCaching,
     /// `CLIENT INFO`
     ClientInfo,
-    /// `CLIENT LIST`
-    ClientList,
     /// `CLIENT READMODE mode`: see [`connection::read_mode`].
     ClientReadMode,
+    /// CLIENT's commands about other connections.
+    Client(ClientCommand),
+    /// CLUSTER's and SENTINEL's commands.
+    Cluster(ClusterCommand),
+    /// Commands about the server as a whole.
+    Server(ServerCommand),
     /// `INFO [section ...]`
     Info,
     /// `CONFIG GET pattern ...`
@@ -334,6 +343,10 @@ pub enum Group {
     Transactions,
     /// Messages and changes that a connection is told.
     PubSub,
+    /// Scripts and functions.
+    Scripting,
+    /// Redis Sentinel.
+    Sentinel,
     /// Redis's cluster mode.
     Cluster,
     /// Consensus.
@@ -351,6 +364,8 @@ impl Group {
             Group::Server => "server",
             Group::Transactions => "transactions",
             Group::PubSub => "pubsub",
+            Group::Scripting => "scripting",
+            Group::Sentinel => "sentinel",
             Group::Cluster => "cluster",
             Group::Raft => "raft",
         }
@@ -395,11 +410,13 @@ static THEMES: [&[Command]; NAMED + 1] = [
     watches::COMMANDS,
     pubsub::COMMANDS,
     connection::COMMANDS,
+    server::COMMANDS,
+    cluster::COMMANDS,
     transaction::INTERNAL,
 ];
 
 /// How many of the themes have commands that a client can name: all but the last.
-const NAMED: usize = 18;
+const NAMED: usize = 20;
 
 /// Every command, without subcommands, in the table's order.
 pub fn all() -> impl Iterator<Item = &'static Command> {

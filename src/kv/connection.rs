@@ -5,19 +5,21 @@
 //! knows a connection; `node/` carries them out.
 
 use super::admin;
+use super::clients;
 use super::command::{Command, ConnectionCommand, Flags, Group, Handler, ROW};
 use super::error::CommandError;
 use super::export;
+use super::server;
 use super::tracking;
 use crate::limits;
 use crate::proto::args::Args;
 use crate::proto::integer::parse_integer;
 use crate::proto::reply::{Protocol, escape_echo};
 
-const LOADING_STALE: Flags = Flags::LOADING.and(Flags::STALE);
+pub(super) const LOADING_STALE: Flags = Flags::LOADING.and(Flags::STALE);
 const LOADING_STALE_FAST: Flags = LOADING_STALE.and(Flags::FAST);
-const NOSCRIPT_LOADING_STALE: Flags = LOADING_STALE.and(Flags::NOSCRIPT);
-const ADMIN: Flags = NOSCRIPT_LOADING_STALE.and(Flags::ADMIN);
+pub(super) const NOSCRIPT_LOADING_STALE: Flags = LOADING_STALE.and(Flags::NOSCRIPT);
+pub(super) const ADMIN: Flags = NOSCRIPT_LOADING_STALE.and(Flags::ADMIN);
 /// What may be sent at any moment of a connection's life.
 const ALWAYS: Flags =
     NOSCRIPT_LOADING_STALE.and(Flags::FAST).and(Flags::NO_AUTH).and(Flags::ALLOW_BUSY);
@@ -123,17 +125,7 @@ pub(super) const COMMANDS: &[Command] = &[
         since: "2.0.0",
         complexity: "Depends on subcommand.",
         summary: "A container for server configuration commands",
-        subcommands: &[Command {
-            name: "config|get",
-            arity: -3,
-            flags: ADMIN,
-            since: "2.0.0",
-            complexity: "O(N) when N is the number of configuration parameters provided",
-            summary: "Get the values of configuration parameters",
-            usage: "parameter [parameter ...]",
-            handler: plain(ConnectionCommand::ConfigGet),
-            ..SERVER
-        }],
+        subcommands: CONFIG_SUBCOMMANDS,
         ..SERVER
     },
     Command {
@@ -233,6 +225,23 @@ const COMMAND_SUBCOMMANDS: &[Command] = &[
     },
 ];
 
+const CONFIG_SUBCOMMANDS: &[Command] = &[
+    Command {
+        name: "config|get",
+        arity: -3,
+        flags: ADMIN,
+        since: "2.0.0",
+        complexity: "O(N) when N is the number of configuration parameters provided",
+        summary: "Get the values of configuration parameters",
+        usage: "parameter [parameter ...]",
+        handler: plain(ConnectionCommand::ConfigGet),
+        ..SERVER
+    },
+    server::CONFIG_SET,
+    server::CONFIG_RESETSTAT,
+    server::CONFIG_REWRITE,
+];
+
 const CLIENT_SUBCOMMANDS: &[Command] = &[
     Command {
         name: "client|id",
@@ -280,23 +289,17 @@ const CLIENT_SUBCOMMANDS: &[Command] = &[
         handler: plain(ConnectionCommand::ClientInfo),
         ..CLIENT
     },
-    Command {
-        name: "client|list",
-        arity: -2,
-        flags: ADMIN,
-        since: "2.4.0",
-        complexity: "O(N) where N is the number of client connections",
-        summary: "Get the list of client connections",
-        tips: &["nondeterministic_output"],
-        handler: Handler::Connection {
-            // Redis's filters (TYPE, ID) are not offered: what is unknown must not be ignored.
-            check: |args| {
-                if args.len() == 2 { Ok(()) } else { Err(CommandError::Syntax) }
-            },
-            command: ConnectionCommand::ClientList,
-        },
-        ..CLIENT
-    },
+    clients::LIST,
+    clients::KILL,
+    clients::PAUSE,
+    clients::UNPAUSE,
+    clients::REPLY,
+    clients::UNBLOCK,
+    clients::NO_EVICT,
+    clients::NO_TOUCH,
+    clients::GETREDIR,
+    clients::TRACKINGINFO,
+    clients::CAPA,
     Command {
         name: "client|readmode",
         arity: 3,

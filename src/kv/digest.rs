@@ -37,7 +37,7 @@ impl Digest {
         if !self.is_open {
             return self.folded;
         }
-        let results = [store.revision().0, store.used_bytes() as u64, store.stored() as u64];
+        let results = [store.revision().0, store.digest_bytes() as u64, store.stored() as u64];
         results.into_iter().fold(self.folded, fold)
     }
 }

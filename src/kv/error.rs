@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 
+use super::lacking;
 use crate::limits;
 use crate::proto::reply::{Reply, escape_echo};
 
@@ -143,6 +144,50 @@ pub enum CommandError {
     RangeDelete,
     /// A request about the membership that is longer than [`limits::ADMIN_BYTES`].
     RequestTooLong,
+    /// A time-out that is no number.
+    TimeoutNotAnInteger,
+    /// A time-out below 0.
+    TimeoutNegative,
+    /// AUTH with a password, where there is none.
+    NoPassword,
+    /// SWAPDB of what is no index: `first` or `second`.
+    SwapIndex(&'static str),
+    /// SHUTDOWN ABORT: nothing is to be aborted.
+    NoShutdown,
+    /// FUNCTION or SCRIPT FLUSH with another word.
+    FlushMode(&'static str),
+    /// FUNCTION KILL, SCRIPT KILL.
+    NotBusy,
+    /// CONFIG REWRITE.
+    NoRewrite,
+    /// CONFIG SET of what can't be set: the parameter.
+    UnknownParameter(String),
+    /// CONFIG SET of a value that can't be: the parameter, and why.
+    Parameter(String, &'static str),
+    /// SLOWLOG GET of a number below -1.
+    SlowlogCount,
+    /// DEBUG where it isn't on.
+    DebugOff,
+    /// CLIENT LIST or KILL of a type of clients that there is not.
+    ClientType(String),
+    /// CLIENT LIST ID of what is no number.
+    ClientId,
+    /// CLIENT KILL ID of what is no number above 0.
+    ClientIdPositive,
+    /// CLIENT KILL USER of somebody else than `default`.
+    NoSuchUser(String),
+    /// CLIENT KILL of an address that nobody has.
+    NoSuchClient,
+    /// CLIENT PAUSE in another mode.
+    PauseMode,
+    /// CLIENT UNBLOCK for another reason.
+    UnblockReason,
+    /// A subcommand with too many arguments, where Redis says it so: its name, its container's.
+    SubcommandSyntax(&'static str, &'static str),
+    /// The leader has the key: its slot, the leader's address.
+    Moved(u16, String),
+    /// The leader is elsewhere: its address.
+    Redirect(String),
 }
 
 impl CommandError {
@@ -150,7 +195,8 @@ impl CommandError {
     pub fn message(&self) -> Cow<'static, str> {
         match self {
             CommandError::UnknownCommand { name, arguments } => {
-                format!("ERR unknown command '{name}', with args beginning with: {arguments}")
+                let hint = lacking::hint(name);
+                format!("ERR unknown command '{name}', with args beginning with: {arguments}{hint}")
                     .into()
             }
             CommandError::UnknownSubcommand { name, command } => {
@@ -302,6 +348,66 @@ impl CommandError {
             CommandError::RequestTooLong => {
                 format!("ERR the request is longer than {} bytes", limits::ADMIN_BYTES).into()
             }
+            other => other.operators_message(),
+        }
+    }
+
+    /// The lines for commands of operators.
+    fn operators_message(&self) -> Cow<'static, str> {
+        match self {
+            CommandError::TimeoutNotAnInteger => {
+                "ERR timeout is not an integer or out of range".into()
+            }
+            CommandError::TimeoutNegative => "ERR timeout is negative".into(),
+            CommandError::NoPassword => {
+                "ERR AUTH <password> called without any password configured for the default user. \
+                 Are you sure your configuration is correct?"
+                    .into()
+            }
+            CommandError::SwapIndex(which) => format!("ERR invalid {which} DB index").into(),
+            CommandError::NoShutdown => "ERR No shutdown in progress.".into(),
+            CommandError::FlushMode("FUNCTION") => {
+                "ERR FUNCTION FLUSH only supports SYNC|ASYNC option".into()
+            }
+            CommandError::FlushMode(name) => {
+                format!("ERR {name} FLUSH only support SYNC|ASYNC option").into()
+            }
+            CommandError::NotBusy => "NOTBUSY No scripts in execution right now.".into(),
+            CommandError::NoRewrite => {
+                "ERR node.toml is never written by the server: edit it, and start the node again"
+                    .into()
+            }
+            CommandError::UnknownParameter(name) => {
+                format!("ERR Unknown option or number of arguments for CONFIG SET - '{name}'")
+                    .into()
+            }
+            CommandError::Parameter(name, why) => {
+                format!("ERR CONFIG SET failed (possibly related to argument '{name}') - {why}")
+                    .into()
+            }
+            CommandError::SlowlogCount => "ERR count should be greater than or equal to -1".into(),
+            CommandError::DebugOff => {
+                "ERR DEBUG command not allowed. Set 'debug_commands = true' under [client] in this \
+                 node's configuration, and then restart the server."
+                    .into()
+            }
+            CommandError::ClientType(word) => format!("ERR Unknown client type '{word}'").into(),
+            CommandError::ClientId => "ERR Invalid client ID".into(),
+            CommandError::ClientIdPositive => "ERR client-id should be greater than 0".into(),
+            CommandError::NoSuchUser(user) => format!("ERR No such user '{user}'").into(),
+            CommandError::NoSuchClient => "ERR No such client".into(),
+            CommandError::PauseMode => "ERR CLIENT PAUSE mode must be WRITE or ALL".into(),
+            CommandError::UnblockReason => {
+                "ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR".into()
+            }
+            CommandError::SubcommandSyntax(name, container) => format!(
+                "ERR unknown subcommand or wrong number of arguments for '{name}'. Try {container} \
+                 HELP."
+            )
+            .into(),
+            CommandError::Moved(slot, address) => format!("MOVED {slot} {address}").into(),
+            CommandError::Redirect(address) => format!("REDIRECT {address}").into(),
+            other => unreachable!("message has a line for {other:?}"),
         }
     }
 
@@ -313,6 +419,8 @@ impl CommandError {
                 | CommandError::UnknownSubcommand { .. }
                 | CommandError::WrongArity(_)
                 | CommandError::KeyTooLong
+                | CommandError::Moved(..)
+                | CommandError::Redirect(_)
         )
     }
 

@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use super::records::Records;
 use crate::limits;
 
 /// Gives back one record, or what else goes with a key, and says how many bytes that were beside
@@ -43,6 +44,14 @@ impl Graveyard {
         let dead = dead.into_iter();
         if dead.len() > 0 {
             self.heaps.push(Box::new(dead.map(bytes)));
+        }
+    }
+
+    /// Takes records; they go in pieces of some KiB, each with many of them, and large values one by
+    /// one. A piece counts as a key.
+    pub fn bury_records(&mut self, records: Records) {
+        if records.len() > 0 {
+            self.heaps.push(Box::new(records.into_pieces()));
         }
     }
 

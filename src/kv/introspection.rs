@@ -176,6 +176,7 @@ fn categories(row: &Command) -> impl Iterator<Item = &'static str> {
         ("@connection", is_connection(row)),
         ("@transaction", row.group == Group::Transactions),
         ("@pubsub", row.group == Group::PubSub),
+        ("@scripting", runs(row) && row.group == Group::Scripting),
     ]
     .into_iter()
     .filter_map(|(name, belongs)| belongs.then_some(name))
@@ -326,7 +327,7 @@ mod tests {
         let bytes = encoded(&["memory", "help"]);
         let Reply::Array(lines) = help(Args::new(2, &bytes)) else { panic!("HELP is an array") };
         let lines: Vec<String> = lines.iter().map(shown).collect();
-        assert_eq!(lines.len(), 5);
+        assert_eq!(lines.len(), 9);
         assert!(
             lines[0].contains("MEMORY <subcommand> [<arg> [value] [opt] ...]. Subcommands are:")
         );

@@ -79,6 +79,16 @@ impl StateMachine {
         self.gateways.admit(id)
     }
 
+    /// Brings near what these commands are about to look up. Changes nothing.
+    pub fn warm<'a>(&self, mut commands: impl Iterator<Item = BatchCommand<'a>>) {
+        let keys = |command: BatchCommand<'a>| {
+            command::by_code(command.code).map(|row| row.keys.of(command.args))
+        };
+        self.store.warm(commands.by_ref().filter_map(keys).flatten());
+        // Where they had too many keys, those of the last ones are left out.
+        commands.for_each(drop);
+    }
+
     /// Carries out one command of a batch that takes effect.
     pub fn execute(&mut self, command: BatchCommand<'_>) -> Reply {
         let Some(row) = command::by_code(command.code) else {

@@ -1,15 +1,18 @@
 //! The state machine: the store, and the commands that read and change it. PURE.
 //!
-//! A reader begins with [`store`], then [`command`] (the one table), then the themed files that
+//! A reader begins with [`store`], which stands on `records` (`slab`, `tree`, `index`), then [`command`] (the one table), then the themed files that
 //! hold the commands: [`strings`] with [`set`], [`exchange`], [`substrings`], [`bits`], [`lcs`],
 //! [`counters`], [`compare`]; [`keys`], [`moves`], [`scan`], [`range`], [`object`], [`expiry`];
-//! [`transaction`]; [`connection`]; and ends with [`gateways`] (exactly once) and [`machine`]; [`capture`] takes
+//! [`transaction`], [`txn`]; [`connection`], [`clients`], [`server`], [`cluster`], [`pubsub`], [`watches`],
+//! [`tracking`]; and ends with [`gateways`] (exactly once) and [`machine`]; [`capture`] takes
 //! snapshots of it all, and [`loader`] reads them; [`history`] keeps the last changes. Called by `node/`. Knows nothing of Raft: it is
 //! given what the log says.
 
 pub mod admin;
 pub mod bits;
 pub mod capture;
+pub mod clients;
+pub mod cluster;
 pub mod command;
 pub mod compare;
 pub mod connection;
@@ -25,19 +28,26 @@ pub mod glob;
 mod graveyard;
 mod heads;
 pub mod history;
+mod index;
 pub mod introspection;
 pub mod keys;
+mod lacking;
 pub mod lcs;
 pub mod loader;
 pub mod luck;
 pub mod machine;
+pub mod manual;
 pub mod moves;
 pub mod object;
 mod pivots;
 pub mod pubsub;
 pub mod range;
+mod record;
+mod records;
 pub mod scan;
+pub mod server;
 pub mod set;
+mod slab;
 pub mod store;
 pub mod strings;
 pub mod substrings;

@@ -5,6 +5,7 @@
 
 use super::command::{Command, Flags, Group, Handler, Keys, ROW, ReadContext};
 use super::error::CommandError;
+use super::server;
 use crate::proto::args::Args;
 use crate::proto::integer::parse_integer;
 use crate::proto::reply::Reply;
@@ -85,7 +86,9 @@ const OBJECT_SUBCOMMANDS: &[Command] = &[
     },
 ];
 
-const MEMORY_SUBCOMMANDS: &[Command] = &[Command {
+const MEMORY_SUBCOMMANDS: &[Command] = &[USAGE, server::MEMORY_DOCTOR, server::MEMORY_STATS];
+
+const USAGE: Command = Command {
     name: "memory|usage",
     code: 46,
     group: Group::Server,
@@ -97,7 +100,7 @@ const MEMORY_SUBCOMMANDS: &[Command] = &[Command {
     usage: "key [SAMPLES count]",
     handler: Handler::Read { check: |args| check_usage(args), run: usage },
     ..ROW
-}];
+};
 
 fn type_of(context: &ReadContext<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     let is_there = context.store.contains(args.get(1).unwrap_or_default());

@@ -3,7 +3,7 @@
 //! Follows design 2-client-path §4 (the cluster clock) and §5 (revisions). Called by the commands
 //! beside it and by the state machine, with nothing but what the log says; it reads no clock. A
 //! key is dead, and invisible to every method, once the store's clock has reached its deadline.
-//! The representation is private to this file and to `capture.rs`, which takes snapshots of it.
+//! How records are kept and found is `records.rs`'s business; `capture.rs` takes snapshots of them.
 
 use std::collections::BTreeSet;
 
@@ -11,34 +11,28 @@ use super::capture::{Capture, SnapshotProgress};
 use super::graveyard::Graveyard;
 use super::history::{ChangeKind, History};
 use super::pivots::Pivots;
-use super::tree::Tree;
+use super::record::{NEVER, RecordRef, known_deadline};
+use super::records::Records;
+use super::slab::Handle;
 use crate::proto::snapshot::{SnapshotEnd, SnapshotHeader, SnapshotRecord};
 use crate::types::{ClusterTime, Revision};
 
-/// What one record costs beside the bytes of its key and value: its place in the tree and the
-/// allocator's share of two blocks. An estimate that is the same on every node.
-const RECORD_BYTES: usize = 104;
+/// What one record costs beside the bytes of its key and value: a header, its length rounded up,
+/// its places in the tree and the index, and a share of the pivots. An estimate that is the same on
+/// every node.
+const RECORD_BYTES: usize = 42;
 
 /// What one deadline costs beside the bytes of its copy of the key.
 const DEADLINE_BYTES: usize = 48;
 
+/// What the digest counts instead of these two; nodes of different versions compare it, so that it
+/// stays as it was when records cost more.
+const DIGEST_RECORD_BYTES: usize = 104;
+const DIGEST_DEADLINE_BYTES: usize = 48;
+
 /// Bytes at which [`Store::random_key`] goes one way or another: behind so many that differ it
 /// takes the first key.
 const RANDOM_KEY_STEPS: usize = 64;
-
-/// Stands for "no deadline" in a record. No command can set it: deadlines come from an `i64`.
-const NEVER: ClusterTime = ClusterTime(u64::MAX);
-
-/// What is stored of one key.
-#[derive(Clone, Debug)]
-pub(super) struct Record {
-    pub(super) value: Vec<u8>,
-    pub(super) revision: Revision,
-    pub(super) deadline: ClusterTime,
-}
-
-/// The records in the order of their keys.
-pub(super) type Records = Tree<Record>;
 
 /// One living key's value and what the store knows about it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -62,7 +56,8 @@ pub struct Store {
     pivots: Pivots,
     clock: ClusterTime,
     revision: Revision,
-    used_bytes: usize,
+    /// Of all keys and values, and of the copies of keys that have a deadline.
+    content_bytes: usize,
     /// The snapshot that is being taken: it is told of every record that changes or leaves.
     capture: Option<Box<Capture>>,
     /// What has left and still takes memory.
@@ -111,7 +106,17 @@ impl Store {
 
     /// An estimate of the memory that the records take, in bytes; the same on every node.
     pub fn used_bytes(&self) -> usize {
-        self.used_bytes
+        self.estimate(RECORD_BYTES, DEADLINE_BYTES)
+    }
+
+    /// What the digest folds in for it, forever.
+    pub(super) fn digest_bytes(&self) -> usize {
+        self.estimate(DIGEST_RECORD_BYTES, DIGEST_DEADLINE_BYTES)
+    }
+
+    fn estimate(&self, record_bytes: usize, deadline_bytes: usize) -> usize {
+        let places = self.records.len() * record_bytes + self.deadlines.len() * deadline_bytes;
+        self.content_bytes + places
     }
 
     /// The soonest deadline of a record that is still stored, the dead ones included: the time at
@@ -143,7 +148,7 @@ impl Store {
             }
             let (_, key) = self.deadlines.pop_first().expect("first() saw it just now");
             let record = self.records.remove(&key).expect("each deadline has its record");
-            self.used_bytes -= record_bytes(&key, &record.value) + deadline_bytes(&key);
+            self.content_bytes -= 2 * key.len() + record.value.len();
             self.pivots.remove(&key);
             self.revision = self.revision.next();
             self.history.push(ChangeKind::Expired, self.revision, &key, b"", None);
@@ -155,10 +160,15 @@ impl Store {
         removed
     }
 
+    /// Brings near what commands on these keys will need; see [`limits::WARMED_KEYS`].
+    pub(super) fn warm<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) {
+        self.records.warm(keys);
+    }
+
     /// The living key's item.
     pub fn get(&self, key: &[u8]) -> Option<Item<'_>> {
         let record = self.records.get(key)?;
-        self.is_alive(record).then(|| record.item())
+        self.is_alive(record).then(|| item(record))
     }
 
     /// The number of the last mutation of a living key, 0 for one that does not exist.
@@ -178,8 +188,8 @@ impl Store {
     ) -> impl Iterator<Item = (&'a [u8], Item<'a>)> + use<'a> {
         self.records
             .iter_from(start)
-            .filter(|(_, record)| self.is_alive(record))
-            .map(|(key, record)| (key, record.item()))
+            .filter(|record| self.is_alive(*record))
+            .map(|record| (record.key, item(record)))
     }
 
     /// The living keys below `end` (all, where it is empty), from the last one down.
@@ -189,8 +199,8 @@ impl Store {
     ) -> impl Iterator<Item = (&'a [u8], Item<'a>)> + use<'a> {
         self.records
             .iter_down_from((!end.is_empty()).then_some(end))
-            .filter(|(_, record)| self.is_alive(record))
-            .map(|(key, record)| (key, record.item()))
+            .filter(|record| self.is_alive(*record))
+            .map(|record| (record.key, item(record)))
     }
 
     /// The first key of the page that a cursor of SCAN stands for: that of the first page for 0,
@@ -253,7 +263,7 @@ impl Store {
 
     /// The first record's key from `start` on, living or dead.
     fn first_from(&self, start: &[u8]) -> Option<&[u8]> {
-        self.records.iter_from(start).next().map(|(key, _)| key)
+        self.records.iter_from(start).next().map(|record| record.key)
     }
 
     /// The last record's key that begins with `prefix`, living or dead.
@@ -264,14 +274,14 @@ impl Store {
             *last += 1;
         }
         let end = (!end.is_empty()).then_some(&end[..]);
-        self.records.iter_down_from(end).next().map(|(key, _)| key)
+        self.records.iter_down_from(end).next().map(|record| record.key)
     }
 
     /// What a living key takes of [`used_bytes`](Store::used_bytes).
     pub fn bytes_of(&self, key: &[u8]) -> Option<usize> {
         let item = self.get(key)?;
-        let deadline = item.deadline.map_or(0, |_| deadline_bytes(key));
-        Some(record_bytes(key, item.value) + deadline)
+        let deadline = item.deadline.map_or(0, |_| DEADLINE_BYTES + key.len());
+        Some(RECORD_BYTES + key.len() + item.value.len() + deadline)
     }
 
     /// Gives the key a value and a deadline (or none), whatever it had before. One mutation, also
@@ -286,29 +296,28 @@ impl Store {
             }
             return self.revision;
         }
-        if let Some(record) = self.records.get_mut(key) {
-            let before = record.deadline;
-            if before <= self.clock {
+        if let Some(place) = self.records.seek(key) {
+            let before = self.records.at(place);
+            let (value_before, deadline_before) = (before.value.len(), before.deadline);
+            if deadline_before <= self.clock {
                 self.revision = self.revision.next();
                 self.history.push(ChangeKind::Expired, self.revision, key, b"", None);
             }
             self.revision = self.revision.next();
-            let revision = self.revision;
-            self.used_bytes -= record.value.len();
-            self.used_bytes += value.len();
+            let record = RecordRef { key, value, revision: self.revision, deadline };
             if let Some(capture) = &mut self.capture {
-                let new = Record { value: value.to_vec(), revision, deadline };
-                capture.record_left(key, std::mem::replace(record, new));
-            } else {
-                (record.revision, record.deadline) = (revision, deadline);
-                record.overwrite(value);
+                capture.record_left(key, self.records.take_value(place));
             }
-            self.move_deadline(key, before, deadline);
+            self.records.overwrite(place, record);
+            self.content_bytes -= value_before;
+            self.content_bytes += value.len();
+            self.move_deadline(key, deadline_before, deadline);
         } else {
             self.revision = self.revision.next();
-            let revision = self.revision;
-            self.used_bytes += record_bytes(key, value);
-            self.records.insert(key.into(), Record { value: value.to_vec(), revision, deadline });
+            let record = RecordRef { key, value, revision: self.revision, deadline };
+            let is_new = self.records.insert(record);
+            assert!(is_new, "the key was not found just now");
+            self.content_bytes += key.len() + value.len();
             self.pivots.insert(key);
             self.move_deadline(key, NEVER, deadline);
         }
@@ -319,46 +328,40 @@ impl Store {
     /// Appends to the living key's value and keeps its deadline, or makes the key. Returns the
     /// value's new length. One mutation.
     pub fn append(&mut self, key: &[u8], tail: &[u8]) -> usize {
-        let clock = self.clock;
-        match self.records.get_mut(key) {
-            Some(record) if record.deadline > clock => {
-                if let Some(capture) = &mut self.capture {
-                    capture.record_changes(key, record);
-                }
-                self.revision = self.revision.next();
-                record.revision = self.revision;
-                record.value.extend_from_slice(tail);
-                self.used_bytes += tail.len();
-                self.history.push(ChangeKind::Appended, self.revision, key, tail, None);
-                record.value.len()
-            }
-            _ => {
-                self.set(key, tail, None);
-                tail.len()
-            }
+        let Some(place) = self.living(key) else {
+            self.set(key, tail, None);
+            return tail.len();
+        };
+        let record = self.records.at(place);
+        let length = record.value.len() + tail.len();
+        if let Some(capture) = &mut self.capture {
+            capture.record_changes(record);
         }
+        self.revision = self.revision.next();
+        self.records.append(place, tail, self.revision);
+        self.content_bytes += tail.len();
+        self.history.push(ChangeKind::Appended, self.revision, key, tail, None);
+        length
     }
 
     /// Gives a living key another deadline, or none. One mutation; a deadline that is already past
     /// deletes the key. `false`, and nothing done, if there is no such key.
     pub fn set_deadline(&mut self, key: &[u8], deadline: Option<ClusterTime>) -> bool {
-        let clock = self.clock;
-        let Some(record) = self.records.get_mut(key).filter(|record| record.deadline > clock)
-        else {
+        let Some(place) = self.living(key) else {
             return false;
         };
         let given = deadline;
         let deadline = deadline.unwrap_or(NEVER);
-        if deadline <= clock {
+        if deadline <= self.clock {
             return self.delete(key);
         }
         self.revision = self.revision.next();
+        let record = self.records.at(place);
         if let Some(capture) = &mut self.capture {
-            capture.record_changes(key, record);
+            capture.record_changes(record);
         }
         let before = record.deadline;
-        record.revision = self.revision;
-        record.deadline = deadline;
+        self.records.set_deadline(place, self.revision, deadline);
         self.move_deadline(key, before, deadline);
         self.history.push(ChangeKind::Deadline, self.revision, key, b"", given);
         true
@@ -393,7 +396,7 @@ impl Store {
         let deadlines = std::mem::take(&mut self.deadlines);
         self.bury_all(records, deadlines);
         self.pivots = Pivots::default();
-        self.used_bytes = 0;
+        self.content_bytes = 0;
     }
 
     /// How many records are stored, those of dead keys included: the same on every node.
@@ -449,7 +452,7 @@ impl Store {
     }
 
     fn bury_all(&mut self, records: Records, deadlines: BTreeSet<(ClusterTime, Box<[u8]>)>) {
-        self.graveyard.bury(records, |(_, record)| record.value.len());
+        self.graveyard.bury_records(records);
         self.graveyard.bury(deadlines, |(_, key)| key.len());
     }
 
@@ -466,16 +469,18 @@ impl Store {
         store
     }
 
-    /// Puts a snapshot's record in. `false`, and the record's place is taken, if its key was there
-    /// already. Records that come in the order of their keys are put in fast.
+    /// Puts a snapshot's record in. `false`, and nothing done, if its key was there already. Records
+    /// that come in the order of their keys are put in fast.
     pub(super) fn restore(&mut self, record: SnapshotRecord<'_>) -> bool {
         let SnapshotRecord { key, value, revision, deadline, .. } = record;
         let deadline = deadline.unwrap_or(NEVER);
-        self.used_bytes += record_bytes(key, value);
-        self.move_deadline(key, NEVER, deadline);
-        let record = Record { value: value.to_vec(), revision, deadline };
+        if !self.records.insert(RecordRef { key, value, revision, deadline }) {
+            return false;
+        }
+        self.content_bytes += key.len() + value.len();
         self.pivots.insert(key);
-        self.records.insert(key.into(), record).is_none()
+        self.move_deadline(key, NEVER, deadline);
+        true
     }
 
     /// Drops everything without a revision.
@@ -486,23 +491,28 @@ impl Store {
         self.bury_all(records, deadlines);
         self.pivots = Pivots::default();
         self.history.forget(self.revision);
-        self.used_bytes = 0;
+        self.content_bytes = 0;
     }
 
-    fn is_alive(&self, record: &Record) -> bool {
+    fn is_alive(&self, record: RecordRef<'_>) -> bool {
         record.deadline > self.clock
+    }
+
+    /// Where the record of a living key is, which is about to change.
+    fn living(&mut self, key: &[u8]) -> Option<Handle> {
+        self.records.seek(key).filter(|place| self.is_alive(self.records.at(*place)))
     }
 
     /// Takes a record out, living or dead, without a revision.
     fn remove(&mut self, key: &[u8]) {
-        let Some((key, record)) = self.records.remove_entry(key) else {
+        let Some(record) = self.records.remove(key) else {
             return;
         };
-        self.used_bytes -= record_bytes(&key, &record.value);
-        self.pivots.remove(&key);
-        self.move_deadline(&key, record.deadline, NEVER);
+        self.content_bytes -= key.len() + record.value.len();
+        self.pivots.remove(key);
+        self.move_deadline(key, record.deadline, NEVER);
         if let Some(capture) = &mut self.capture {
-            capture.record_left(&key, record);
+            capture.record_left(key, record);
         }
     }
 
@@ -514,50 +524,16 @@ impl Store {
         if before != NEVER {
             let was_there = self.deadlines.remove(&(before, Box::from(key)));
             assert!(was_there, "each record with a deadline is in the set");
-            self.used_bytes -= deadline_bytes(key);
+            self.content_bytes -= key.len();
         }
         if after != NEVER {
             self.deadlines.insert((after, Box::from(key)));
-            self.used_bytes += deadline_bytes(key);
+            self.content_bytes += key.len();
         }
     }
 }
 
-impl Record {
-    /// Takes the memory of the value before, where that fits.
-    fn overwrite(&mut self, value: &[u8]) {
-        let capacity = self.value.capacity();
-        if value.len() > capacity || value.len() < capacity / 2 {
-            self.value = value.to_vec();
-        } else {
-            self.value.clear();
-            self.value.extend_from_slice(value);
-        }
-    }
-
-    fn item(&self) -> Item<'_> {
-        Item {
-            value: &self.value,
-            revision: self.revision,
-            deadline: known_deadline(self.deadline),
-        }
-    }
-
-    pub(super) fn as_snapshot_record<'a>(&'a self, key: &'a [u8]) -> SnapshotRecord<'a> {
-        let Item { value, revision, deadline } = self.item();
-        SnapshotRecord { key, value, revision, deadline, is_early: false }
-    }
-}
-
-/// A stored deadline, or none.
-pub(super) fn known_deadline(deadline: ClusterTime) -> Option<ClusterTime> {
-    (deadline != NEVER).then_some(deadline)
-}
-
-fn record_bytes(key: &[u8], value: &[u8]) -> usize {
-    RECORD_BYTES + key.len() + value.len()
-}
-
-fn deadline_bytes(key: &[u8]) -> usize {
-    DEADLINE_BYTES + key.len()
+fn item(record: RecordRef<'_>) -> Item<'_> {
+    let RecordRef { value, revision, deadline, .. } = record;
+    Item { value, revision, deadline: known_deadline(deadline) }
 }

@@ -1,83 +1,95 @@
-//! An ordered map from byte strings: the B+tree that the store's records are in.
+//! The records in the order of their keys: a B+tree of handles.
 //!
-//! It does what `BTreeMap<Box<[u8]>, V>` does, with half the cache misses, because its nodes compare
-//! heads instead of keys (`heads.rs`), and in less memory. Leaves hold the entries; a branch
-//! holds children, and between two of them a *fence*: a key, as short as can be, above all of the
-//! left one's keys and not above the right one's. Follows Bayer and Unterauer, "Prefix B-Trees",
-//! 1977. Called by `store.rs` and `capture.rs`; knows nothing of records.
+//! Leaves hold handles; a branch holds children, and between two of them a *fence*: a key, as short
+//! as can be, above all of the left one's keys and not above the right one's. Follows Bayer and
+//! Unterauer, "Prefix B-Trees", 1977. A node compares heads instead of keys (`heads.rs`), so that it
+//! looks at one record where it ends, and at none on the way. Called by `records.rs`, whose slab
+//! knows the keys; knows nothing of what else a record is.
 
 use super::heads::{Heads, grow, shared_bytes};
+use super::slab::{Handle, Slab};
 
 /// Entries of a leaf, and children of a branch, at most. Below a quarter of it a node is joined
 /// with a neighbour, where both fit one.
 const WIDTH: usize = 64;
 
-/// An ordered map from byte strings. See the file's head.
+/// The handles of all records, in the order of their keys. See the file's head.
 #[derive(Clone, Debug)]
-pub(super) struct Tree<V> {
-    root: Node<V>,
+pub(super) struct Tree {
+    root: Node,
     len: usize,
 }
 
 #[derive(Clone, Debug)]
-enum Node<V> {
-    Leaf(Leaf<V>),
-    Branch(Branch<V>),
+enum Node {
+    Leaf(Leaf),
+    Branch(Branch),
 }
 
 type Key = Box<[u8]>;
 
-#[derive(Clone, Debug)]
-struct Leaf<V> {
+#[derive(Clone, Default, Debug)]
+struct Leaf {
     heads: Heads,
-    entries: Vec<(Key, V)>,
+    handles: Vec<Handle>,
 }
 
 #[derive(Clone, Debug)]
-struct Branch<V> {
+struct Branch {
     /// Those of the fences.
     heads: Heads,
     /// One less than children: `fences[i]` stands between the children `i` and `i + 1`.
     fences: Vec<Key>,
-    children: Vec<Node<V>>,
+    children: Vec<Node>,
 }
 
-/// What became too much for a node: its upper part, and the fence before it.
-type Split<V> = Option<(Key, Node<V>)>;
+/// What became of a record that was to be put in.
+enum Inserted {
+    WasThere,
+    Fits,
+    /// It became too much for the node: its upper part, and the fence before that.
+    Split(Key, Node),
+}
 
-impl<V> Default for Tree<V> {
-    fn default() -> Tree<V> {
-        Tree::new()
+impl Default for Tree {
+    fn default() -> Tree {
+        Tree { root: Node::Leaf(Leaf::default()), len: 0 }
     }
 }
 
-impl<V> Tree<V> {
-    /// An empty map.
-    pub(super) fn new() -> Tree<V> {
-        Tree { root: Node::Leaf(Leaf::of(Vec::new())), len: 0 }
-    }
-
-    /// How many entries there are.
+impl Tree {
+    /// How many records there are.
     pub(super) fn len(&self) -> usize {
         self.len
     }
 
-    /// The value of `key`.
-    pub(super) fn get(&self, key: &[u8]) -> Option<&V> {
+    /// The record of `key`.
+    pub(super) fn get(&self, key: &[u8], slab: &Slab) -> Option<Handle> {
         let mut node = &self.root;
         loop {
             match node {
                 Node::Branch(branch) => node = &branch.children[branch.child_of(key)],
-                Node::Leaf(leaf) => {
-                    let place = leaf.find(key).ok()?;
-                    return Some(&leaf.entries[place].1);
-                }
+                Node::Leaf(leaf) => return leaf.find(key, slab).ok().map(|at| leaf.handles[at]),
             }
         }
     }
 
-    /// The value of `key`, to be changed.
-    pub(super) fn get_mut(&mut self, key: &[u8]) -> Option<&mut V> {
+    /// Puts a record in. `false`, and nothing done, if its key is there.
+    pub(super) fn insert(&mut self, handle: Handle, slab: &Slab) -> bool {
+        match self.root.insert(handle, slab.key(handle), slab, true) {
+            Inserted::WasThere => return false,
+            Inserted::Fits => {}
+            Inserted::Split(fence, upper) => {
+                let lower = std::mem::replace(&mut self.root, Node::Leaf(Leaf::default()));
+                self.root = Node::Branch(Branch::of(vec![fence], vec![lower, upper]));
+            }
+        }
+        self.len += 1;
+        true
+    }
+
+    /// The record of `key`, which is there, is another one from now on.
+    pub(super) fn replace(&mut self, key: &[u8], handle: Handle, slab: &Slab) {
         let mut node = &mut self.root;
         loop {
             match node {
@@ -86,27 +98,17 @@ impl<V> Tree<V> {
                     node = &mut branch.children[child];
                 }
                 Node::Leaf(leaf) => {
-                    let place = leaf.find(key).ok()?;
-                    return Some(&mut leaf.entries[place].1);
+                    let place = leaf.find(key, slab).expect("only a record that is there moves");
+                    leaf.handles[place] = handle;
+                    return;
                 }
             }
         }
     }
 
-    /// Gives `key` a value; returns the one that it had.
-    pub(super) fn insert(&mut self, key: Key, value: V) -> Option<V> {
-        let (before, split) = self.root.insert(key, value, true);
-        if let Some((fence, upper)) = split {
-            let lower = std::mem::replace(&mut self.root, Node::Leaf(Leaf::of(Vec::new())));
-            self.root = Node::Branch(Branch::of(vec![fence], vec![lower, upper]));
-        }
-        self.len += usize::from(before.is_none());
-        before
-    }
-
-    /// Takes `key` out, with its value.
-    pub(super) fn remove_entry(&mut self, key: &[u8]) -> Option<(Key, V)> {
-        let removed = self.root.remove(key)?;
+    /// Takes the record of `key` out.
+    pub(super) fn remove(&mut self, key: &[u8], slab: &Slab) -> Option<Handle> {
+        let removed = self.root.remove(key, slab)?;
         self.len -= 1;
         if let Node::Branch(branch) = &mut self.root
             && branch.children.len() == 1
@@ -116,36 +118,25 @@ impl<V> Tree<V> {
         Some(removed)
     }
 
-    /// Takes `key` out.
-    pub(super) fn remove(&mut self, key: &[u8]) -> Option<V> {
-        self.remove_entry(key).map(|(_, value)| value)
-    }
-
-    /// Takes the first entry out.
-    pub(super) fn pop_first(&mut self) -> Option<(Key, V)> {
-        let first = self.iter().next()?.0.to_vec();
-        self.remove_entry(&first)
-    }
-
-    /// All entries, in the order of their keys.
-    pub(super) fn iter(&self) -> Iter<'_, V> {
-        let mut iter = Iter { branches: Vec::new(), entries: [].iter() };
+    /// All records, in the order of their keys.
+    pub(super) fn iter(&self) -> Iter<'_> {
+        let mut iter = Iter { branches: Vec::new(), handles: [].iter() };
         iter.descend(&self.root);
         iter
     }
 
-    /// The entries from `start` on, in order.
-    pub(super) fn iter_from(&self, start: &[u8]) -> Iter<'_, V> {
-        self.iter_at(start, |found| found)
+    /// The records from `start` on, in order.
+    pub(super) fn iter_from(&self, start: &[u8], slab: &Slab) -> Iter<'_> {
+        self.iter_at(start, slab, |found| found)
     }
 
-    /// The entries behind `start`, in order.
-    pub(super) fn iter_behind(&self, start: &[u8]) -> Iter<'_, V> {
-        self.iter_at(start, |found| found + 1)
+    /// The records behind `start`, in order.
+    pub(super) fn iter_behind(&self, start: &[u8], slab: &Slab) -> Iter<'_> {
+        self.iter_at(start, slab, |found| found + 1)
     }
 
-    fn iter_at(&self, start: &[u8], begin: impl Fn(usize) -> usize) -> Iter<'_, V> {
-        let mut iter = Iter { branches: Vec::new(), entries: [].iter() };
+    fn iter_at(&self, start: &[u8], slab: &Slab, begin: impl Fn(usize) -> usize) -> Iter<'_> {
+        let mut iter = Iter { branches: Vec::new(), handles: [].iter() };
         let mut node = &self.root;
         loop {
             match node {
@@ -155,19 +146,17 @@ impl<V> Tree<V> {
                     node = &branch.children[child];
                 }
                 Node::Leaf(leaf) => {
-                    let place = leaf.find(start).map_or_else(|missing| missing, begin);
-                    iter.entries = leaf.entries[place..].iter();
+                    let place = leaf.find(start, slab).map_or_else(|missing| missing, begin);
+                    iter.handles = leaf.handles[place..].iter();
                     return iter;
                 }
             }
         }
     }
-}
 
-impl<V> Tree<V> {
-    /// The entries below `end`, or all where there is none, from the last one down.
-    pub(super) fn iter_down_from(&self, end: Option<&[u8]>) -> IterDown<'_, V> {
-        let mut iter = IterDown { branches: Vec::new(), entries: [].iter() };
+    /// The records below `end`, or all where there is none, from the last one down.
+    pub(super) fn iter_down_from(&self, end: Option<&[u8]>, slab: &Slab) -> IterDown<'_> {
+        let mut iter = IterDown { branches: Vec::new(), handles: [].iter() };
         let Some(end) = end else {
             iter.descend(&self.root);
             return iter;
@@ -181,54 +170,59 @@ impl<V> Tree<V> {
                     node = &branch.children[child];
                 }
                 Node::Leaf(leaf) => {
-                    let place = leaf.find(end).unwrap_or_else(|missing| missing);
-                    iter.entries = leaf.entries[..place].iter();
+                    let place = leaf.find(end, slab).unwrap_or_else(|missing| missing);
+                    iter.handles = leaf.handles[..place].iter();
                     return iter;
                 }
             }
         }
     }
+
+    /// Takes everything apart, in pieces of bounded size; each says how many bytes it was.
+    pub(super) fn into_pieces(self) -> IntoPieces {
+        IntoPieces { branches: vec![vec![self.root].into_iter()] }
+    }
 }
 
-impl<V> Node<V> {
+impl Node {
     fn len(&self) -> usize {
         match self {
-            Node::Leaf(leaf) => leaf.entries.len(),
+            Node::Leaf(leaf) => leaf.handles.len(),
             Node::Branch(branch) => branch.children.len(),
         }
     }
 
     /// `is_last`: nothing in the tree is behind this node. Keys that come in order are put in at
     /// its end; then what is full stays full, and a tree that is loaded from a file is dense.
-    fn insert(&mut self, key: Key, value: V, is_last: bool) -> (Option<V>, Split<V>) {
+    fn insert(&mut self, handle: Handle, key: &[u8], slab: &Slab, is_last: bool) -> Inserted {
         match self {
-            Node::Leaf(leaf) => leaf.insert(key, value, is_last),
-            Node::Branch(branch) => branch.insert(key, value, is_last),
+            Node::Leaf(leaf) => leaf.insert(handle, key, slab, is_last),
+            Node::Branch(branch) => branch.insert(handle, key, slab, is_last),
         }
     }
 
-    fn remove(&mut self, key: &[u8]) -> Option<(Key, V)> {
+    fn remove(&mut self, key: &[u8], slab: &Slab) -> Option<Handle> {
         match self {
             Node::Leaf(leaf) => {
-                let place = leaf.find(key).ok()?;
+                let place = leaf.find(key, slab).ok()?;
                 leaf.heads.remove(place);
-                Some(leaf.entries.remove(place))
+                Some(leaf.handles.remove(place))
             }
             Node::Branch(branch) => {
                 let child = branch.child_of(key);
-                let removed = branch.children[child].remove(key)?;
-                branch.join_small(child);
+                let removed = branch.children[child].remove(key, slab)?;
+                branch.join_small(child, slab);
                 Some(removed)
             }
         }
     }
 
     /// Takes over all of the right neighbour, from which `fence` parts this node.
-    fn join(&mut self, fence: Key, right: Node<V>) {
+    fn join(&mut self, fence: Key, right: Node, slab: &Slab) {
         match (self, right) {
             (Node::Leaf(leaf), Node::Leaf(mut right)) => {
-                leaf.entries.append(&mut right.entries);
-                *leaf = Leaf::of(std::mem::take(&mut leaf.entries));
+                leaf.handles.append(&mut right.handles);
+                *leaf = Leaf::of(std::mem::take(&mut leaf.handles), slab);
             }
             (Node::Branch(branch), Node::Branch(mut right)) => {
                 branch.fences.push(fence);
@@ -241,52 +235,48 @@ impl<V> Node<V> {
     }
 }
 
-impl<V> Leaf<V> {
-    fn of(entries: Vec<(Key, V)>) -> Leaf<V> {
-        let heads = Heads::of(entries.len(), |place| &entries[place].0[..]);
-        Leaf { heads, entries }
+impl Leaf {
+    fn of(handles: Vec<Handle>, slab: &Slab) -> Leaf {
+        let heads = Heads::of(handles.len(), |place| slab.key(handles[place]));
+        Leaf { heads, handles }
     }
 
-    fn find(&self, key: &[u8]) -> Result<usize, usize> {
-        self.heads.find(key, |place| &self.entries[place].0[..])
+    fn find(&self, key: &[u8], slab: &Slab) -> Result<usize, usize> {
+        self.heads.find(key, |place| slab.key(self.handles[place]))
     }
 
-    fn insert(&mut self, key: Key, value: V, is_last: bool) -> (Option<V>, Split<V>) {
-        let place = match self.find(&key) {
-            Ok(place) => {
-                let before = std::mem::replace(&mut self.entries[place].1, value);
-                return (Some(before), None);
-            }
-            Err(place) => place,
+    fn insert(&mut self, handle: Handle, key: &[u8], slab: &Slab, is_last: bool) -> Inserted {
+        let Err(place) = self.find(key, slab) else {
+            return Inserted::WasThere;
         };
-        if self.entries.len() < WIDTH {
-            self.put(place, key, value);
-            return (None, None);
+        if self.handles.len() < WIDTH {
+            self.put(place, handle, slab);
+            return Inserted::Fits;
         }
         let at = if is_last && place == WIDTH { WIDTH } else { WIDTH / 2 };
-        let mut upper = Leaf::of(self.entries.split_off(at));
-        *self = Leaf::of(std::mem::take(&mut self.entries));
-        self.entries.shrink_to_fit();
+        let mut upper = Leaf::of(self.handles.split_off(at), slab);
+        *self = Leaf::of(std::mem::take(&mut self.handles), slab);
+        self.handles.shrink_to_fit();
         match place.checked_sub(at) {
-            Some(place) if at == WIDTH || place > 0 => upper.put(place, key, value),
-            _ => self.put(place, key, value),
+            Some(place) if at == WIDTH || place > 0 => upper.put(place, handle, slab),
+            _ => self.put(place, handle, slab),
         }
-        let lowest = &upper.entries[0].0;
-        let highest = &self.entries[self.entries.len() - 1].0;
+        let lowest = slab.key(upper.handles[0]);
+        let highest = slab.key(self.handles[self.handles.len() - 1]);
         let fence = lowest[..=shared_bytes(highest, lowest)].into();
-        (None, Some((fence, Node::Leaf(upper))))
+        Inserted::Split(fence, Node::Leaf(upper))
     }
 
-    fn put(&mut self, place: usize, key: Key, value: V) {
-        grow(&mut self.entries);
-        self.entries.insert(place, (key, value));
-        let entries = &self.entries;
-        self.heads.insert(place, |place| &entries[place].0[..]);
+    fn put(&mut self, place: usize, handle: Handle, slab: &Slab) {
+        grow(&mut self.handles);
+        self.handles.insert(place, handle);
+        let handles = &self.handles;
+        self.heads.insert(place, |place| slab.key(handles[place]));
     }
 }
 
-impl<V> Branch<V> {
-    fn of(fences: Vec<Key>, children: Vec<Node<V>>) -> Branch<V> {
+impl Branch {
+    fn of(fences: Vec<Key>, children: Vec<Node>) -> Branch {
         assert_eq!(fences.len() + 1, children.len(), "a fence between each two children");
         Branch { heads: heads_of(&fences), fences, children }
     }
@@ -297,12 +287,12 @@ impl<V> Branch<V> {
         found.map_or_else(|missing| missing, |fence| fence + 1)
     }
 
-    fn insert(&mut self, key: Key, value: V, is_last: bool) -> (Option<V>, Split<V>) {
-        let child = self.child_of(&key);
+    fn insert(&mut self, handle: Handle, key: &[u8], slab: &Slab, is_last: bool) -> Inserted {
+        let child = self.child_of(key);
         let is_last = is_last && child + 1 == self.children.len();
-        let (before, split) = self.children[child].insert(key, value, is_last);
-        let Some((fence, upper)) = split else {
-            return (before, None);
+        let (fence, upper) = match self.children[child].insert(handle, key, slab, is_last) {
+            Inserted::Split(fence, upper) => (fence, upper),
+            done => return done,
         };
         grow(&mut self.fences);
         grow(&mut self.children);
@@ -311,7 +301,7 @@ impl<V> Branch<V> {
         let fences = &self.fences;
         self.heads.insert(child, |place| &fences[place][..]);
         if self.children.len() <= WIDTH {
-            return (before, None);
+            return Inserted::Fits;
         }
         let at = if is_last { WIDTH } else { WIDTH / 2 };
         let children = self.children.split_off(at);
@@ -320,12 +310,12 @@ impl<V> Branch<V> {
         self.children.shrink_to_fit();
         self.fences.shrink_to_fit();
         self.heads = heads_of(&self.fences);
-        (before, Some((fence, Node::Branch(Branch::of(fences, children)))))
+        Inserted::Split(fence, Node::Branch(Branch::of(fences, children)))
     }
 
-    /// An entry has left this child: joins it with a neighbour where it has become small, so that a
+    /// A record has left this child: joins it with a neighbour where it has become small, so that a
     /// tree that shrinks gives its memory back.
-    fn join_small(&mut self, child: usize) {
+    fn join_small(&mut self, child: usize, slab: &Slab) {
         if self.children[child].len() >= WIDTH / 4 {
             return;
         }
@@ -339,7 +329,7 @@ impl<V> Branch<V> {
                 let fence = self.fences.remove(left);
                 self.heads.remove(left);
                 let right = self.children.remove(left + 1);
-                self.children[left].join(fence, right);
+                self.children[left].join(fence, right, slab);
                 return;
             }
         }
@@ -352,28 +342,28 @@ fn heads_of(fences: &[Key]) -> Heads {
 
 /// Walks a [`Tree`].
 #[derive(Debug)]
-pub(super) struct Iter<'a, V> {
-    /// What is left of each branch above the entries.
-    branches: Vec<std::slice::Iter<'a, Node<V>>>,
-    entries: std::slice::Iter<'a, (Key, V)>,
+pub(super) struct Iter<'a> {
+    /// What is left of each branch above the handles.
+    branches: Vec<std::slice::Iter<'a, Node>>,
+    handles: std::slice::Iter<'a, Handle>,
 }
 
-impl<'a, V> Iter<'a, V> {
-    fn descend(&mut self, node: &'a Node<V>) {
+impl<'a> Iter<'a> {
+    fn descend(&mut self, node: &'a Node) {
         match node {
             Node::Branch(branch) => self.branches.push(branch.children.iter()),
-            Node::Leaf(leaf) => self.entries = leaf.entries.iter(),
+            Node::Leaf(leaf) => self.handles = leaf.handles.iter(),
         }
     }
 }
 
-impl<'a, V> Iterator for Iter<'a, V> {
-    type Item = (&'a [u8], &'a V);
+impl Iterator for Iter<'_> {
+    type Item = Handle;
 
-    fn next(&mut self) -> Option<(&'a [u8], &'a V)> {
+    fn next(&mut self) -> Option<Handle> {
         loop {
-            if let Some((key, value)) = self.entries.next() {
-                return Some((key, value));
+            if let Some(handle) = self.handles.next() {
+                return Some(*handle);
             }
             match self.branches.last_mut()?.next() {
                 Some(node) => self.descend(node),
@@ -385,28 +375,28 @@ impl<'a, V> Iterator for Iter<'a, V> {
 
 /// Walks a [`Tree`] from its end.
 #[derive(Debug)]
-pub(super) struct IterDown<'a, V> {
-    /// What is left of each branch above the entries, to be taken from its end.
-    branches: Vec<std::slice::Iter<'a, Node<V>>>,
-    entries: std::slice::Iter<'a, (Key, V)>,
+pub(super) struct IterDown<'a> {
+    /// What is left of each branch above the handles, to be taken from its end.
+    branches: Vec<std::slice::Iter<'a, Node>>,
+    handles: std::slice::Iter<'a, Handle>,
 }
 
-impl<'a, V> IterDown<'a, V> {
-    fn descend(&mut self, node: &'a Node<V>) {
+impl<'a> IterDown<'a> {
+    fn descend(&mut self, node: &'a Node) {
         match node {
             Node::Branch(branch) => self.branches.push(branch.children.iter()),
-            Node::Leaf(leaf) => self.entries = leaf.entries.iter(),
+            Node::Leaf(leaf) => self.handles = leaf.handles.iter(),
         }
     }
 }
 
-impl<'a, V> Iterator for IterDown<'a, V> {
-    type Item = (&'a [u8], &'a V);
+impl Iterator for IterDown<'_> {
+    type Item = Handle;
 
-    fn next(&mut self) -> Option<(&'a [u8], &'a V)> {
+    fn next(&mut self) -> Option<Handle> {
         loop {
-            if let Some((key, value)) = self.entries.next_back() {
-                return Some((key, value));
+            if let Some(handle) = self.handles.next_back() {
+                return Some(*handle);
             }
             match self.branches.last_mut()?.next_back() {
                 Some(node) => self.descend(node),
@@ -416,47 +406,25 @@ impl<'a, V> Iterator for IterDown<'a, V> {
     }
 }
 
-/// Takes a [`Tree`] apart, in order.
+/// Takes a [`Tree`] apart, a leaf at a time.
 #[derive(Debug)]
-pub(super) struct IntoIter<V> {
-    branches: Vec<std::vec::IntoIter<Node<V>>>,
-    entries: std::vec::IntoIter<(Key, V)>,
-    left: usize,
+pub(super) struct IntoPieces {
+    branches: Vec<std::vec::IntoIter<Node>>,
 }
 
-impl<V> IntoIterator for Tree<V> {
-    type Item = (Key, V);
-    type IntoIter = IntoIter<V>;
+impl Iterator for IntoPieces {
+    type Item = usize;
 
-    fn into_iter(self) -> IntoIter<V> {
-        let branches = vec![vec![self.root].into_iter()];
-        IntoIter { branches, entries: Vec::new().into_iter(), left: self.len }
-    }
-}
-
-impl<V> Iterator for IntoIter<V> {
-    type Item = (Key, V);
-
-    fn next(&mut self) -> Option<(Key, V)> {
+    fn next(&mut self) -> Option<usize> {
         loop {
-            if let Some(entry) = self.entries.next() {
-                self.left -= 1;
-                return Some(entry);
-            }
             match self.branches.last_mut()?.next() {
                 Some(Node::Branch(branch)) => self.branches.push(branch.children.into_iter()),
-                Some(Node::Leaf(leaf)) => self.entries = leaf.entries.into_iter(),
+                Some(Node::Leaf(leaf)) => return Some(leaf.handles.len() * size_of::<Handle>()),
                 None => drop(self.branches.pop()),
             }
         }
     }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        (self.left, Some(self.left))
-    }
 }
-
-impl<V> ExactSizeIterator for IntoIter<V> {}
 
 #[cfg(test)]
 #[path = "tree_tests.rs"]

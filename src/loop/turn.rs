@@ -98,6 +98,7 @@ impl Server {
             || self.peers.has_lost()
             || self.clients.has_gone()
             || self.clients.has_drained()
+            || (self.node.is_asked_to_stop() && self.stop.is_none())
             || clients_wait;
         if unfinished {
             return Some(Duration::ZERO);
@@ -119,6 +120,10 @@ impl Server {
     /// The first signal asks the node to leave well and closes the client port; a second one ends
     /// the process.
     fn hear_signals(&mut self) -> Result<(), LoopError> {
+        if self.node.is_asked_to_stop() && self.stop.is_none() {
+            log::info!("asked to stop by a client's SHUTDOWN");
+            self.begin_to_stop();
+        }
         if !std::mem::take(&mut self.signals_ready) {
             return Ok(());
         }
@@ -130,10 +135,14 @@ impl Server {
             return Err(LoopError::Interrupted);
         }
         log::info!("asked to stop");
+        self.begin_to_stop();
+        Ok(())
+    }
+
+    fn begin_to_stop(&mut self) {
         self.stop = Some(self.now.after(limits::STOP_TIMEOUT));
         self.listeners.client.close();
         self.handle(Input::Stop);
-        Ok(())
     }
 
     fn accept(&mut self) {

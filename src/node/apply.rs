@@ -4,13 +4,15 @@
 //! `node.rs` at the end of a turn; bounded in each, so that a node with much to catch up on still
 //! answers its peers.
 
+use std::time::Duration;
+
 use super::Effect;
 use super::clients::Origin;
 use super::gateway::Pending;
 use super::node::Node;
 use super::pipeline::refusal;
 use super::snapshots::gateways;
-use crate::kv::command::{self, ReadContext};
+use crate::kv::command::{ReadContext, by_code};
 use crate::kv::gateways::Verdict;
 use crate::kv::pubsub;
 use crate::limits;
@@ -20,7 +22,7 @@ use crate::proto::message::GrowthRefusal;
 use crate::proto::reply::Reply;
 use crate::raft::membership::Membership;
 use crate::testing::{Mark, Mutation, is_on, reached};
-use crate::types::{Instant, Revision};
+use crate::types::{ClusterTime, Instant, LogIndex, Revision};
 
 impl Node {
     /// Applies what is committed, within this turn's bound.
@@ -74,12 +76,14 @@ impl Node {
         match self.machine.admit(batch.id) {
             Verdict::Apply if is_own => {
                 let pending = self.gateway.applied(batch.id.seq);
-                self.apply_own(now, batch, pending, effects);
+                self.apply_own(now, entry.index, batch, pending, effects);
             }
             Verdict::Apply if is_on(Mutation::LosesForeignWrite) && self.identity.server.0 == 1 => {
             }
             Verdict::Apply => {
-                for command in batch.commands() {
+                let mut ahead = batch.commands();
+                for (position, command) in batch.commands().enumerate() {
+                    self.warm(position, &mut ahead);
                     self.machine.execute(command);
                 }
             }
@@ -88,11 +92,19 @@ impl Node {
         }
     }
 
+    /// From time to time brings near what the next commands of a batch will look up.
+    fn warm<'a>(&self, position: usize, ahead: &mut impl Iterator<Item = BatchCommand<'a>>) {
+        if position.is_multiple_of(limits::WARMED_KEYS) {
+            self.machine.warm(ahead.take(limits::WARMED_KEYS));
+        }
+    }
+
     /// A batch of this node's own clients takes effect: each command, and each read in its place
     /// between them, is answered.
     fn apply_own(
         &mut self,
         now: Instant,
+        index: LogIndex,
         batch: Batch<'_>,
         pending: Pending,
         effects: &mut Vec<Effect>,
@@ -101,6 +113,7 @@ impl Node {
             let is_whole = batch.standing == Standing::Whole;
             reached(if is_whole { Mark::GivenUpTookEffect } else { Mark::EmptiedTookEffect });
         }
+        let took = now.since(pending.since);
         let Pending { origins, reads, .. } = pending;
         let refused = match batch.standing {
             Standing::Whole | Standing::GivenUp => None,
@@ -115,7 +128,9 @@ impl Node {
         // A batch that was given up has no origins left: its clients were told INDOUBT.
         let estimate = self.estimate(now);
         let mut next_read = 0;
+        let mut ahead = batch.commands();
         for (position, command) in batch.commands().enumerate() {
+            self.warm(position, &mut ahead);
             let (store, luck) = (self.machine.store(), &self.luck);
             let context = ReadContext { store, now: estimate, luck };
             next_read = reads.release(next_read, position, &context, &mut self.clients, effects);
@@ -135,8 +150,29 @@ impl Node {
         }
         let context = ReadContext { store: self.machine.store(), now: estimate, luck: &self.luck };
         reads.release(next_read, usize::MAX, &context, &mut self.clients, effects);
+        self.note_slow_batch(took, estimate, &batch, &origins);
+        let slowlog = &mut self.operations.slowlog;
+        reads.note_slow(took, estimate, &mut self.clients, slowlog);
         for origin in origins.iter().copied().chain(reads.origins()) {
-            self.clients.write_done(origin.client);
+            self.clients.write_applied(origin.client, index);
+        }
+    }
+
+    /// Notes a batch's commands in the slow log, if it took so long until they were answered.
+    fn note_slow_batch(
+        &mut self,
+        took: Duration,
+        at: ClusterTime,
+        batch: &Batch<'_>,
+        origins: &[Origin],
+    ) {
+        let slowlog = &mut self.operations.slowlog;
+        if !slowlog.is_slow(took) {
+            return;
+        }
+        for (sent, origin) in batch.commands().zip(origins) {
+            let Some(command) = by_code(sent.code) else { continue };
+            slowlog.note(at, took, *origin, (command, sent.args), &mut self.clients);
         }
     }
 
@@ -148,7 +184,7 @@ impl Node {
             return;
         }
         trackers.note_author(before, self.machine.store().revision(), origin.client);
-        if let Some(row) = command::by_code(command.code) {
+        if let Some(row) = by_code(command.code) {
             trackers.note_read(origin, row, command.args);
         }
     }

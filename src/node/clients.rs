@@ -10,12 +10,13 @@ use bytes::Bytes;
 
 use super::listeners::Listeners;
 use super::listings::Listings;
+use super::server::SILENCE;
 use super::transactions::Block;
 use super::{ClientInfo, Effect, Requests};
 use crate::kv::connection::ReadMode;
 use crate::limits;
 use crate::proto::reply::{Protocol, Reply};
-use crate::types::{ClientId, Instant};
+use crate::types::{ClientId, Instant, LogIndex};
 
 /// Whose command it is, and which: an answer finds its way by this.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,6 +31,12 @@ impl Origin {
     /// Commands of one connection have growing numbers.
     pub fn number(self) -> u64 {
         self.slot
+    }
+
+    /// An origin whose client isn't there.
+    #[cfg(test)]
+    pub fn nobody() -> Origin {
+        Origin { client: ClientId { slot: 0, generation: 0 }, slot: 0 }
     }
 }
 
@@ -48,6 +55,16 @@ pub struct Client {
     pub library_version: String,
     /// How it reads.
     pub read_mode: ReadMode,
+    /// `CLIENT REPLY OFF`: its commands are not answered.
+    pub is_silent: bool,
+    /// `CLIENT REPLY SKIP`: nor is its next one.
+    pub skips_next: bool,
+    /// `CLIENT CAPA redirect`: it goes to the leader where it is told to.
+    pub takes_redirects: bool,
+    /// It waits in WAIT or DEBUG SLEEP: what it sends is parked.
+    pub is_held: bool,
+    /// The log entry of the newest of its writes that was applied.
+    pub last_write: LogIndex,
     /// Its last command, as the table names it.
     pub last_command: &'static str,
     /// When it connected.
@@ -85,7 +102,7 @@ pub struct Client {
 #[derive(Debug)]
 enum Slot {
     /// A command, answered or not.
-    Command { protocol: Protocol, reply: Option<Reply> },
+    Command { protocol: Protocol, reply: Option<Reply>, is_silent: bool },
     /// What no command asked for: it leaves behind the replies to all commands before it, so that
     /// nobody is told of a change to what it has yet to be told.
     Push(Bytes),
@@ -129,6 +146,11 @@ impl Clients {
             library_name: String::new(),
             library_version: String::new(),
             read_mode: ReadMode::Linearizable,
+            is_silent: false,
+            skips_next: false,
+            takes_redirects: false,
+            is_held: false,
+            last_write: LogIndex::ZERO,
             last_command: "NULL",
             since: now,
             active: now,
@@ -172,16 +194,24 @@ impl Clients {
         (client.generation == id.generation).then_some(client)
     }
 
-    /// All clients, by slot.
-    pub fn iter(&self) -> impl Iterator<Item = &Client> {
-        self.connections.iter().flatten()
+    /// The client to look at, if it is still there.
+    pub fn get(&self, id: ClientId) -> Option<&Client> {
+        let client = self.connections.get(id.slot as usize)?.as_ref()?;
+        (client.generation == id.generation).then_some(client)
     }
 
     /// The client that `CLIENT ID` answers this number to.
     pub fn find_by_number(&self, number: u64) -> Option<ClientId> {
-        self.connections.iter().enumerate().find_map(|(slot, client)| {
-            let client = client.as_ref().filter(|client| client.info.id == number)?;
-            Some(ClientId { slot: slot as u32, generation: client.generation })
+        let mut all = self.iter_with_ids();
+        all.find_map(|(id, client)| (client.info.id == number).then_some(id))
+    }
+
+    /// All clients, by slot, with what names them.
+    pub fn iter_with_ids(&self) -> impl Iterator<Item = (ClientId, &Client)> {
+        self.connections.iter().enumerate().filter_map(|(slot, client)| {
+            let client = client.as_ref()?;
+            let slot = u32::try_from(slot).expect("the driver's slots are 32 bits wide");
+            Some((ClientId { slot, generation: client.generation }, client))
         })
     }
 
@@ -189,7 +219,9 @@ impl Clients {
     pub fn open_slot(&mut self, id: ClientId) -> Option<Origin> {
         let client = self.find(id)?;
         let slot = client.first_slot + client.slots.len() as u64;
-        client.slots.push_back(Slot::Command { protocol: client.protocol, reply: None });
+        let is_silent = client.is_silent | std::mem::take(&mut client.skips_next);
+        let protocol = client.protocol;
+        client.slots.push_back(Slot::Command { protocol, reply: None, is_silent });
         Some(Origin { client: id, slot })
     }
 
@@ -215,19 +247,17 @@ impl Clients {
             (client.left_in, client.left_bytes) = (turn, 0);
         }
         if client.held_bytes + client.left_bytes > limits::CLIENT_OUTPUT_BYTES {
-            client.is_cut_off = true;
-            client.closing = true;
-            client.slots.clear();
-            effects.push(Effect::Close { client: origin.client });
+            self.cut_off(origin.client, effects);
             return;
         }
-        client.held_bytes += reply.payload_bytes();
         let place = origin.slot.checked_sub(client.first_slot).expect("a slot is answered once");
         let slot = client.slots.get_mut(place as usize).expect("an origin names an opened slot");
-        let Slot::Command { reply: answer, .. } = slot else {
+        let Slot::Command { reply: answer, is_silent, .. } = slot else {
             unreachable!("an origin names a command's slot");
         };
         assert!(answer.is_none(), "exactly-once: a command has one reply");
+        let reply = if *is_silent { SILENCE } else { reply };
+        client.held_bytes += reply.payload_bytes();
         *answer = Some(reply);
         client.release(origin.client, effects);
         if client.closing && client.slots.is_empty() {
@@ -294,8 +324,8 @@ impl Clients {
         self.listeners.watches.drained(id);
     }
 
-    /// Closes a client that doesn't take what it is told, and that can't be told later.
-    fn cut_off(&mut self, id: ClientId, effects: &mut Vec<Effect>) {
+    /// Closes the client at once: what it awaits is not answered.
+    pub fn cut_off(&mut self, id: ClientId, effects: &mut Vec<Effect>) {
         let Some(client) = self.find(id).filter(|client| !client.is_cut_off) else {
             return;
         };
@@ -327,18 +357,46 @@ impl Clients {
 
     /// One of the client's commands left its batch.
     pub fn write_done(&mut self, id: ClientId) {
+        self.leave_batch(id, None);
+    }
+
+    /// One of the client's commands was applied in this entry.
+    pub fn write_applied(&mut self, id: ClientId, index: LogIndex) {
+        self.leave_batch(id, Some(index));
+    }
+
+    fn leave_batch(&mut self, id: ClientId, applied: Option<LogIndex>) {
         if let Some(client) = self.find(id) {
             client.writing = client.writing.checked_sub(1).expect("each batched command counted");
+            client.last_write = applied.unwrap_or(client.last_write);
             if client.parks_watch {
                 self.unpark(id);
             }
         }
     }
 
+    /// The client's WAIT is over.
+    pub fn released(&mut self, id: ClientId) {
+        if let Some(client) = self.find(id) {
+            client.is_held = false;
+            self.unpark(id);
+        }
+    }
+
+    /// Lets everybody's parked commands go on who waits for nothing else.
+    pub fn unpark_all(&mut self) {
+        let parked = |(_, client): &(ClientId, &Client)| !client.parked.is_empty();
+        let ids: Vec<ClientId> = self.iter_with_ids().filter(parked).map(|(id, _)| id).collect();
+        for id in ids {
+            self.unpark(id);
+        }
+    }
+
     /// Lets the client's parked commands go on if what they waited for has come.
     fn unpark(&mut self, id: ClientId) {
         let Some(client) = self.find(id) else { return };
-        let is_free = client.reading == 0 && (client.writing == 0 || !client.parks_watch);
+        let is_free =
+            !client.is_held && client.reading == 0 && (client.writing == 0 || !client.parks_watch);
         if is_free && !client.parked.is_empty() {
             self.unparked.push(id);
         }
@@ -373,6 +431,20 @@ impl Clients {
 }
 
 impl Client {
+    /// Whether it is as good as gone: nothing more is answered to it.
+    pub fn is_cut_off(&self) -> bool {
+        self.is_cut_off
+    }
+
+    /// Commands are answered again, the one just opened among them.
+    pub fn speak_again(&mut self) {
+        self.is_silent = false;
+        self.skips_next = false;
+        if let Some(Slot::Command { is_silent, .. }) = self.slots.back_mut() {
+            *is_silent = false;
+        }
+    }
+
     /// The protocol of the command just opened follows a change of the connection's: `HELLO` is
     /// answered in the version that it asks for.
     pub fn retag_last_slot(&mut self) {
@@ -386,7 +458,7 @@ impl Client {
         while let Some(Slot::Command { reply: Some(_), .. } | Slot::Push(_)) = self.slots.front() {
             self.first_slot += 1;
             let bytes = match self.slots.pop_front() {
-                Some(Slot::Command { protocol, reply: Some(reply) }) => {
+                Some(Slot::Command { protocol, reply: Some(reply), .. }) => {
                     let bytes = reply.payload_bytes();
                     effects.push(Effect::Reply { client: id, protocol, reply });
                     bytes

@@ -7,13 +7,14 @@ use bytes::Bytes;
 
 use super::clients::Client;
 use super::node::Node;
+use super::operators::version_number;
 use super::{Effect, Role};
+use crate::config::Redirect;
 use crate::kv::command::ConnectionCommand;
 use crate::kv::connection::{ClientAttribute, ReadMode, client_attribute, hello, read_mode};
-use crate::kv::{glob, introspection};
-use crate::limits;
+use crate::kv::introspection;
 use crate::proto::args::Args;
-use crate::proto::reply::{Protocol, Reply};
+use crate::proto::reply::Reply;
 use crate::types::{ClientId, Instant};
 
 /// The version of Redis that this server answers like.
@@ -60,7 +61,9 @@ impl Node {
             C::RaftAdmin => unreachable!("the pipeline hands it to the leader"),
             C::RaftSnapshot => self.raft_snapshot(),
             C::RaftExport => unreachable!("the pipeline has the disk read first"),
-            C::ClientList => self.client_list(now),
+            C::Client(command) => self.operators_command(now, id, command, args, effects),
+            C::Server(command) => self.server_command(now, id, command, args),
+            C::Cluster(command) => self.cluster_command(command, args),
             C::Multi | C::Discard | C::Watch | C::Unwatch => {
                 self.transaction_command(id, command, args)
             }
@@ -73,6 +76,7 @@ impl Node {
             | C::PubSubNumPat => self.subscription_command(id, command, args),
             C::ClientTracking | C::ClientCaching => self.tracking_command(id, command, args),
             C::KWatch | C::KUnwatch => self.watch_command(now, id, command, args),
+            C::ClientInfo => self.client_info(now, id),
             C::Exec => unreachable!("the pipeline makes one command of it"),
             C::Hello
             | C::ReadOnly
@@ -81,15 +85,13 @@ impl Node {
             | C::ClientSetName
             | C::ClientGetName
             | C::ClientSetInfo
-            | C::ClientInfo
-            | C::ClientReadMode => self.client_command(now, id, command, args),
+            | C::ClientReadMode => self.client_command(id, command, args),
         }
     }
 
     /// Commands about the settings of the connection that sends them.
     fn client_command(
         &mut self,
-        now: Instant,
         id: ClientId,
         command: ConnectionCommand,
         args: Args<'_>,
@@ -97,11 +99,13 @@ impl Node {
         use ConnectionCommand as C;
         let has_leases = self.config.raft.lease;
         let leads = self.status().role == Role::Leader;
+        let is_moved = self.config.client.redirect == Redirect::Moved;
+        let mode = if is_moved { "cluster" } else { "standalone" };
         let Some(client) = self.clients.find(id) else {
             return Reply::OK;
         };
         match command {
-            C::Hello => return say_hello(client, leads, args),
+            C::Hello => return say_hello(client, leads, mode, args),
             C::ReadOnly => client.read_mode = ReadMode::Stale,
             C::ReadWrite => client.read_mode = ReadMode::Linearizable,
             C::ClientReadMode => match read_mode(args) {
@@ -124,52 +128,14 @@ impl Node {
                 }
                 Err(error) => return error.reply(),
             },
-            C::ClientInfo => {
-                let line = client_line(client, now) + "\n";
-                return Reply::Text(Bytes::from(line));
-            }
             _ => unreachable!("connection_command sends only these here"),
         }
         Reply::OK
     }
-
-    /// `CLIENT LIST`, in the order of arrival.
-    fn client_list(&self, now: Instant) -> Reply {
-        let mut clients: Vec<&Client> = self.clients.iter().collect();
-        clients.sort_by_key(|client| client.info.id);
-        let lines: String = clients.iter().map(|client| client_line(client, now) + "\n").collect();
-        Reply::Text(Bytes::from(lines))
-    }
-
-    /// `CONFIG GET pattern ...`: what clients and benchmarks ask for, in Redis's names.
-    fn config_get(&self, args: Args<'_>) -> Reply {
-        let limits = &self.config.limits;
-        let idle_seconds = self.config.client.idle_timeout.as_secs();
-        let notify = self.config.client.notify_keyspace_events;
-        let all: [(&'static str, String); 10] = [
-            ("appendfsync", "always".to_owned()),
-            ("appendonly", "yes".to_owned()),
-            ("databases", "1".to_owned()),
-            ("maxclients", limits.max_clients.to_string()),
-            ("maxmemory", limits.max_memory.to_string()),
-            ("maxmemory-policy", "noeviction".to_owned()),
-            ("notify-keyspace-events", notify.to_string()),
-            ("proto-max-bulk-len", limits::VALUE_BYTES.to_string()),
-            ("save", String::new()),
-            ("timeout", idle_seconds.to_string()),
-        ];
-        let is_asked = |name: &str| {
-            args.iter()
-                .skip(2)
-                .any(|pattern| glob::matches(&pattern.to_ascii_lowercase(), name.as_bytes()))
-        };
-        let asked = all.into_iter().filter(|(name, _)| is_asked(name));
-        Reply::Map(asked.map(|(name, value)| (Reply::Word(name), text_reply(value))).collect())
-    }
 }
 
 /// `HELLO`: answered in the version that it asks for.
-fn say_hello(client: &mut Client, leads: bool, args: Args<'_>) -> Reply {
+fn say_hello(client: &mut Client, leads: bool, mode: &'static str, args: Args<'_>) -> Reply {
     let wanted = match hello(args) {
         Ok(wanted) => wanted,
         Err(error) => return error.reply(),
@@ -186,42 +152,13 @@ fn say_hello(client: &mut Client, leads: bool, args: Args<'_>) -> Reply {
         (Reply::Word("version"), Reply::Word(REDIS_VERSION)),
         (Reply::Word("proto"), Reply::Integer(version)),
         (Reply::Word("id"), Reply::Integer(client.info.id as i64)),
-        (Reply::Word("mode"), Reply::Word("standalone")),
+        (Reply::Word("mode"), Reply::Word(mode)),
         (Reply::Word("role"), Reply::Word(role)),
         (Reply::Word("modules"), Reply::Array(Vec::new())),
     ])
 }
 
-/// One line of `CLIENT LIST`: Redis's fields in Redis's order, as far as they mean something here.
-fn client_line(client: &Client, now: Instant) -> String {
-    format!(
-        "id={} addr={} laddr={} name={} age={} idle={} flags=N db=0 multi=-1 cmd={} user=default \
-         resp={} lib-name={} lib-ver={}",
-        client.info.id,
-        client.info.address,
-        client.info.local_address,
-        client.name,
-        now.since(client.since).as_secs(),
-        now.since(client.active).as_secs(),
-        client.last_command,
-        version_number(client.protocol),
-        client.library_name,
-        client.library_version,
-    )
-}
-
-fn version_number(protocol: Protocol) -> i64 {
-    match protocol {
-        Protocol::Resp2 => 2,
-        Protocol::Resp3 => 3,
-    }
-}
-
 /// The table's check let only printable characters through.
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
-}
-
-fn text_reply(text: String) -> Reply {
-    Reply::Bulk(Bytes::from(text))
 }

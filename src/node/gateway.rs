@@ -41,7 +41,8 @@ pub struct Pending {
     pub origins: Vec<Origin>,
     /// Reads that keep their place in it.
     pub reads: HeldReads,
-    since: Instant,
+    /// When the first of its commands came.
+    pub since: Instant,
     /// Whether its clients were told that nobody knows what became of it.
     pub is_given_up: bool,
 }

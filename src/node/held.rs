@@ -4,13 +4,17 @@
 //! for leader and follower, so that no reply ever has to be made anew. Called by `gateway.rs` and
 //! `reads.rs`.
 
+use std::time::Duration;
+
 use super::Effect;
 use super::clients::{Clients, Origin};
+use super::slowlog::Slowlog;
 use crate::kv::command::{Command, Handler, ReadContext};
 use crate::kv::scan;
 use crate::limits;
 use crate::proto::args::Args;
 use crate::proto::reply::Reply;
+use crate::types::ClusterTime;
 
 /// Reads in arrival order, their arguments in one piece of memory.
 #[derive(Default, Debug)]
@@ -53,6 +57,23 @@ impl HeldReads {
     /// Whose they are, in order.
     pub fn origins(&self) -> impl Iterator<Item = Origin> {
         self.reads.iter().map(|read| read.origin)
+    }
+
+    /// Notes all of them in the slow log, if it took so long until they were answered.
+    pub fn note_slow(
+        &self,
+        took: Duration,
+        at: ClusterTime,
+        clients: &mut Clients,
+        slowlog: &mut Slowlog,
+    ) {
+        if !slowlog.is_slow(took) {
+            return;
+        }
+        for read in &self.reads {
+            let args = Args::new(read.count, &self.arena[read.start..read.end]);
+            slowlog.note(at, took, read.origin, (read.command, args), clients);
+        }
     }
 
     /// Evaluates and answers the reads from `next` on that come behind at most `position` commands.

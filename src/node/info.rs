@@ -11,13 +11,14 @@ use super::Role;
 use super::connection::REDIS_VERSION;
 use super::node::Node;
 use super::pipeline::loading;
+use crate::config::Redirect;
 use crate::proto::args::Args;
 use crate::proto::reply::Reply;
 use crate::raft::membership::Member;
 use crate::types::{Incarnation, Instant, LogIndex, ServerId, SnapshotId};
 
 /// Sections in the order in which INFO shows them.
-const SECTIONS: [&str; 9] = [
+const SECTIONS: [&str; 10] = [
     "server",
     "clients",
     "memory",
@@ -26,6 +27,7 @@ const SECTIONS: [&str; 9] = [
     "replication",
     "cpu",
     "raft",
+    "cluster",
     "keyspace",
 ];
 
@@ -81,7 +83,7 @@ impl Node {
             "clients" => lines(&[
                 ("connected_clients", self.clients.len().to_string()),
                 ("maxclients", self.config.limits.max_clients.to_string()),
-                ("blocked_clients", "0".to_owned()),
+                ("blocked_clients", self.operations.holding.len().to_string()),
             ]),
             "memory" => {
                 let used = self.machine.store().used_bytes() as u64;
@@ -97,23 +99,35 @@ impl Node {
                 ])
             }
             "persistence" => self.persistence_section(),
-            "stats" => lines(&[
-                ("total_connections_received", facts.connections_accepted.to_string()),
-                ("total_commands_processed", self.counters.commands.to_string()),
-                ("total_net_input_bytes", facts.client_input_bytes.to_string()),
-                ("total_net_output_bytes", facts.client_output_bytes.to_string()),
-                ("rejected_connections", facts.connections_refused.to_string()),
-                ("evicted_keys", "0".to_owned()),
-                ("pubsub_channels", "0".to_owned()),
-            ]),
+            "stats" => self.stats_section(),
             "replication" => self.replication_section(),
             "cpu" => lines(&[
                 ("used_cpu_sys", seconds(facts.cpu_system_us)),
                 ("used_cpu_user", seconds(facts.cpu_user_us)),
             ]),
             "raft" => self.raft_lines(now),
+            "cluster" => {
+                let is_moved = self.config.client.redirect == Redirect::Moved;
+                lines(&[("cluster_enabled", u8::from(is_moved).to_string())])
+            }
             _ => self.keyspace_section(),
         }
+    }
+
+    fn stats_section(&self) -> String {
+        let (facts, from) = (&self.facts, &self.operations.figures_from);
+        let since = |now: u64, then: u64| now.saturating_sub(then).to_string();
+        let accepted = since(facts.connections_accepted, from.connections_accepted);
+        let refused = since(facts.connections_refused, from.connections_refused);
+        lines(&[
+            ("total_connections_received", accepted),
+            ("total_commands_processed", self.counters.commands.to_string()),
+            ("total_net_input_bytes", since(facts.client_input_bytes, from.client_input_bytes)),
+            ("total_net_output_bytes", since(facts.client_output_bytes, from.client_output_bytes)),
+            ("rejected_connections", refused),
+            ("evicted_keys", "0".to_owned()),
+            ("pubsub_channels", "0".to_owned()),
+        ])
     }
 
     fn persistence_section(&self) -> String {
@@ -128,6 +142,8 @@ impl Node {
             ("aof_rewrite_in_progress", "0".to_owned()),
             ("rdb_bgsave_in_progress", u8::from(is_saving).to_string()),
             ("rdb_changes_since_last_save", "0".to_owned()),
+            ("rdb_last_save_time", (self.operations.last_save.0 / 1000).to_string()),
+            ("rdb_last_bgsave_status", "ok".to_owned()),
         ])
     }
 
@@ -370,7 +386,7 @@ fn bulk(text: String) -> Reply {
 }
 
 /// Host and port of `host:port`; the configuration checked the form.
-fn split_address(address: &str) -> (String, u16) {
+pub(super) fn split_address(address: &str) -> (String, u16) {
     let (host, port) = address.rsplit_once(':').unwrap_or((address, "0"));
     (host.trim_matches(['[', ']']).to_owned(), port.parse().unwrap_or(0))
 }

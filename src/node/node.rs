@@ -18,6 +18,7 @@ use super::gateway::Gateway;
 use super::lineage::Descent;
 use super::pipeline::without_growth;
 use super::reads::Reads;
+use super::server::Operations;
 use super::snapshots::{Snapshots, log_tail_bytes, snapshot_of};
 use super::{Effect, Facts, Input, Role, SnapshotReader, Status};
 use crate::config::Config;
@@ -79,6 +80,7 @@ pub struct Node {
     pub(super) snapshots: Snapshots,
     pub(super) checkpoints: Checkpoints,
     pub(super) exports: Exports,
+    pub(super) operations: Operations,
     pub(super) parked_bytes: usize,
     pub(super) facts: Facts,
     pub(super) counters: Counters,
@@ -151,6 +153,7 @@ impl Node {
             snapshots,
             checkpoints: Checkpoints::default(),
             exports: Exports::default(),
+            operations: Operations::default(),
             parked_bytes: 0,
             facts: Facts::default(),
             counters: Counters::default(),
@@ -227,7 +230,9 @@ impl Node {
         let stop = self.stop_deadline.filter(|_| !self.is_abandoned).unwrap_or(Instant::NEVER);
         let expiry = self.expiry_deadline(now);
         let snapshots = self.snapshots.deadline(self.machine.snapshot_progress());
-        let own = self.raft.deadline().min(snapshots).min(self.clients.listeners.deadline());
+        let listeners = self.clients.listeners.deadline();
+        let holding = self.operations.holding.deadline();
+        let own = self.raft.deadline().min(snapshots).min(listeners).min(holding);
         own.min(undecided).min(resend).min(reads).min(requested).min(stop).min(expiry)
     }
 
@@ -388,8 +393,10 @@ impl Node {
     /// came in is sent.
     fn end_turn(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         self.note_leadership();
+        self.compact_log(now);
         self.apply_committed(now, effects);
         self.release_reads(now, effects);
+        self.release_held(now, effects);
         self.take_parked(now, effects);
         self.advance_listings(effects);
         self.gateway.end_turn();
@@ -435,11 +442,11 @@ impl Node {
             // What the state machine holds meanwhile is no state.
             return;
         }
-        let (store, now) = (self.machine.store(), self.estimate(now));
-        let context = ReadContext { store, now, luck: &self.luck };
+        let (store, estimate) = (self.machine.store(), self.estimate(now));
+        let context = ReadContext { store, now: estimate, luck: &self.luck };
         let last_applied = self.machine.last_applied();
-        let clients = &mut self.clients;
-        self.reads.release(last_applied, &context, clients, effects);
+        let (clients, slowlog) = (&mut self.clients, &mut self.operations.slowlog);
+        self.reads.release(now, last_applied, &context, clients, slowlog, effects);
     }
 
     /// Where a batch can go now, if anywhere.
@@ -538,12 +545,10 @@ impl Node {
     }
 
     fn own_growth_refusal(&self) -> Option<GrowthRefusal> {
-        let quota = self.config.limits.max_memory;
         if self.room != Room::Ample {
             return Some(GrowthRefusal::Disk);
         }
-        let is_over = quota > 0 && self.used_bytes() >= quota;
-        is_over.then_some(GrowthRefusal::Memory)
+        self.is_over_quota().then_some(GrowthRefusal::Memory)
     }
 
     /// The invariants `hard-state` and `monotone`, in release too.

@@ -15,15 +15,21 @@ use super::node::Node;
 use super::requests::Request;
 use super::transactions::has_write;
 use super::{Effect, Requests};
+use crate::kv::clients::ClientCommand;
 use crate::kv::command::{self, Command, ConnectionCommand, Handler, ReadContext};
 use crate::kv::connection::ReadMode;
 use crate::kv::error::CommandError;
+use crate::kv::server::ServerCommand;
 use crate::proto::args::Args;
 use crate::proto::batch::{Batch, Standing};
 use crate::proto::message::GrowthRefusal;
 use crate::proto::reply::Reply;
 use crate::testing::{Mark, Mutation, is_on, reached};
 use crate::types::{ClientId, Instant};
+
+const WAIT: ConnectionCommand = ConnectionCommand::Server(ServerCommand::Wait);
+const SAVE: ConnectionCommand = ConnectionCommand::Server(ServerCommand::Save);
+const DEBUG: ConnectionCommand = ConnectionCommand::Server(ServerCommand::Debug);
 
 /// A request, looked up.
 enum Resolved<'a> {
@@ -41,9 +47,27 @@ impl Resolved<'_> {
         }
     }
 
-    fn is_watch(&self) -> bool {
-        let handler = self.command().map(|command| command.handler);
-        matches!(handler, Some(Handler::Connection { command: ConnectionCommand::Watch, .. }))
+    fn connection_command(&self) -> Option<ConnectionCommand> {
+        match self.command()?.handler {
+            Handler::Connection { command, .. } => Some(command),
+            _ => None,
+        }
+    }
+
+    /// Whether it looks at what the commands before it on its connection have left: they have to be
+    /// answered first.
+    fn looks_back(&self) -> bool {
+        let command = self.connection_command();
+        matches!(command, Some(ConnectionCommand::Watch | WAIT | SAVE))
+    }
+
+    /// Whether it may hold what comes behind it.
+    fn holds(&self) -> bool {
+        let command = self.connection_command();
+        matches!(
+            command,
+            Some(WAIT | SAVE | DEBUG | ConnectionCommand::Client(ClientCommand::Pause))
+        )
     }
 }
 
@@ -66,7 +90,8 @@ impl Node {
         }
     }
 
-    /// Takes what one connection sent in this turn.
+    /// Takes what one connection sent in this turn: in one piece, unless a command in it looks back
+    /// or holds what follows.
     fn take_run(
         &mut self,
         now: Instant,
@@ -84,23 +109,41 @@ impl Node {
         client.active = now;
         let resolved: Vec<Resolved<'_>> =
             run.clone().filter_map(|position| resolve(batch, position)).collect();
-        // A WATCH begins a run of its own: it looks at what the commands before it have left.
-        if let Some(later) = resolved.iter().skip(1).position(Resolved::is_watch) {
-            let watch = run.start + 1 + later;
-            self.take_run(now, id, batch, run.start..watch, effects);
-            self.take_run(now, id, batch, watch..run.end, effects);
-            return;
+        let mut begin = 0;
+        while begin < resolved.len() {
+            let rest = &resolved[begin..];
+            let cuts = |pair: &[Resolved<'_>]| pair[0].holds() || pair[1].looks_back();
+            let count = rest.windows(2).position(cuts).map_or(rest.len(), |last| last + 1);
+            let places = run.start + begin..run.start + begin + count;
+            self.take_piece(now, id, &rest[..count], batch, places, effects);
+            begin += count;
         }
+    }
+
+    /// Takes a piece of a run, or parks it.
+    fn take_piece(
+        &mut self,
+        now: Instant,
+        id: ClientId,
+        resolved: &[Resolved<'_>],
+        batch: &Requests,
+        places: Range<usize>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(client) = self.clients.find(id) else {
+            return;
+        };
         let has_write = has_write(client, resolved.iter().filter_map(Resolved::command));
         let follows_read = client.reading > 0 && has_write;
-        let watches = resolved.first().is_some_and(Resolved::is_watch);
-        let watches_early = watches && (client.reading > 0 || client.writing > 0);
-        let must_park = follows_read && !is_on(Mutation::WriteOvertakesRead) || watches_early;
-        if !client.parked.is_empty() || must_park {
+        let looks_back = resolved.first().is_some_and(Resolved::looks_back);
+        let looks_early = looks_back && (client.reading > 0 || client.writing > 0);
+        let must_park = follows_read && !is_on(Mutation::WriteOvertakesRead) || looks_early;
+        let is_held = client.is_held || self.operations.holding.is_paused(now, has_write);
+        if !client.parked.is_empty() || must_park || is_held {
             reached(Mark::CommandParked);
-            client.parks_watch |= client.parked.is_empty() && watches;
+            client.parks_watch |= client.parked.is_empty() && looks_back;
             let before = client.parked.bytes();
-            for position in run {
+            for position in places {
                 client.parked.push_from(batch, position);
             }
             self.parked_bytes += client.parked.bytes() - before;
@@ -133,25 +176,25 @@ impl Node {
         &mut self,
         now: Instant,
         id: ClientId,
-        request: Resolved<'_>,
+        request: &Resolved<'_>,
         in_batch: bool,
         effects: &mut Vec<Effect>,
     ) {
         self.counters.commands += 1;
         match request {
             Resolved::Command(command, args) => {
-                self.take_command(now, id, command, args, in_batch, effects);
+                self.take_command(now, id, command, *args, in_batch, effects);
             }
             Resolved::Wrong(error) => {
-                let reply = self.queue_wrong(id, error);
+                let reply = self.queue_wrong(id, error.clone());
                 self.answer_now(id, reply, effects);
             }
             Resolved::Refused(error) => {
-                self.answer_now(id, Reply::Error(error.to_owned().into()), effects);
+                self.answer_now(id, Reply::Error((*error).to_owned().into()), effects);
             }
             Resolved::Malformed(error) => {
                 if !error.is_empty() {
-                    self.answer_now(id, Reply::Error(error.to_owned().into()), effects);
+                    self.answer_now(id, Reply::Error((*error).to_owned().into()), effects);
                 }
                 self.clients.close(id, effects);
             }
@@ -167,7 +210,7 @@ impl Node {
         in_batch: bool,
         effects: &mut Vec<Effect>,
     ) {
-        let growth_refusal = self.raft.growth_refusal();
+        let growth_refusal = self.growth_refusal();
         let loading_percent = self.snapshots.loading_percent();
         let Some(client) = self.clients.find(id) else {
             return;
@@ -186,8 +229,12 @@ impl Node {
         };
         if self.is_restricted(id, own) {
             let error = CommandError::WhileSubscribed(command.name);
-            self.clients.answer(origin, error.reply(), effects);
-            return;
+            let reply = self.queue_wrong(id, error);
+            return self.clients.answer(origin, reply, effects);
+        }
+        if let Some(elsewhere) = self.redirection(id, command, args) {
+            let reply = self.queue_wrong(id, elsewhere);
+            return self.clients.answer(origin, reply, effects);
         }
         if let Some(queued) = self.queue(id, command, args) {
             self.clients.answer(origin, queued, effects);
@@ -223,6 +270,9 @@ impl Node {
             }
             Handler::Connection { command: ConnectionCommand::Exec, .. } => {
                 self.take_exec(now, origin, in_batch, effects);
+            }
+            Handler::Connection { command: ConnectionCommand::Server(command), .. } => {
+                self.take_server_command(now, origin, command, args, effects);
             }
             Handler::Connection { command, .. } => {
                 let reply = self.connection_command(now, id, command, args, effects);

@@ -10,6 +10,7 @@ use super::Effect;
 use super::clients::{Clients, Origin};
 use super::gateway::not_done;
 use super::held::HeldReads;
+use super::slowlog::Slowlog;
 use crate::kv::command::{Command, ReadContext};
 use crate::limits;
 use crate::proto::args::Args;
@@ -194,9 +195,11 @@ impl Reads {
     /// Evaluates and answers, oldest first, what is confirmed and covered by what was applied.
     pub fn release(
         &mut self,
+        now: Instant,
         last_applied: LogIndex,
         context: &ReadContext<'_>,
         clients: &mut Clients,
+        slowlog: &mut Slowlog,
         effects: &mut Vec<Effect>,
     ) {
         while let Some(front) = self.groups.front() {
@@ -210,6 +213,7 @@ impl Reads {
             let group = self.groups.pop_front().expect("just seen");
             self.bytes -= group.reads.bytes();
             group.reads.release(0, 0, context, clients, effects);
+            group.reads.note_slow(now.since(group.since), context.now, clients, slowlog);
             note_done(&group.reads, clients);
         }
     }

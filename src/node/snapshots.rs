@@ -178,8 +178,12 @@ impl Node {
         taking
     }
 
-    /// The end of a turn: the next slice of what is being taken or loaded, and what the log no
-    /// longer needs to hold in memory.
+    /// Whether a snapshot was asked for or is being taken.
+    pub(super) fn is_snapshot_wanted(&self) -> bool {
+        self.snapshots.is_asked || self.snapshots.taking().is_some()
+    }
+
+    /// The end of a turn: the next slice of what is being taken or loaded.
     pub(super) fn advance_snapshots(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         self.machine.free_slice();
         self.load_next(effects);
@@ -187,7 +191,12 @@ impl Node {
             self.begin_snapshot(now);
         }
         self.take_slice(now, effects);
-        self.raft.compact(now, self.machine.last_applied());
+    }
+
+    /// What earlier turns have applied leaves the log in memory, but for its tail.
+    pub(super) fn compact_log(&mut self, now: Instant) {
+        let taking = self.snapshots.taking().map(|taking| taking.index);
+        self.raft.compact(now, self.machine.last_applied(), taking);
     }
 
     fn is_snapshot_due(&mut self, now: Instant) -> bool {
@@ -223,11 +232,11 @@ impl Node {
         self.machine.last_applied() > newest
     }
 
-    /// So many bytes of log make a snapshot due: a quarter of the last one at least, so that a large
-    /// state isn't written over and over for a few changes.
+    /// So many bytes of log make a snapshot due: as many as the last one has at least, so that of
+    /// what is written snapshots are never more than half.
     fn snapshot_threshold(&self) -> u64 {
         let last = self.raft.snapshot().map_or(0, |(_, bytes)| bytes);
-        self.config.storage.snapshot_log_bytes.max(last / limits::SNAPSHOT_LOG_SHARE)
+        self.config.storage.snapshot_log_bytes.max(last)
     }
 
     /// How much more log makes the next snapshot due.
@@ -342,6 +351,7 @@ impl Node {
                 // One that was given up at the last moment has been overtaken by a later one.
                 let Some(Taking { end: Some(end), .. }) = taken else { return };
                 self.raft.snapshot_taken(id, end.bytes);
+                self.operations.last_save = self.estimate(now);
             }
             SnapshotKind::Received => {
                 let received = self.snapshots.verifying.take_if(|verifying| verifying.id() == id);
@@ -492,7 +502,7 @@ impl Node {
     }
 }
 
-/// How much of the log stays in memory in front of a snapshot's end.
+/// How much of the log stays in memory at least once it was applied.
 pub(super) fn log_tail_bytes(config: &Config) -> usize {
     let share = config.storage.snapshot_log_bytes / limits::LOG_TAIL_SHARE;
     share.min(limits::LOG_TAIL_BYTES) as usize

@@ -15,6 +15,7 @@ use super::node::Node;
 use crate::config::NotifyFlags;
 use crate::kv::command::ConnectionCommand;
 use crate::kv::history::{ChangeKind, History, Position};
+use crate::kv::server::ServerCommand;
 use crate::kv::{glob, pubsub};
 use crate::limits;
 use crate::proto::args::Args;
@@ -95,8 +96,14 @@ impl Subscribers {
 
     /// How many channels and patterns a client listens to.
     pub fn count(&self, client: ClientId) -> usize {
+        let (channels, patterns) = self.counts(client);
+        channels + patterns
+    }
+
+    /// How many channels, and how many patterns.
+    pub fn counts(&self, client: ClientId) -> (usize, usize) {
         let subscriptions = self.of_clients.get(&client);
-        subscriptions.map_or(0, |one| one.channels.len() + one.patterns.len())
+        subscriptions.map_or((0, 0), |one| (one.channels.len(), one.patterns.len()))
     }
 
     /// What all subscriptions count, in bytes.
@@ -290,6 +297,7 @@ impl Node {
                     | C::KUnwatch
                     | C::Ping
                     | C::Quit
+                    | C::Server(ServerCommand::Reset)
             )
         );
         !is_allowed && self.listens_in_resp2(id)

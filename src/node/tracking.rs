@@ -73,6 +73,24 @@ impl Trackers {
         self.of_clients.is_empty()
     }
 
+    /// Whether this client tracks.
+    pub fn has(&self, client: ClientId) -> bool {
+        self.of_clients.contains_key(&client)
+    }
+
+    /// Whether it is told of every change.
+    pub fn broadcasts(&self, client: ClientId) -> bool {
+        self.broadcasters.contains(&client)
+    }
+
+    /// CLIENT GETREDIR: the number of the client that is told in its place, 0 where it is told
+    /// itself, -1 where it doesn't track.
+    pub fn redirection(&self, client: ClientId) -> i64 {
+        self.of_clients.get(&client).map_or(-1, |tracker| {
+            tracker.redirect.map_or(0, |(named, _)| i64::try_from(named).unwrap_or(i64::MAX))
+        })
+    }
+
     /// What the table of readers counts, in bytes.
     pub fn bytes(&self) -> usize {
         self.bytes
@@ -272,6 +290,43 @@ impl Trackers {
         }
         let (is_pending, marked) = (false, VecDeque::new());
         self.of_clients.insert(client, Tracker { switch, redirect, is_pending, marked });
+    }
+}
+
+impl Clients {
+    /// Whether a client tracks for another one that is gone.
+    pub fn is_redirect_broken(&self, client: ClientId) -> bool {
+        let tracker = self.listeners.trackers.of_clients.get(&client);
+        let target = tracker.and_then(|tracker| tracker.redirect).map(|(_, target)| target);
+        target.is_some_and(|target| self.get(target).is_none())
+    }
+
+    /// `CLIENT TRACKINGINFO`
+    pub fn tracking_info(&self, client: ClientId) -> Reply {
+        let trackers = &self.listeners.trackers;
+        let mut flags = vec![Reply::Word("off")];
+        let mut prefixes = Vec::new();
+        if let Some(tracker) = trackers.of_clients.get(&client) {
+            let mode = tracker.switch.mode;
+            let words = [
+                ("on", true),
+                ("bcast", mode == Mode::Broadcast),
+                ("optin", mode == Mode::OptIn),
+                ("caching-yes", mode == Mode::OptIn && tracker.is_pending),
+                ("optout", mode == Mode::OptOut),
+                ("caching-no", mode == Mode::OptOut && tracker.is_pending),
+                ("noloop", tracker.switch.noloop),
+                ("broken_redirect", self.is_redirect_broken(client)),
+            ];
+            let told = words.into_iter().filter(|(_, is_so)| *is_so);
+            flags = told.map(|(word, _)| Reply::Word(word)).collect();
+            prefixes = tracker.switch.prefixes.iter().map(|prefix| Reply::bulk(prefix)).collect();
+        }
+        Reply::Map(vec![
+            (Reply::Word("flags"), Reply::Set(flags)),
+            (Reply::Word("redirect"), Reply::Integer(trackers.redirection(client))),
+            (Reply::Word("prefixes"), Reply::Array(prefixes)),
+        ])
     }
 }
 

@@ -11,8 +11,10 @@ use super::Effect;
 use super::clients::{Client, Origin};
 use super::node::Node;
 use super::pipeline::{loading, refusal};
+use crate::kv::clients::ClientCommand;
 use crate::kv::command::{Command, ConnectionCommand, Handler};
 use crate::kv::error::CommandError;
+use crate::kv::server::ServerCommand;
 use crate::kv::transaction::{self, Composite};
 use crate::limits;
 use crate::proto::args::Args;
@@ -51,6 +53,11 @@ enum Queued {
 }
 
 impl Block {
+    /// How many commands are queued, if a transaction is open.
+    pub fn queued(&self) -> Option<usize> {
+        self.transaction.as_ref().map(|transaction| transaction.queued.len())
+    }
+
     /// What it counts towards [`limits::TRANSACTIONS_BYTES`].
     pub fn bytes(&self) -> usize {
         let queued = self.transaction.as_ref().map_or(0, |transaction| transaction.bytes());
@@ -82,27 +89,26 @@ fn is_never_queued(command: &Command) -> bool {
     let Handler::Connection { command, .. } = command.handler else {
         return false;
     };
-    matches!(command, C::Multi | C::Exec | C::Discard | C::Watch | C::Quit)
+    let resets = command == C::Server(ServerCommand::Reset);
+    resets || matches!(command, C::Multi | C::Exec | C::Discard | C::Watch | C::Quit)
 }
 
 /// Whether a command can't be part of a transaction: its answer takes a while and comes from
 /// elsewhere, or more than an answer follows.
 fn is_never_part(command: &Command) -> bool {
     use ConnectionCommand as C;
+    use ServerCommand as S;
     let Handler::Connection { command, .. } = command.handler else {
         return false;
     };
-    matches!(
+    let ends = matches!(command, C::Server(S::Debug | S::Save | S::Shutdown));
+    // An answer that is none has no place in EXEC's array.
+    let is_silent = command == C::Client(ClientCommand::Reply);
+    let tells_more = matches!(
         command,
-        C::RaftAdmin
-            | C::RaftExport
-            | C::KWatch
-            | C::KUnwatch
-            | C::Subscribe
-            | C::PSubscribe
-            | C::Unsubscribe
-            | C::PUnsubscribe
-    )
+        C::KWatch | C::KUnwatch | C::Subscribe | C::PSubscribe | C::Unsubscribe | C::PUnsubscribe
+    );
+    ends || is_silent || tells_more || matches!(command, C::RaftAdmin | C::RaftExport)
 }
 
 impl Node {
@@ -114,7 +120,7 @@ impl Node {
         command: &'static Command,
         args: Args<'_>,
     ) -> Option<Reply> {
-        let refused = self.raft.growth_refusal().filter(|_| command.grows());
+        let refused = self.growth_refusal().filter(|_| command.grows());
         let loading_percent = self.snapshots.loading_percent();
         let queued_bytes = self.clients.find(id)?.block.transaction.as_ref()?.arena.len();
         if is_never_queued(command) {
@@ -230,7 +236,7 @@ impl Node {
         in_batch: bool,
         effects: &mut Vec<Effect>,
     ) {
-        let refused = self.raft.growth_refusal();
+        let refused = self.growth_refusal();
         let Some(client) = self.clients.find(origin.client) else {
             return;
         };
@@ -246,7 +252,8 @@ impl Node {
             _ if transaction.is_aborted => CommandError::Aborted.reply(),
             Some(refused) => abort_because(&refusal(refused)),
             None => {
-                let composite = self.composite(now, origin.client, &transaction, &block.watched);
+                let id = origin.client;
+                let composite = self.composite(now, id, &transaction, &block.watched, effects);
                 let (row, args) = (transaction.effect.row(), composite.args());
                 if args.encoded().len() <= limits::COMMAND_BYTES {
                     self.take_store_command(now, origin, row, args, in_batch, read_mode, effects);
@@ -265,6 +272,7 @@ impl Node {
         id: ClientId,
         transaction: &Transaction,
         watched: &BTreeMap<Box<[u8]>, Revision>,
+        effects: &mut Vec<Effect>,
     ) -> Composite {
         let mut composite = Composite::new(watched);
         let mut encoded = Vec::new();
@@ -275,7 +283,7 @@ impl Node {
                     let args = Args::new(*count, &transaction.arena[*start..*end]);
                     match command.handler {
                         Handler::Connection { command, .. } => {
-                            self.connection_command(now, id, command, args, &mut Vec::new())
+                            self.connection_command(now, id, command, args, effects)
                         }
                         _ => {
                             composite.push_command(command, args);
@@ -313,6 +321,7 @@ pub(super) fn has_write<'a>(client: &Client, commands: impl Iterator<Item = &'a 
             (Some(ConnectionCommand::Multi), None) => open = Some(false),
             (Some(ConnectionCommand::Exec), Some(true)) => return true,
             (Some(ConnectionCommand::Exec | ConnectionCommand::Discard), _) => open = None,
+            (Some(ConnectionCommand::Server(ServerCommand::Reset)), _) => open = None,
             (_, Some(writes)) => *writes |= command.is_write(),
             (_, None) if command.is_write() => return true,
             _ => {}

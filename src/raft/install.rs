@@ -37,10 +37,14 @@ impl Raft {
         if progress.next_index >= first_index {
             return false;
         }
-        if let Some((snapshot, bytes)) = newest
-            && progress.takes_snapshot(now)
-        {
-            progress.send_snapshot(now, snapshot, bytes);
+        match newest {
+            // What follows on it must still be there.
+            Some((snapshot, bytes)) if snapshot.index.next() >= first_index => {
+                if progress.takes_snapshot(now) {
+                    progress.send_snapshot(now, snapshot, bytes);
+                }
+            }
+            _ => self.snapshots.is_outrun(),
         }
         true
     }

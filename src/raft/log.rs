@@ -128,31 +128,17 @@ impl Log {
         *self = Log { base, ..Log::default() };
     }
 
-    /// The highest index, at most `through`, such that the entries behind it up to `through` take
-    /// at least `bytes` of memory; the base where they don't. What may be discarded while so much
-    /// is kept for followers that lag.
-    pub fn index_before_tail(&self, through: LogIndex, bytes: usize) -> LogIndex {
-        let mut index = through.min(self.last_index());
-        let mut kept = 0;
-        while kept < bytes
-            && let Some(entry) = self.entry(index)
-        {
-            kept += entry_bytes(entry);
-            index = index.prev();
-        }
-        index
-    }
-
-    /// The lowest index such that the entries up to it take at least `bytes` of memory; the base
-    /// where that is 0.
-    pub fn index_past(&self, bytes: usize) -> LogIndex {
-        let mut index = self.base.last.index;
-        let mut passed = 0;
-        while passed < bytes
-            && let Some(entry) = self.entry(index.next())
-        {
+    /// The lowest index such that the entries up to it take at least `bytes` of memory, or are
+    /// `max_entries`; the base where that is 0.
+    pub fn index_past(&self, bytes: usize, max_entries: u64) -> LogIndex {
+        let base = self.base.last.index;
+        let (mut index, mut passed) = (base, 0);
+        for entry in &self.entries {
+            if passed >= bytes || index.0 - base.0 >= max_entries {
+                break;
+            }
             passed += entry_bytes(entry);
-            index = index.next();
+            index = entry.index;
         }
         index
     }
@@ -276,27 +262,18 @@ mod tests {
     }
 
     #[test]
-    fn index_before_tail_keeps_so_many_bytes() {
-        let log = log_behind(base(10, 1), &[1; 10]);
-        assert_eq!(log.index_before_tail(LogIndex(18), 0), LogIndex(18));
-        assert_eq!(log.index_before_tail(LogIndex(18), 1), LogIndex(17));
-        let each = limits::LOG_ENTRY_BYTES + 10;
-        assert_eq!(log.index_before_tail(LogIndex(18), 2 * each + 5), LogIndex(15));
-        assert_eq!(log.index_before_tail(LogIndex(18), 10_000), LogIndex(10));
-    }
-
-    #[test]
     fn index_past_counts_from_the_base() {
         let log = log_behind(base(10, 1), &[1; 10]);
         let each = limits::LOG_ENTRY_BYTES + 10;
-        let past = [0, 1, each + 1, 100 * each].map(|bytes| log.index_past(bytes).0);
+        let past = [0, 1, each + 1, 100 * each].map(|bytes| log.index_past(bytes, 100).0);
         assert_eq!(past, [10, 11, 12, 20]);
+        assert_eq!(log.index_past(100 * each, 3), LogIndex(13));
     }
 
     #[test]
-    fn index_before_tail_counts_entries_without_a_payload() {
+    fn index_past_counts_entries_without_a_payload() {
         // A log of empty entries, as a leader writes for keys that expire, takes memory all the
-        // same: a tail of a MiB must not be a million of them.
+        // same: what a MiB holds must not be a million of them.
         let mut log = Log::default();
         for index in 1..=100_000 {
             let (index, term, payload) = (LogIndex(index), Term(1), Bytes::new());
@@ -308,8 +285,8 @@ mod tests {
                 payload,
             });
         }
-        let kept = 100_000 - log.index_before_tail(LogIndex(100_000), 1024 * 1024).0;
-        assert!((1..=16 * 1024).contains(&kept), "{kept} entries");
+        let past = log.index_past(1024 * 1024, u64::MAX).0;
+        assert!((1..=16 * 1024).contains(&past), "{past} entries");
     }
 
     #[test]

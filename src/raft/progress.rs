@@ -188,10 +188,12 @@ impl Progress {
     }
 
     /// Behind which entry the log should stay for it: where it takes something still, be it a
-    /// snapshot or what follows on one.
+    /// snapshot, which may just have begun, or what follows on one.
     pub fn needs_behind(&self, now: Instant) -> Option<LogIndex> {
         match &self.mode {
-            Mode::Snapshot(sending) => sending.is_moving(now).then_some(sending.snapshot().index),
+            Mode::Snapshot(sending) => {
+                (!sending.is_stalled(now)).then_some(sending.snapshot().index)
+            }
             Mode::Probe { .. } | Mode::Replicate => {
                 let is_moving = |at: Instant| now.since(at) < limits::INSTALL_PATIENCE;
                 self.moved_at.is_some_and(is_moving).then_some(self.match_index)

@@ -115,7 +115,6 @@ impl Raft {
             self.step_down(now);
         } else {
             self.look_after_installs(now);
-            self.look_after_log();
             self.hand_over_stalled(now);
         }
     }

@@ -68,12 +68,6 @@ pub(super) struct Snapshots {
     wants_another: bool,
     /// After a full disk: no piece is taken before this.
     pause_until: Instant,
-    /// Entries up to here are to be discarded from memory.
-    compact_to: LogIndex,
-    /// The snapshot for which that was decided; 0 where it is to be decided again.
-    compacted_for: LogIndex,
-    /// Whether more stayed than the usual tail.
-    keeps_more: bool,
 }
 
 #[derive(Debug)]
@@ -109,6 +103,11 @@ impl Snapshots {
             self.newest = None;
             self.wants_another = true;
         }
+    }
+
+    /// A follower needs a snapshot, and what follows on the newest one was discarded.
+    pub fn is_outrun(&mut self) {
+        self.wants_another = true;
     }
 
     /// A follower found a snapshot damaged.
@@ -183,47 +182,55 @@ impl Raft {
         tails.max(usize::try_from(snapshot_bytes).unwrap_or(usize::MAX))
     }
 
-    /// A heartbeat is due: what stayed for a follower may not be needed any more.
-    pub(super) fn look_after_log(&mut self) {
-        if self.snapshots.keeps_more {
-            self.snapshots.compacted_for = LogIndex::ZERO;
+    /// Discards entries from memory that this server has applied and its disk has, but for the last
+    /// ones: they stay for followers that lag. The disk keeps what the newest snapshot doesn't
+    /// include; a follower that needs what was discarded is sent a snapshot. `taking` is the last
+    /// entry of the snapshot that is being made. A bounded number in each turn.
+    pub fn compact(&mut self, now: Instant, last_applied: LogIndex, taking: Option<LogIndex>) {
+        let bytes = self.log.bytes();
+        if bytes <= self.least_log_bytes() {
+            return;
         }
-    }
-
-    /// Discards entries that the newest snapshot includes and this server has applied, but for a
-    /// tail for followers that lag; a bounded number in each turn.
-    pub fn compact(&mut self, now: Instant, last_applied: LogIndex) {
-        let newest = self.snapshots.newest.map_or(SnapshotId::default(), |(newest, _)| newest);
-        let base = self.log.base().last.index;
-        if self.snapshots.compacted_for < newest.index && newest.index <= last_applied {
-            self.snapshots.compacted_for = newest.index;
-            self.snapshots.compact_to = self.index_to_compact_to(now, newest.index);
+        let surplus = bytes - self.least_log_bytes();
+        let ours = last_applied.min(self.durability.durable_index());
+        let mut to = self.log.index_past(surplus, limits::COMPACT_ENTRIES).min(ours);
+        if let Some(needed) = self.needed_behind(now, taking)
+            && needed < to
+        {
+            let surplus = bytes.saturating_sub(self.most_log_bytes());
+            to = needed.max(self.log.index_past(surplus, limits::COMPACT_ENTRIES).min(to));
         }
-        let to = self.snapshots.compact_to.min(base.plus(limits::COMPACT_ENTRIES));
-        if to > base {
+        if to > self.log.base().last.index {
             self.log.compact(to);
             let in_force = self.memberships.iter().rposition(|(at, _)| *at <= to);
             self.memberships.drain(..in_force.unwrap_or(0));
         }
     }
 
-    /// Of the entries up to `through` a tail is kept: a larger one while a follower is taking a
-    /// snapshot behind whose end it begins, or the entries behind one.
-    fn index_to_compact_to(&mut self, now: Instant, through: LogIndex) -> LogIndex {
-        let before_tail = self.log.index_before_tail(through, self.log_tail_bytes);
-        let needed = match &self.role {
-            Role::Leader(leading) => {
-                leading.followers.values().filter_map(|one| one.needs_behind(now)).min()
+    /// What stays in memory in any case, in bytes: of a large state a snapshot is sent less lightly.
+    fn least_log_bytes(&self) -> usize {
+        let snapshot_bytes = self.snapshots.newest.map_or(0, |(_, bytes)| bytes);
+        let share = usize::try_from(snapshot_bytes / limits::LOG_STATE_SHARE);
+        self.log_tail_bytes.max(share.unwrap_or(usize::MAX))
+    }
+
+    /// Behind which entry the log is still needed: by followers that take something, be it entries
+    /// or a snapshot, or that wait for the one that is being made.
+    fn needed_behind(&self, now: Instant, taking: Option<LogIndex>) -> Option<LogIndex> {
+        let Role::Leader(leading) = &self.role else {
+            return None;
+        };
+        let newest = self.snapshots.newest.map(|(newest, _)| newest.index);
+        let first_index = self.log.first_index();
+        let needs = leading.followers.iter().filter_map(|(id, follower)| {
+            let lacks = follower.next_index < first_index;
+            match (lacks, follower.is_sent()) {
+                (true, _) if !self.links.contains_key(id) => None,
+                (true, None) => taking.or(newest),
+                _ => follower.needs_behind(now),
             }
-            _ => None,
-        };
-        let needed = needed.filter(|needed| *needed < before_tail);
-        self.snapshots.keeps_more = needed.is_some();
-        let Some(needed) = needed else {
-            return before_tail;
-        };
-        let surplus = self.log.bytes().saturating_sub(self.most_log_bytes());
-        needed.max(self.log.index_past(surplus)).min(before_tail)
+        });
+        needs.min()
     }
 
     /// InstallSnapshot, receiver.

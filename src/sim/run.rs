@@ -17,6 +17,9 @@ use super::world::{BEGIN, World};
 use crate::proto::reply_decoder::Value;
 use crate::types::{LogIndex, ServerId};
 
+/// By how much a snapshot on a slow path may put off *convergence*: so many times its usual time.
+const LONGEST_CONVERGENCE: u32 = 8;
+
 /// What strikes besides the faults of a script: by chance all the time, or as their consequence.
 pub const STRIKES: &[&str] = &[
     "clean-stop",
@@ -277,8 +280,12 @@ fn live(world: &mut World) {
     world.recorder.check_linearizable();
 }
 
+/// Everyone has to agree within `patience`; a snapshot that is under way may take as long again and
+/// again, as long as more and more of it arrives, but no more than [`LONGEST_CONVERGENCE`] says.
 fn converge(world: &mut World, patience: Duration) {
-    let deadline = world.now.after(patience);
+    let mut deadline = world.now.after(patience);
+    let end = world.now.after(patience * LONGEST_CONVERGENCE);
+    let mut received = BTreeMap::new();
     let late = world.now.after(patience / 2);
     let mut has_looked = !world.changes_members;
     while !has_converged(world) {
@@ -294,6 +301,14 @@ fn converge(world: &mut World, patience: Duration) {
             world.now < deadline,
             "convergence: not within {patience:?}, {waiting} clients wait, {why}: {states:#?}"
         );
+        for (server, snapshot, bytes) in states.iter().flatten().filter_map(|one| {
+            one.receiving.map(|(snapshot, bytes, _)| (one.server, snapshot, bytes))
+        }) {
+            let before = received.insert((server, snapshot), bytes);
+            if before < Some(bytes) {
+                deadline = world.now.after(patience).min(end).max(deadline);
+            }
+        }
         world.run_for(Duration::from_millis(5));
     }
 }

@@ -100,23 +100,57 @@ fn section_5_compaction_keeps_a_tail_and_the_membership() {
     leader.settle();
     leader.answer(2, matched(2, 42));
     assert_eq!(leader.commit(), 42);
-    // 1. Nothing is discarded before a snapshot is durable.
-    leader.raft.compact(leader.now, LogIndex(42));
-    assert_eq!(leader.raft.log().first_index(), LogIndex(1));
-    // 2. Then everything but a tail is.
-    leader.raft.snapshot_taken(snapshot_id((40, 2)), 1000);
-    leader.raft.compact(leader.now, LogIndex(42));
-    let tail = LOG_TAIL_BYTES.div_ceil(large.len() + limits::LOG_ENTRY_BYTES) as u64;
-    assert_eq!(leader.raft.log().first_index(), LogIndex(40 - tail + 1));
+    // 1. What was not applied stays.
+    leader.raft.compact(leader.now, LogIndex(1), None);
+    assert_eq!(leader.raft.log().first_index(), LogIndex(2));
+    // 2. Of what was, a tail does, whether a snapshot has it or only the log on the disk.
+    leader.raft.compact(leader.now, LogIndex(42), None);
+    let tail = LOG_TAIL_BYTES / (large.len() + limits::LOG_ENTRY_BYTES);
+    let first_index = leader.raft.log().first_index();
+    assert_eq!(first_index, LogIndex(42 - tail as u64 + 1));
     assert_eq!(leader.raft.membership().members().len(), 3, "its entry is gone, it is not");
     assert_eq!(leader.raft.membership_at(LogIndex(41)).map(|(at, _)| at), Some(LogIndex(1)));
     // 3. A follower that lags no further is sent entries.
     leader.peer_down(3);
     leader.peer_up(3);
-    leader.hear(3, matched(2, 40 - tail));
+    leader.hear(3, matched(2, first_index.0 - 1));
     let mail = leader.flush();
     assert!(!appends(&mail, 3).iter().all(|request| request.entries.is_empty()));
+    assert!(leader.reads.is_empty() && !leader.raft.wants_snapshot());
+}
+
+#[test]
+fn section_5_1_who_lags_further_than_the_log_in_memory_waits_for_a_snapshot_and_what_follows_it() {
+    let mut leader = elect(Start::behind(1, (8, 1), &[1, 1]));
+    grow(&mut leader, 40);
+    let last = leader.raft.log().last_index();
+    leader.raft.compact(leader.now, last, None);
+    assert!(leader.raft.log().first_index() > LogIndex(20));
+    // 1. The newest snapshot is older than that: to send it would be in vain. Another one is asked
+    // for.
+    leader.hear(2, conflict(2, 10, 3));
+    leader.flush();
     assert!(leader.reads.is_empty());
+    assert!(leader.raft.wants_snapshot());
+    // 2. While that is made, what follows on it stays, more than the tail.
+    grow(&mut leader, 60);
+    let now_last = leader.raft.log().last_index();
+    leader.raft.compact(leader.now, now_last, Some(last));
+    assert_eq!(leader.raft.log().first_index(), last.next());
+    // 3. It is there: the follower is sent it, and what follows stays until it takes it.
+    leader.raft.snapshot_taken(snapshot_id((last.0, 2)), 1000);
+    assert!(!leader.raft.wants_snapshot());
+    leader.raft.compact(leader.now, now_last, None);
+    leader.hear(2, matched(2, 0));
+    leader.flush();
+    assert!(leader.reads.iter().any(|read| read.1 == snapshot_id((last.0, 2))));
+    leader.raft.compact(leader.now, now_last, None);
+    assert_eq!(leader.raft.log().first_index(), last.next());
+    // 4. Nobody waits for a follower that is gone.
+    leader.peer_down(2);
+    leader.raft.compact(leader.now, now_last, None);
+    assert_eq!(leader.raft.role(), RoleName::Leader);
+    assert!(leader.raft.log().bytes() <= LOG_TAIL_BYTES);
 }
 
 #[test]
@@ -498,7 +532,7 @@ fn section_5_1_a_snapshot_that_is_taken_stays_with_the_log_behind_it() {
     // 2. Another snapshot is taken all the same (somebody asked): the log stays.
     let last = leader.raft.log().last_index();
     leader.raft.snapshot_taken(snapshot_id((last.0, 2)), state_mib * 1024 * 1024);
-    leader.raft.compact(leader.now, last);
+    leader.raft.compact(leader.now, last, None);
     assert_eq!(leader.raft.log().first_index(), LogIndex(9));
     // 3. The follower has it: entries follow, and what it has not yet taken of them stays too.
     leader.hear(2, matched(2, 8));
@@ -507,13 +541,15 @@ fn section_5_1_a_snapshot_that_is_taken_stays_with_the_log_behind_it() {
     leader.hear(2, matched(2, 20));
     assert_eq!(leader.raft.pinned_snapshot(leader.now), None);
     leader.wait(HEARTBEAT);
-    leader.raft.compact(leader.now, last);
+    leader.raft.compact(leader.now, last, None);
     assert_eq!(leader.raft.log().first_index(), LogIndex(21));
-    // 4. It has all: a tail is enough.
+    // 4. It has all: a tail is enough, which is larger for a large state.
     leader.hear(2, matched(2, last.0));
     leader.wait(HEARTBEAT);
-    leader.raft.compact(leader.now, last);
-    assert!(leader.raft.log().bytes() <= LOG_TAIL_BYTES + 2 * 1024 * 1024);
+    leader.raft.compact(leader.now, last, None);
+    let share = state_mib * 1024 * 1024 / limits::LOG_STATE_SHARE;
+    assert!(leader.raft.log().bytes() as u64 <= share);
+    assert!(leader.raft.log().bytes() as u64 > share - 2 * 1024 * 1024);
 }
 
 #[test]
@@ -526,7 +562,7 @@ fn section_5_1_a_snapshot_is_not_waited_for_beyond_the_bound_or_without_progress
     assert_eq!(leader.raft.pinned_snapshot(leader.now), None);
     let last = leader.raft.log().last_index();
     leader.raft.snapshot_taken(snapshot_id((last.0, 2)), state_bytes);
-    leader.raft.compact(leader.now, last);
+    leader.raft.compact(leader.now, last, None);
     assert!(leader.raft.log().bytes() as u64 <= state_bytes, "bounded");
     assert!(leader.raft.log().first_index() > LogIndex(9));
 

@@ -204,11 +204,14 @@ impl Checkers {
         let committed = LogIndex(self.committed());
         let lost: BTreeSet<ServerId> =
             self.damaged.keys().copied().filter(|server| self.is_lost(*server)).collect();
-        // To one that takes it for no member any more it may say whatever it likes.
+        // To one that takes it for no voter it may say whatever it likes: a learner's word counts for
+        // nothing, and a new one is known by its address before its directory is.
         let to = packet.envelope.to;
         let counts = self.servers.get(&to).is_some_and(|watched| {
             let membership = self.in_force(&watched.log, watched.log.last_index());
-            membership.is_none_or(|membership| membership.member(id).is_some())
+            membership.is_none_or(|membership| {
+                membership.member(id).is_some_and(|member| member.voter || member.outgoing_voter)
+            })
         });
         let lost = if counts { lost } else { BTreeSet::new() };
         self.rules.sends(id, packet, committed, |server| lost.contains(&server));
@@ -234,7 +237,11 @@ impl Checkers {
             }
             Message::AppendEntriesResponse(response) => {
                 if let AppendOutcome::Match { match_index } = response.outcome {
-                    let held = watched.log.at(match_index);
+                    // What was applied may be in memory no more: then it is what is committed.
+                    let committed = self.committed.get((match_index.0 as usize).wrapping_sub(1));
+                    let is_gone = match_index <= watched.log.base();
+                    let held =
+                        watched.log.at(match_index).or(committed.copied().filter(|_| is_gone));
                     let is_in_log = held.is_some() && watched.stable.at(match_index) == held;
                     assert!(
                         match_index <= watched.snapshots.newest().index || is_in_log,
