@@ -1,9 +1,13 @@
 //! Every bound of the program, and the relations between them, checked at compile time.
 //!
 //! What happens at a bound is written beside it. Nothing else in the crate writes a bound as a bare
-//! number.
+//! number. Those of who is told of changes are in `limits/listeners.rs`, and named like all others.
 
 use std::time::Duration;
+
+mod listeners;
+
+pub use listeners::*;
 
 /// A key's length in bytes. A longer one is an error reply; the connection stays.
 pub const KEY_BYTES: usize = 64 * 1024;
@@ -180,47 +184,6 @@ pub const TRANSACTIONS_BYTES: usize = 64 * 1024 * 1024;
 
 /// What a watched key counts towards [`TRANSACTIONS_BYTES`] beside its bytes.
 pub const WATCHED_KEY_BYTES: usize = 64;
-
-/// Memory of the last changes that a node keeps for watches, in bytes. The oldest go at the bound:
-/// a watch that would begin before them, or hasn't read them yet, ends with COMPACTED. Larger than a
-/// batch, so that no command that was written into one batch cuts whoever watches.
-pub const HISTORY_BYTES: usize = 16 * 1024 * 1024;
-
-/// They go in pieces of so many bytes; a single larger change has one of its own.
-pub const HISTORY_CHUNK_BYTES: usize = 64 * 1024;
-
-/// Bytes that a client was told without asking and has not taken. At the bound a watcher is told no
-/// more until it has; one slice may go beyond it.
-pub const PUSH_WINDOW_BYTES: usize = 256 * 1024;
-
-/// The same of notifications and invalidations, which can't be told later: at the bound the client is
-/// closed.
-pub const PUSH_LIMIT_BYTES: usize = 8 * 1024 * 1024;
-
-/// The same over all clients of a node, at which each behaves as if its own bound were reached.
-pub const PUSHED_BYTES: usize = 256 * 1024 * 1024;
-
-/// Bytes that a watcher is told at once. A single larger change may go beyond it.
-pub const WATCH_SLICE_BYTES: usize = 128 * 1024;
-
-/// Bytes of changes that one turn looks at for watchers that lag, all of them together.
-pub const WATCH_CATCH_UP_BYTES: usize = 1024 * 1024;
-
-/// What watches take on a node, in bytes: each this much beside its prefix. At the bound a further
-/// one is an error reply.
-pub const WATCHES_BYTES: usize = 32 * 1024 * 1024;
-/// See [`WATCHES_BYTES`].
-pub const WATCH_BYTES: usize = 256;
-
-/// What a node remembers of the keys that tracking clients have read, in bytes, each key beside
-/// [`WATCH_BYTES`]. At the bound keys are forgotten, and their readers told as if they had changed.
-pub const TRACKED_BYTES: usize = 64 * 1024 * 1024;
-
-/// Prefixes of one CLIENT TRACKING. More are an error reply.
-pub const TRACKED_PREFIXES: usize = 64;
-
-/// A watcher that was told nothing for so long is told how far it is.
-pub const WATCH_MARK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Keys that one call of SCAN looks at, whatever COUNT asks for, but for those up to the next place
 /// where a page may end.
@@ -598,7 +561,6 @@ const _: () = assert!(GUESTS + MEMBERS < PEER_CONNECTIONS);
 const _: () = assert!(2 * MEMBERS < PEER_CONNECTIONS);
 const _: () = assert!(READ_SCRATCH_BYTES <= READ_BUDGET_BYTES && READ_BUDGET_BYTES <= TURN_BYTES);
 const _: () = assert!(BATCH_BYTES + 1024 <= RECORD_BYTES);
-const _: () = assert!(BATCH_BYTES + 16 * HISTORY_CHUNK_BYTES <= HISTORY_BYTES);
 const _: () =
     assert!(FILL_SLICE_BYTES.is_multiple_of(4096) && FILL_AT_OPEN_BYTES.is_multiple_of(4096));
 const _: () = assert!(SEGMENT_PREPARE_BYTES < SEGMENT_BYTES && FILL_AHEAD_BYTES < SEGMENT_BYTES);
