@@ -1,9 +1,10 @@
 //! CLIENT TRACKING on a cluster in memory: whoever keeps what it has read is told when it changes,
 //! on whichever node, through fail-overs; in all of its modes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use raftkv::limits;
 use raftkv::proto::reply_decoder::Value;
 use raftkv::sim::script::Settings;
 use raftkv::sim::{Cluster, Connection};
@@ -154,6 +155,64 @@ fn broadcasting_tells_prefixes_and_a_redirect_tells_another_connection() {
     let told = message.into_iter().chain([Value::Array(vec![bulk("k")])]).collect();
     assert_eq!(cluster.replies(other), [Value::Array(told)]);
     assert_eq!(cluster.replies(client), []);
+}
+
+/// Takes what came: counts nils, and takes the keys that were invalidated out of what is kept.
+/// Returns how many those were.
+fn forget(cluster: &mut Cluster, client: Connection, kept: &mut BTreeSet<usize>) -> usize {
+    let mut told = 0;
+    for value in cluster.replies(client) {
+        match value {
+            Value::Push(words) => {
+                let Value::Array(keys) = &words[1] else { panic!("not all of it has changed") };
+                for key in keys {
+                    let Value::Bulk(key) = key else { panic!("{key:?}") };
+                    let number = std::str::from_utf8(key).unwrap().parse::<usize>().unwrap();
+                    assert!(kept.remove(&number), "key {number} was told, and is not kept");
+                    told += 1;
+                }
+            }
+            Value::Nil | Value::Simple(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    told
+}
+
+#[test]
+fn readers_are_told_of_keys_for_which_the_table_has_no_more_room() {
+    const LENGTH: usize = 60_000;
+    let name = |number: usize| format!("{number:0>LENGTH$}");
+    let (mut cluster, leader) = founded(5, calm());
+    let client = tracking(&mut cluster, leader, "");
+    let room = limits::TRACKED_BYTES / (LENGTH + limits::WATCH_BYTES);
+    let mut kept = BTreeSet::new();
+    let mut told = 0;
+    // 1. It reads more than the table has room for: the room is made, and it is told of that.
+    for number in 0..room + 40 {
+        cluster.send(client, &[&format!("GET {}", name(number))]);
+        kept.insert(number);
+        if number % 10 == 9 {
+            cluster.run_for(Duration::from_millis(5));
+            told += forget(&mut cluster, client, &mut kept);
+        }
+    }
+    cluster.run_for(Duration::from_millis(50));
+    told += forget(&mut cluster, client, &mut kept);
+    assert!(told > 0 && told < room / 4, "{told} of {room} keys were forgotten");
+    assert!(kept.len() <= room + 1, "{} keys are kept, {room} have room", kept.len());
+    // 2. What it was not told to forget is remembered: it is told when that changes, and once.
+    let (first, last) = (*kept.first().unwrap(), *kept.last().unwrap());
+    for number in [first, last, 0] {
+        let line = format!("SET {} 1", name(number));
+        assert_eq!(cluster.call(leader, &line), ok());
+        assert_eq!(cluster.call(leader, &line), ok());
+    }
+    cluster.run_for(Duration::from_millis(50));
+    let before = kept.clone();
+    assert_eq!(forget(&mut cluster, client, &mut kept), 2);
+    let gone: Vec<usize> = before.difference(&kept).copied().collect();
+    assert_eq!(gone, [first, last]);
 }
 
 /// A client that keeps what it reads until it is told that it changed.

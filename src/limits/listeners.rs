@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::BATCH_BYTES;
+use super::{BATCH_BYTES, KEY_BYTES};
 
 /// Memory of the last changes that a node keeps for watches, in bytes. The oldest go at the bound:
 /// a watch that would begin before them, or hasn't read them yet, ends with COMPACTED. Larger than a
@@ -42,10 +42,15 @@ pub const WATCH_BYTES: usize = 256;
 /// [`WATCH_BYTES`]. At the bound keys are forgotten, and their readers told as if they had changed.
 pub const TRACKED_BYTES: usize = 64 * 1024 * 1024;
 
+/// Bytes of keys that are forgotten at that bound, in one turn: one reader of them all is told in
+/// one message, which must not be more than it may be told.
+pub const TRACKED_FORGOTTEN_BYTES: usize = 4 * 1024 * 1024;
+
 /// Prefixes of one CLIENT TRACKING. More are an error reply.
 pub const TRACKED_PREFIXES: usize = 64;
 
 /// A watcher that was told nothing for so long is told how far it is.
 pub const WATCH_MARK_INTERVAL: Duration = Duration::from_secs(5);
 
+const _: () = assert!(TRACKED_FORGOTTEN_BYTES + KEY_BYTES < PUSH_LIMIT_BYTES);
 const _: () = assert!(BATCH_BYTES + 16 * HISTORY_CHUNK_BYTES <= HISTORY_BYTES);

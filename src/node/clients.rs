@@ -436,6 +436,12 @@ impl Client {
         self.is_cut_off
     }
 
+    /// The number of the slot that was opened last.
+    pub fn newest_slot(&self) -> Option<u64> {
+        let behind = self.first_slot + self.slots.len() as u64;
+        behind.checked_sub(1)
+    }
+
     /// Commands are answered again, the one just opened among them.
     pub fn speak_again(&mut self) {
         self.is_silent = false;

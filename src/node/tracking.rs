@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 
 use super::Effect;
-use super::clients::{Clients, Origin};
+use super::clients::{Client, Clients, Origin};
 use super::node::Node;
 use crate::kv::command::{Command, ConnectionCommand};
 use crate::kv::error::CommandError;
@@ -233,7 +233,7 @@ impl Trackers {
         if self.bytes < limits::TRACKED_BYTES {
             return evicted;
         }
-        while self.bytes > limits::TRACKED_BYTES / 4 * 3
+        while self.bytes > limits::TRACKED_BYTES - limits::TRACKED_FORGOTTEN_BYTES
             && let Some((key, readers)) = self.readers.pop_first()
         {
             self.bytes -= readers.len() * reader_bytes(&key);
@@ -308,13 +308,17 @@ impl Clients {
         let mut prefixes = Vec::new();
         if let Some(tracker) = trackers.of_clients.get(&client) {
             let mode = tracker.switch.mode;
+            // Said of the command that asks, or of the next one.
+            let newest = self.get(client).and_then(Client::newest_slot);
+            let is_said =
+                tracker.is_pending || newest.is_some() && tracker.marked.back().copied() == newest;
             let words = [
                 ("on", true),
                 ("bcast", mode == Mode::Broadcast),
                 ("optin", mode == Mode::OptIn),
-                ("caching-yes", mode == Mode::OptIn && tracker.is_pending),
+                ("caching-yes", mode == Mode::OptIn && is_said),
                 ("optout", mode == Mode::OptOut),
-                ("caching-no", mode == Mode::OptOut && tracker.is_pending),
+                ("caching-no", mode == Mode::OptOut && is_said),
                 ("noloop", tracker.switch.noloop),
                 ("broken_redirect", self.is_redirect_broken(client)),
             ];
