@@ -46,6 +46,8 @@ struct Model {
     dead: BTreeSet<(u64, Vec<u8>)>,
     clock: u64,
     revision: u64,
+    /// Mutations that change nothing: what is set was dead before, and is dead at once.
+    silent: u64,
 }
 
 impl Model {
@@ -61,6 +63,8 @@ impl Model {
             Operation::Set(key, value, deadline) => {
                 if deadline.is_none_or(|deadline| deadline > self.clock) {
                     self.bury(key);
+                } else {
+                    self.silent += u64::from(!self.values.contains_key(&vec![key]));
                 }
                 self.revision += 1;
                 let value = Value { bytes: vec![value], revision: self.revision, deadline };
@@ -131,15 +135,15 @@ fn apply(store: &mut Store, operation: &Operation) {
     }
 }
 
-/// What somebody holds who was told every change and nothing else.
-fn told(store: &Store) -> BTreeMap<Vec<u8>, Value> {
+/// What somebody holds who was told every change and nothing else, and how many those were.
+fn told(store: &Store) -> (BTreeMap<Vec<u8>, Value>, u64) {
     let mut values: BTreeMap<Vec<u8>, Value> = BTreeMap::new();
     let mut position = store.history().behind_revision(Revision::ZERO).expect("all of it is kept");
-    let mut last = 0;
+    let (mut last, mut count) = (0, 0);
     while let Some(change) = store.history().next(&mut position) {
         let (key, revision) = (change.key.to_vec(), change.revision.0);
         assert!(revision > last && revision <= store.revision().0, "in order, each once");
-        last = revision;
+        (last, count) = (revision, count + 1);
         let deadline = change.deadline.map(|deadline| deadline.0);
         match change.kind {
             ChangeKind::Set => {
@@ -164,11 +168,13 @@ fn told(store: &Store) -> BTreeMap<Vec<u8>, Value> {
             ChangeKind::Message => panic!("nobody has published"),
         }
     }
-    values
+    (values, count)
 }
 
 fn assert_same(store: &Store, model: &Model) {
-    let mut held = told(store);
+    let (mut held, count) = told(store);
+    // Also what the next change hides is told: a dead key that is overwritten has expired.
+    assert_eq!(count, model.revision - model.silent, "each mutation is told");
     let stored = held.len();
     held.retain(|_, value| value.deadline.is_none_or(|deadline| deadline > model.clock));
     assert_eq!((&held, stored), (&model.values, model.values.len() + model.dead.len()));
