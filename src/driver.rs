@@ -30,6 +30,7 @@ pub fn carry_out(effect: Effect, storage: &mut Storage) -> Result<(), StorageErr
         Effect::Persist { .. }
         | Effect::Send { .. }
         | Effect::Reply { .. }
+        | Effect::Push { .. }
         | Effect::Close { .. } => unreachable!("each driver carries these out itself"),
     }
 }

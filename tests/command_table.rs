@@ -41,7 +41,8 @@ fn codes_stay_as_they_are() {
                     44 object|encoding, 45 object|refcount, 46 memory|usage, 47 unlink, 48 touch, \
                     49 flushdb, 50 expireat, 51 pexpireat, 52 expiretime, 53 pexpiretime, \
                     54 delifeq, 55 setex, 56 psetex, 57 msetnx, 58 incrbyfloat, 59 object|idletime, \
-                    60 object|freq, 61 exec|reads, 62 exec|writes, 63 exec|grows";
+                    60 object|freq, 61 exec|reads, 62 exec|writes, 63 exec|grows, 80 publish, \
+                    81 txn";
     assert_eq!(codes.join(", "), expected);
 }
 

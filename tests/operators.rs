@@ -217,6 +217,83 @@ fn reset_makes_a_connection_new() {
     assert_eq!(replies[2], Value::Array(vec![simple("PONG")]), "nothing is watched any more");
 }
 
+/// TRACKINGINFO in RESP2.
+fn tracking_info(flags: &[&str], redirect: i64, prefixes: &[&str]) -> Value {
+    let all = |words: &[&str]| Value::Array(words.iter().map(|word| bulk(word)).collect());
+    let (flags, prefixes) = (all(flags), all(prefixes));
+    let redirect = Value::Integer(redirect);
+    Value::Array(vec![bulk("flags"), flags, bulk("redirect"), redirect, bulk("prefixes"), prefixes])
+}
+
+#[test]
+fn who_listens_is_shown_and_found_and_hears_nothing_behind_reset() {
+    let (mut cluster, leader) = founded(21);
+    let (other, client) = (cluster.connect(leader), cluster.connect(leader));
+    let id = number_of(&mut cluster, client);
+    // 1. What is told can be changed while the node runs.
+    let name = "notify-keyspace-events";
+    let line = format!("CONFIG SET {name} KEQ");
+    let refused = "ERR CONFIG SET failed (possibly related to argument 'notify-keyspace-events') \
+                   - Invalid event class character. Use 'Ag$lshzxeKEtmdn'.";
+    assert_eq!(say(&mut cluster, other, &[&line]), [error(refused)]);
+    let lines = [&format!("CONFIG SET {name} KA")[..], &format!("CONFIG GET {name}")];
+    let shown = Value::Array(vec![bulk(name), bulk("AK")]);
+    assert_eq!(say(&mut cluster, other, &lines), [ok(), shown]);
+    // 2. A client subscribes, watches and tracks.
+    say(&mut cluster, client, &["CLIENT TRACKING ON BCAST PREFIX u: NOLOOP", "SUBSCRIBE a"]);
+    let lines = ["PSUBSCRIBE __keyspace@0__:*", "KWATCH u: FROM 0", "SUBSCRIBE b"];
+    say(&mut cluster, client, &lines);
+    let line = say(&mut cluster, other, &["CLIENT LIST TYPE pubsub"]);
+    let line = text(&line[0]);
+    assert!(line.starts_with(&format!("id={id} ")) && line.lines().count() == 1, "{line}");
+    assert!(line.contains(" flags=PtB db=0 sub=2 psub=1 "), "{line}");
+    assert!(line.contains(" redir=0 "), "{line}");
+    let normal = text(&say(&mut cluster, other, &["CLIENT LIST TYPE normal"])[0]);
+    assert!(!normal.contains(&format!("id={id} ")), "{normal}");
+    // 3. It hears of a change twice (nothing is invalidated in RESP2), and takes no GET.
+    assert_eq!(say(&mut cluster, other, &["SET u:1 x"]), [ok()]);
+    let heard = cluster.replies(client);
+    let words = ["pmessage", "__keyspace@0__:*", "__keyspace@0__:u:1", "set"].map(bulk);
+    assert_eq!(heard.len(), 2, "{heard:?}");
+    assert!(heard.contains(&Value::Array(words.into())), "{heard:?}");
+    let refused = say(&mut cluster, client, &["GET u:1"]);
+    assert!(matches!(&refused[0], Value::Error(text) if text.contains("/ RESET are allowed")));
+    // 4. Behind RESET it is a client like others.
+    let lines = ["RESET", "GET u:1", "CLIENT GETREDIR", "CLIENT TRACKINGINFO"];
+    let info = tracking_info(&["off"], -1, &[]);
+    let expected = [simple("RESET"), bulk("x"), Value::Integer(-1), info];
+    assert_eq!(say(&mut cluster, client, &lines), expected);
+    let counts = say(&mut cluster, other, &["SET u:1 y", "PUBLISH a x", "PUBSUB NUMPAT"]);
+    assert_eq!(counts, [ok(), Value::Integer(0), Value::Integer(0)]);
+    assert_eq!(cluster.replies(client), []);
+    let line = text(&say(&mut cluster, client, &["CLIENT INFO"])[0]);
+    assert!(line.contains(" flags=N db=0 sub=0 psub=0 "), "{line}");
+}
+
+#[test]
+fn tracking_info_tells_modes_and_a_redirection_to_who_is_gone() {
+    let (mut cluster, leader) = founded(22);
+    let (client, target) = (cluster.connect(leader), cluster.connect(leader));
+    let lines = ["CLIENT TRACKING ON BCAST PREFIX u: NOLOOP", "CLIENT TRACKINGINFO"];
+    let info = tracking_info(&["on", "bcast", "noloop"], 0, &["u:"]);
+    assert_eq!(say(&mut cluster, client, &lines), [ok(), info]);
+    let id = number_of(&mut cluster, target);
+    say(&mut cluster, target, &["SUBSCRIBE __redis__:invalidate"]);
+    let line = format!("CLIENT TRACKING ON OPTIN REDIRECT {id}");
+    let lines = ["CLIENT TRACKING OFF", &line, "CLIENT CACHING YES", "CLIENT TRACKINGINFO"];
+    let replies = say(&mut cluster, client, &lines);
+    let info = tracking_info(&["on", "optin", "caching-yes"], id, &[]);
+    assert_eq!(replies, [ok(), ok(), ok(), info]);
+    // Whoever listens is found by its kind.
+    let lines = ["CLIENT KILL TYPE pubsub", "CLIENT GETREDIR", "CLIENT TRACKINGINFO"];
+    let replies = say(&mut cluster, client, &lines);
+    assert_eq!(replies[..2], [Value::Integer(1), Value::Integer(id)]);
+    let info = tracking_info(&["on", "optin", "broken_redirect"], id, &[]);
+    assert_eq!(say(&mut cluster, client, &["CLIENT TRACKINGINFO"]), [info]);
+    let line = text(&say(&mut cluster, client, &["CLIENT INFO"])[0]);
+    assert!(line.contains(" flags=tR ") && line.contains(&format!(" redir={id} ")), "{line}");
+}
+
 #[test]
 fn config_set_is_whole_or_nothing_and_a_quota_counts_on_any_node() {
     let (mut cluster, leader) = founded(8);

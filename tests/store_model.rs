@@ -1,9 +1,10 @@
 //! The store against a model so simple that it is obviously right, with any sequence of operations
 //! (design 2-client-path §4 and §5).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
+use raftkv::kv::history::ChangeKind;
 use raftkv::kv::store::Store;
 use raftkv::types::{ClusterTime, Revision};
 
@@ -38,23 +39,39 @@ struct Value {
     deadline: Option<u64>,
 }
 
-/// Living keys only: what is dead is dropped at once.
+/// What is dead is kept apart until it is removed, soonest first, which takes a revision.
 #[derive(Default)]
 struct Model {
     values: BTreeMap<Vec<u8>, Value>,
+    dead: BTreeSet<(u64, Vec<u8>)>,
     clock: u64,
     revision: u64,
+    /// Mutations that change nothing: what is set was dead before, and is dead at once.
+    silent: u64,
 }
 
 impl Model {
+    /// A key is written: if it was dead, its removal comes first.
+    fn bury(&mut self, key: u8) {
+        let before = self.dead.len();
+        self.dead.retain(|(_, dead)| *dead != [key]);
+        self.revision += (before - self.dead.len()) as u64;
+    }
+
     fn apply(&mut self, operation: &Operation) {
         match *operation {
             Operation::Set(key, value, deadline) => {
+                if deadline.is_none_or(|deadline| deadline > self.clock) {
+                    self.bury(key);
+                } else {
+                    self.silent += u64::from(!self.values.contains_key(&vec![key]));
+                }
                 self.revision += 1;
                 let value = Value { bytes: vec![value], revision: self.revision, deadline };
                 self.values.insert(vec![key], value);
             }
             Operation::Append(key, value) => {
+                self.bury(key);
                 self.revision += 1;
                 let new = Value { bytes: Vec::new(), revision: 0, deadline: None };
                 let entry = self.values.entry(vec![key]).or_insert(new);
@@ -72,11 +89,22 @@ impl Model {
                 self.revision += u64::from(self.values.remove(&vec![key]).is_some());
             }
             Operation::Clear => {
-                self.revision += u64::from(!self.values.is_empty());
+                self.revision += u64::from(!self.values.is_empty() || !self.dead.is_empty());
                 self.values.clear();
+                self.dead.clear();
             }
-            Operation::AdvanceClock(time) => self.clock = self.clock.max(time),
-            Operation::ExpireDue(_) => {}
+            Operation::AdvanceClock(time) => {
+                self.clock = self.clock.max(time);
+                for (key, value) in &self.values {
+                    let dies = value.deadline.filter(|deadline| *deadline <= self.clock);
+                    self.dead.extend(dies.map(|deadline| (deadline, key.clone())));
+                }
+            }
+            Operation::ExpireDue(limit) => {
+                for _ in 0..limit {
+                    self.revision += u64::from(self.dead.pop_first().is_some());
+                }
+            }
         }
         let clock = self.clock;
         self.values.retain(|_, value| value.deadline.is_none_or(|deadline| deadline > clock));
@@ -107,7 +135,49 @@ fn apply(store: &mut Store, operation: &Operation) {
     }
 }
 
+/// What somebody holds who was told every change and nothing else, and how many those were.
+fn told(store: &Store) -> (BTreeMap<Vec<u8>, Value>, u64) {
+    let mut values: BTreeMap<Vec<u8>, Value> = BTreeMap::new();
+    let mut position = store.history().behind_revision(Revision::ZERO).expect("all of it is kept");
+    let (mut last, mut count) = (0, 0);
+    while let Some(change) = store.history().next(&mut position) {
+        let (key, revision) = (change.key.to_vec(), change.revision.0);
+        assert!(revision > last && revision <= store.revision().0, "in order, each once");
+        (last, count) = (revision, count + 1);
+        let deadline = change.deadline.map(|deadline| deadline.0);
+        match change.kind {
+            ChangeKind::Set => {
+                let value = Value { bytes: change.value.to_vec(), revision, deadline };
+                values.insert(key, value);
+            }
+            ChangeKind::Appended => {
+                let value = values.get_mut(&key).expect("there is something to append to");
+                value.bytes.extend_from_slice(change.value);
+                value.revision = revision;
+            }
+            ChangeKind::Deadline => {
+                let value = values.get_mut(&key).expect("what is given a deadline is there");
+                (value.revision, value.deadline) = (revision, deadline);
+            }
+            ChangeKind::Deleted => assert!(values.remove(&key).is_some()),
+            ChangeKind::Expired => {
+                let value = values.remove(&key).expect("what expires was there");
+                assert!(value.deadline.is_some_and(|deadline| deadline <= store.clock().0));
+            }
+            ChangeKind::Cleared => values.clear(),
+            ChangeKind::Message => panic!("nobody has published"),
+        }
+    }
+    (values, count)
+}
+
 fn assert_same(store: &Store, model: &Model) {
+    let (mut held, count) = told(store);
+    // Also what the next change hides is told: a dead key that is overwritten has expired.
+    assert_eq!(count, model.revision - model.silent, "each mutation is told");
+    let stored = held.len();
+    held.retain(|_, value| value.deadline.is_none_or(|deadline| deadline > model.clock));
+    assert_eq!((&held, stored), (&model.values, model.values.len() + model.dead.len()));
     let start = [2];
     let living: Vec<_> = store
         .iter_from(b"")
@@ -143,6 +213,8 @@ proptest! {
         }
         // 1. Everything dead goes in bounded steps, and nobody sees it go.
         while store.expire_due(1) > 0 {}
+        let dead = model.dead.len();
+        model.apply(&Operation::ExpireDue(dead));
         assert_same(&store, &model);
         prop_assert!(store.next_deadline().is_none_or(|deadline| deadline > store.clock()));
         // 2. A store that was filled with just what lives counts the same bytes.
@@ -176,8 +248,8 @@ fn expire_due_removes_the_soonest_first_and_ties_by_key() {
         .collect();
     let deadlines: Vec<_> = bytes.iter().map(|(deadline, _)| *deadline).collect();
     assert_eq!(deadlines, [Some(5), Some(5), Some(9), Some(9)]);
-    // 3. The removal takes no revision.
-    assert_eq!(store.revision(), Revision(4));
+    // 3. Each removal is a mutation with a revision of its own.
+    assert_eq!(store.revision(), Revision(7));
 }
 
 #[test]

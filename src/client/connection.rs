@@ -228,6 +228,10 @@ fn decode_framed(
             return Err(LinkError::UnexpectedFrame(frame.kind));
         }
         let (tag, mut resp) = ClientTag::decode(frame.payload)?;
+        if tag.sequence == RequestSeq::ZERO {
+            // What no request asked for; whoever wants that reads the text protocol.
+            continue;
+        }
         if tag.sequence != expected {
             return Err(LinkError::UnexpectedTag);
         }

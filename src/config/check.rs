@@ -11,6 +11,7 @@ use std::time::Duration;
 use toml::Spanned;
 
 use super::file::{File, NodeTable, Number, RaftTable, StorageTable};
+use super::notify::NotifyFlags;
 use super::{
     ClientConfig, ClusterConfig, Config, LimitsConfig, ListenConfig, LogConfig, Mistake,
     NodeConfig, Overrides, RaftConfig, Readmit, Redirect, StorageConfig, SyncMode, address,
@@ -359,8 +360,19 @@ impl Checker<'_> {
         Ok(ClientConfig {
             request_timeout: Duration::from_millis(request_ms),
             idle_timeout: Duration::from_millis(idle_ms),
+            notify_keyspace_events: self.notify(&file.client.notify_keyspace_events)?,
             debug_commands: file.client.debug_commands.unwrap_or(default.debug_commands),
             redirect: self.redirect(file)?,
+        })
+    }
+
+    fn notify(self, value: &Option<Spanned<String>>) -> Result<NotifyFlags, Mistake> {
+        let Some(value) = value else {
+            return Ok(NotifyFlags::default());
+        };
+        NotifyFlags::parse(value.get_ref().as_bytes()).ok_or_else(|| {
+            let problem = format!("is {:?}, expected letters of \"KEg$xA\"", value.get_ref());
+            self.mistake(value.span(), "client.notify_keyspace_events", &problem)
         })
     }
 

@@ -65,6 +65,7 @@ pub(super) struct RaftTable {
 pub(super) struct ClientTable {
     pub request_timeout_ms: Option<Spanned<Number>>,
     pub idle_timeout_ms: Option<Spanned<Number>>,
+    pub notify_keyspace_events: Option<Spanned<String>>,
     pub debug_commands: Option<bool>,
     pub redirect: Option<Spanned<String>>,
 }

@@ -8,12 +8,14 @@ mod address;
 mod check;
 mod file;
 mod mistake;
+mod notify;
 mod values;
 
 use std::path::PathBuf;
 
 pub use address::problem as address_problem;
 pub use mistake::Mistake;
+pub use notify::NotifyFlags;
 pub use values::{
     ClientConfig, ClusterConfig, Config, LimitsConfig, ListenConfig, LogConfig, NodeConfig,
     RaftConfig, Readmit, Redirect, StorageConfig, SyncMode,

@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::notify::NotifyFlags;
 use crate::limits;
 use crate::types::ServerId;
 
@@ -99,6 +100,8 @@ pub struct ClientConfig {
     pub request_timeout: Duration,
     /// A client that sends nothing for so long is closed; zero: never.
     pub idle_timeout: Duration,
+    /// Which changes are told to subscribers.
+    pub notify_keyspace_events: NotifyFlags,
     /// Whether DEBUG is carried out: for tests alone.
     pub debug_commands: bool,
     /// Whether clients are sent to the leader.
@@ -171,6 +174,7 @@ impl Default for ClientConfig {
         ClientConfig {
             request_timeout: Duration::from_secs(5),
             idle_timeout: Duration::ZERO,
+            notify_keyspace_events: NotifyFlags::default(),
             debug_commands: false,
             redirect: Redirect::None,
         }

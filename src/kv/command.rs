@@ -14,7 +14,7 @@ use super::store::Store;
 use super::{
     bits, cluster, compare, connection, counters, exchange, expiry, keys, lcs, moves, object,
 };
-use super::{range, scan, server, strings, substrings, transaction};
+use super::{pubsub, range, scan, server, strings, substrings, transaction, txn, watches};
 use crate::limits;
 use crate::proto::args::Args;
 use crate::proto::reply::Reply;
@@ -144,6 +144,24 @@ pub enum ConnectionCommand {
     Watch,
     /// `UNWATCH`
     Unwatch,
+    /// `KWATCH prefix [FROM revision]`: see [`watches`].
+    KWatch,
+    /// `KUNWATCH [prefix ...]`
+    KUnwatch,
+    /// `SUBSCRIBE channel ...`: this and the next six are carried out by `node/subscribers.rs`.
+    Subscribe,
+    /// `PSUBSCRIBE pattern ...`
+    PSubscribe,
+    /// `UNSUBSCRIBE [channel ...]`
+    Unsubscribe,
+    /// `PUNSUBSCRIBE [pattern ...]`
+    PUnsubscribe,
+    /// `PUBSUB CHANNELS [pattern]`
+    PubSubChannels,
+    /// `PUBSUB NUMSUB [channel ...]`
+    PubSubNumSub,
+    /// `PUBSUB NUMPAT`
+    PubSubNumPat,
     /// `HELLO`: see [`connection::hello`].
     Hello,
     /// `COMMAND`
@@ -168,6 +186,10 @@ pub enum ConnectionCommand {
     ClientGetName,
     /// `CLIENT SETINFO attribute value`
     ClientSetInfo,
+    /// `CLIENT TRACKING ON|OFF ...`: see [`super::tracking`].
+    ClientTracking,
+    /// `CLIENT CACHING YES|NO`
+    ClientCaching,
     /// `CLIENT INFO`
     ClientInfo,
     /// `CLIENT READMODE mode`: see [`connection::read_mode`].
@@ -319,6 +341,8 @@ pub enum Group {
     Server,
     /// Transactions.
     Transactions,
+    /// Messages and changes that a connection is told.
+    PubSub,
     /// Scripts and functions.
     Scripting,
     /// Redis Sentinel.
@@ -339,6 +363,7 @@ impl Group {
             Group::Connection => "connection",
             Group::Server => "server",
             Group::Transactions => "transactions",
+            Group::PubSub => "pubsub",
             Group::Scripting => "scripting",
             Group::Sentinel => "sentinel",
             Group::Cluster => "cluster",
@@ -381,6 +406,9 @@ static THEMES: [&[Command]; NAMED + 1] = [
     object::COMMANDS,
     expiry::COMMANDS,
     transaction::COMMANDS,
+    txn::COMMANDS,
+    watches::COMMANDS,
+    pubsub::COMMANDS,
     connection::COMMANDS,
     server::COMMANDS,
     cluster::COMMANDS,
@@ -388,7 +416,7 @@ static THEMES: [&[Command]; NAMED + 1] = [
 ];
 
 /// How many of the themes have commands that a client can name: all but the last.
-const NAMED: usize = 17;
+const NAMED: usize = 20;
 
 /// Every command, without subcommands, in the table's order.
 pub fn all() -> impl Iterator<Item = &'static Command> {

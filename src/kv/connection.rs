@@ -10,6 +10,7 @@ use super::command::{Command, ConnectionCommand, Flags, Group, Handler, ROW};
 use super::error::CommandError;
 use super::export;
 use super::server;
+use super::tracking;
 use crate::limits;
 use crate::proto::args::Args;
 use crate::proto::integer::parse_integer;
@@ -311,6 +312,8 @@ const CLIENT_SUBCOMMANDS: &[Command] = &[
         },
         ..CLIENT
     },
+    tracking::TRACKING,
+    tracking::CACHING,
 ];
 
 const RAFT_SUBCOMMANDS: &[Command] = &[

@@ -104,6 +104,28 @@ pub enum CommandError {
     WatchInMulti,
     /// A command that is answered by others in a transaction.
     NotInMulti,
+    /// A command on a RESP2 connection that is told messages.
+    WhileSubscribed(&'static str),
+    /// CLIENT TRACKING with more prefixes than [`limits::TRACKED_PREFIXES`].
+    TooManyPrefixes,
+    /// CLIENT TRACKING with PREFIX and without BCAST.
+    PrefixWithoutBroadcast,
+    /// CLIENT TRACKING with OPTIN and OPTOUT.
+    OptInAndOut,
+    /// CLIENT TRACKING with BCAST and OPTIN or OPTOUT.
+    OptWithBroadcast,
+    /// CLIENT TRACKING that redirects to nobody.
+    NoRedirectTarget,
+    /// CLIENT TRACKING that would begin or end broadcasting.
+    SwitchesBroadcast,
+    /// CLIENT TRACKING that would begin or end OPTIN or OPTOUT.
+    SwitchesOpt,
+    /// CLIENT CACHING of a client that doesn't choose what is tracked.
+    CachingWithoutOpt,
+    /// CLIENT CACHING YES where all is tracked anyway.
+    CachingYes,
+    /// CLIENT CACHING NO where nothing is tracked anyway.
+    CachingNo,
     /// EXEC of a transaction in which a command was refused.
     Aborted,
     /// A transaction that is longer than [`limits::COMMAND_BYTES`].
@@ -258,6 +280,45 @@ impl CommandError {
             CommandError::DiscardWithoutMulti => "ERR DISCARD without MULTI".into(),
             CommandError::WatchInMulti => "ERR WATCH inside MULTI is not allowed".into(),
             CommandError::NotInMulti => "ERR Command not allowed inside a transaction".into(),
+            CommandError::TooManyPrefixes => {
+                format!("ERR more than {} prefixes", limits::TRACKED_PREFIXES).into()
+            }
+            CommandError::PrefixWithoutBroadcast => {
+                "ERR PREFIX option requires BCAST mode to be enabled".into()
+            }
+            CommandError::OptInAndOut => "ERR You can't use both OPTIN and OPTOUT".into(),
+            CommandError::OptWithBroadcast => {
+                "ERR OPTIN and OPTOUT are not compatible with BCAST".into()
+            }
+            CommandError::NoRedirectTarget => {
+                "ERR The client ID you want redirect to does not exist".into()
+            }
+            CommandError::SwitchesBroadcast => {
+                "ERR You can't switch BCAST mode on/off before disabling tracking for this client, \
+                 and then re-enabling it with a different mode."
+                    .into()
+            }
+            CommandError::SwitchesOpt => {
+                "ERR You can't switch OPTIN/OPTOUT mode before disabling tracking for this client, \
+                 and then re-enabling it with a different mode."
+                    .into()
+            }
+            CommandError::CachingWithoutOpt => {
+                "ERR CLIENT CACHING can be called only when the client is in tracking mode with \
+                 OPTIN or OPTOUT mode enabled"
+                    .into()
+            }
+            CommandError::CachingYes => {
+                "ERR CLIENT CACHING YES is only valid when tracking is enabled in OPTIN mode.".into()
+            }
+            CommandError::CachingNo => {
+                "ERR CLIENT CACHING NO is only valid when tracking is enabled in OPTOUT mode.".into()
+            }
+            CommandError::WhileSubscribed(name) => format!(
+                "ERR Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / \
+                 RESET are allowed in this context"
+            )
+            .into(),
             CommandError::Aborted => {
                 "EXECABORT Transaction discarded because of previous errors.".into()
             }

@@ -175,6 +175,7 @@ fn categories(row: &Command) -> impl Iterator<Item = &'static str> {
         ("@dangerous", admin || has(Flags::CATEGORY_DANGEROUS)),
         ("@connection", is_connection(row)),
         ("@transaction", row.group == Group::Transactions),
+        ("@pubsub", row.group == Group::PubSub),
         ("@scripting", runs(row) && row.group == Group::Scripting),
     ]
     .into_iter()

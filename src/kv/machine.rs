@@ -98,6 +98,7 @@ impl StateMachine {
         let Handler::Write { apply, .. } = row.handler else {
             return Reply::Error("ERR a batch carries only writes".into());
         };
+        self.store.begin_command(command.code);
         let mut context = WriteContext { store: &mut self.store };
         apply(&mut context, command.args).unwrap_or_else(|error| error.reply())
     }

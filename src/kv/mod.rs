@@ -3,8 +3,9 @@
 //! A reader begins with [`store`], which stands on `records` (`slab`, `tree`, `index`), then [`command`] (the one table), then the themed files that
 //! hold the commands: [`strings`] with [`set`], [`exchange`], [`substrings`], [`bits`], [`lcs`],
 //! [`counters`], [`compare`]; [`keys`], [`moves`], [`scan`], [`range`], [`object`], [`expiry`];
-//! [`transaction`]; [`connection`], [`clients`], [`server`], [`cluster`]; and ends with [`gateways`] (exactly once) and [`machine`]; [`capture`] takes
-//! snapshots of it all, and [`loader`] reads them. Called by `node/`. Knows nothing of Raft: it is
+//! [`transaction`], [`txn`]; [`connection`], [`clients`], [`server`], [`cluster`], [`pubsub`], [`watches`],
+//! [`tracking`]; and ends with [`gateways`] (exactly once) and [`machine`]; [`capture`] takes
+//! snapshots of it all, and [`loader`] reads them; [`history`] keeps the last changes. Called by `node/`. Knows nothing of Raft: it is
 //! given what the log says.
 
 pub mod admin;
@@ -26,6 +27,7 @@ pub mod gateways;
 pub mod glob;
 mod graveyard;
 mod heads;
+pub mod history;
 mod index;
 pub mod introspection;
 pub mod keys;
@@ -38,6 +40,7 @@ pub mod manual;
 pub mod moves;
 pub mod object;
 mod pivots;
+pub mod pubsub;
 pub mod range;
 mod record;
 mod records;
@@ -48,5 +51,8 @@ mod slab;
 pub mod store;
 pub mod strings;
 pub mod substrings;
+pub mod tracking;
 pub mod transaction;
 mod tree;
+pub mod txn;
+pub mod watches;

@@ -20,6 +20,8 @@ pub(super) struct Set<'a> {
     expiry: Expiry,
     /// Whether to answer the value before.
     get: bool,
+    /// Whether to answer the revision that the value got: a fencing token.
+    rev: bool,
 }
 
 /// When the value is set at all.
@@ -62,6 +64,7 @@ struct Options<'a> {
     nx: bool,
     xx: bool,
     get: bool,
+    rev: bool,
     keep: bool,
     if_equals: Option<&'a [u8]>,
     if_revision: Option<&'a [u8]>,
@@ -93,7 +96,8 @@ pub(super) fn parse(args: Args<'_>) -> Result<Set<'_>, CommandError> {
             LifetimeOption::PxAt => Lifetime::absolute(text, Unit::Milliseconds, "set")?,
         }),
     };
-    Ok(Set { key, value, condition: condition(&options)?, expiry, get: options.get })
+    let Options { get, rev, .. } = options;
+    Ok(Set { key, value, condition: condition(&options)?, expiry, get, rev })
 }
 
 fn parse_options<'a>(
@@ -107,6 +111,7 @@ fn parse_options<'a>(
             b"nx" => options.nx = true,
             b"xx" => options.xx = true,
             b"get" => options.get = true,
+            b"rev" => options.rev = true,
             b"keepttl" => options.keep = true,
             b"ifeq" => options.if_equals = Some(operand()?),
             b"ifrev" => options.if_revision = Some(operand()?),
@@ -122,7 +127,7 @@ fn parse_options<'a>(
     if conditions.into_iter().filter(|given| *given).count() > 1 {
         return Err(CommandError::Syntax);
     }
-    if options.keep && options.lifetime.is_some() {
+    if options.keep && options.lifetime.is_some() || options.get && options.rev {
         return Err(CommandError::Syntax);
     }
     Ok(options)
@@ -185,8 +190,9 @@ pub(super) fn apply(context: &mut WriteContext<'_>, args: Args<'_>) -> Result<Re
         (false, true) => Reply::OK,
         (false, false) => Reply::Nil,
     };
-    if holds {
-        context.store.set(set.key, set.value, deadline);
+    if !holds {
+        return Ok(reply);
     }
-    Ok(reply)
+    let revision = context.store.set(set.key, set.value, deadline);
+    Ok(if set.rev { Reply::Integer(revision.signed()) } else { reply })
 }

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 
 use super::capture::{Capture, SnapshotProgress};
 use super::graveyard::Graveyard;
+use super::history::{ChangeKind, History};
 use super::pivots::Pivots;
 use super::record::{NEVER, RecordRef, known_deadline};
 use super::records::Records;
@@ -61,6 +62,8 @@ pub struct Store {
     capture: Option<Box<Capture>>,
     /// What has left and still takes memory.
     graveyard: Graveyard,
+    /// The last changes: it is told of every mutation.
+    history: History,
 }
 
 impl Store {
@@ -122,8 +125,18 @@ impl Store {
         self.deadlines.first().map(|(deadline, _)| *deadline)
     }
 
-    /// Removes dead keys, soonest deadline first, at most `limit`; returns how many. Takes no
-    /// revision: nobody can see the difference.
+    /// The last changes, in the order of their revisions.
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// What changes from here on is done by the command of this code.
+    pub(super) fn begin_command(&mut self, code: u16) {
+        self.history.begin(code);
+    }
+
+    /// Removes dead keys, soonest deadline first, at most `limit`; returns how many. Each is a
+    /// mutation, so that who watches can tell which ones it has seen.
     pub fn expire_due(&mut self, limit: usize) -> usize {
         let mut removed = 0;
         while removed < limit {
@@ -137,6 +150,8 @@ impl Store {
             let record = self.records.remove(&key).expect("each deadline has its record");
             self.content_bytes -= 2 * key.len() + record.value.len();
             self.pivots.remove(&key);
+            self.revision = self.revision.next();
+            self.history.push(ChangeKind::Expired, self.revision, &key, b"", None);
             if let Some(capture) = &mut self.capture {
                 capture.record_left(&key, record);
             }
@@ -270,18 +285,26 @@ impl Store {
     }
 
     /// Gives the key a value and a deadline (or none), whatever it had before. One mutation, also
-    /// if the deadline is already past and the key is gone at once.
+    /// if the deadline is already past and the key is gone at once; and one before it if the key
+    /// was dead and not yet removed.
     pub fn set(&mut self, key: &[u8], value: &[u8], deadline: Option<ClusterTime>) -> Revision {
-        self.revision = self.revision.next();
+        let given = deadline;
         let deadline = deadline.unwrap_or(NEVER);
         if deadline <= self.clock {
-            self.remove(key);
+            if !self.delete(key) {
+                self.revision = self.revision.next();
+            }
             return self.revision;
         }
-        let record = RecordRef { key, value, revision: self.revision, deadline };
         if let Some(place) = self.records.seek(key) {
             let before = self.records.at(place);
             let (value_before, deadline_before) = (before.value.len(), before.deadline);
+            if deadline_before <= self.clock {
+                self.revision = self.revision.next();
+                self.history.push(ChangeKind::Expired, self.revision, key, b"", None);
+            }
+            self.revision = self.revision.next();
+            let record = RecordRef { key, value, revision: self.revision, deadline };
             if let Some(capture) = &mut self.capture {
                 capture.record_left(key, self.records.take_value(place));
             }
@@ -290,12 +313,15 @@ impl Store {
             self.content_bytes += value.len();
             self.move_deadline(key, deadline_before, deadline);
         } else {
+            self.revision = self.revision.next();
+            let record = RecordRef { key, value, revision: self.revision, deadline };
             let is_new = self.records.insert(record);
             assert!(is_new, "the key was not found just now");
             self.content_bytes += key.len() + value.len();
             self.pivots.insert(key);
             self.move_deadline(key, NEVER, deadline);
         }
+        self.history.push(ChangeKind::Set, self.revision, key, value, given);
         self.revision
     }
 
@@ -314,6 +340,7 @@ impl Store {
         self.revision = self.revision.next();
         self.records.append(place, tail, self.revision);
         self.content_bytes += tail.len();
+        self.history.push(ChangeKind::Appended, self.revision, key, tail, None);
         length
     }
 
@@ -323,12 +350,12 @@ impl Store {
         let Some(place) = self.living(key) else {
             return false;
         };
-        self.revision = self.revision.next();
+        let given = deadline;
         let deadline = deadline.unwrap_or(NEVER);
         if deadline <= self.clock {
-            self.remove(key);
-            return true;
+            return self.delete(key);
         }
+        self.revision = self.revision.next();
         let record = self.records.at(place);
         if let Some(capture) = &mut self.capture {
             capture.record_changes(record);
@@ -336,6 +363,7 @@ impl Store {
         let before = record.deadline;
         self.records.set_deadline(place, self.revision, deadline);
         self.move_deadline(key, before, deadline);
+        self.history.push(ChangeKind::Deadline, self.revision, key, b"", given);
         true
     }
 
@@ -346,13 +374,20 @@ impl Store {
         }
         self.revision = self.revision.next();
         self.remove(key);
+        self.history.push(ChangeKind::Deleted, self.revision, key, b"", None);
         true
     }
 
-    /// Deletes every key: one mutation, or none where no key lived.
+    /// Lets a message take its place among the changes. No mutation.
+    pub(super) fn publish(&mut self, channel: &[u8], message: &[u8]) {
+        self.history.push(ChangeKind::Message, self.revision, channel, message, None);
+    }
+
+    /// Deletes every key: one mutation, or none where nothing was stored.
     pub fn clear(&mut self) {
-        if !self.is_empty() {
+        if self.stored() > 0 {
             self.revision = self.revision.next();
+            self.history.push(ChangeKind::Cleared, self.revision, b"", b"", None);
         }
         let mut records = std::mem::take(&mut self.records);
         if let Some(capture) = &mut self.capture {
@@ -428,7 +463,8 @@ impl Store {
 
     /// An empty store with the clock and revision of a snapshot.
     pub(super) fn of_snapshot(header: &SnapshotHeader) -> Store {
-        let mut store = Store { revision: header.revision, ..Store::default() };
+        let history = History::behind(header.revision);
+        let mut store = Store { revision: header.revision, history, ..Store::default() };
         store.advance_clock(header.clock);
         store
     }
@@ -454,6 +490,7 @@ impl Store {
         let deadlines = std::mem::take(&mut self.deadlines);
         self.bury_all(records, deadlines);
         self.pivots = Pivots::default();
+        self.history.forget(self.revision);
         self.content_bytes = 0;
     }
 

@@ -197,12 +197,21 @@ fn unpack<'a>(
     args: Args<'a>,
     revision_of: impl Fn(&[u8]) -> Revision,
 ) -> Result<Option<Vec<(u16, Args<'a>)>>, CommandError> {
+    let mut holds = true;
+    let commands = take_apart(args, |key, revision| holds &= revision_of(key) == revision)?;
+    Ok(holds.then_some(commands))
+}
+
+/// Calls each watched key with its revision, then returns the commands.
+fn take_apart(
+    args: Args<'_>,
+    mut watched: impl FnMut(&[u8], Revision),
+) -> Result<Vec<(u16, Args<'_>)>, CommandError> {
     let mut words = args.iter().skip(1);
     let mut passed = 2;
-    let mut holds = true;
     for _ in 0..number(words.next())? {
         let key = words.next().ok_or_else(malformed)?;
-        holds &= revision_of(key) == Revision(number(words.next())?);
+        watched(key, Revision(number(words.next())?));
         passed += 2;
     }
     let mut rest = args.behind(passed);
@@ -216,7 +225,7 @@ fn unpack<'a>(
         commands.push((LittleEndian::read_u16(head), command));
         rest = rest.behind(1 + count);
     }
-    Ok(holds.then_some(commands))
+    Ok(commands)
 }
 
 fn read(context: &ReadContext<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
@@ -237,7 +246,10 @@ fn apply(context: &mut WriteContext<'_>, args: Args<'_>) -> Result<Reply, Comman
     };
     let run = |(code, args): (u16, Args<'_>)| match command::by_code(code).map(|row| row.handler) {
         _ if is_composite(code) => Err(malformed()),
-        Some(Handler::Write { apply, .. }) => apply(context, args),
+        Some(Handler::Write { apply, .. }) => {
+            context.store.begin_command(code);
+            apply(context, args)
+        }
         Some(Handler::Read { run, .. }) => {
             let store = &*context.store;
             // Replies may differ from node to node: only one of them gives them to a client.
@@ -251,8 +263,18 @@ fn apply(context: &mut WriteContext<'_>, args: Args<'_>) -> Result<Reply, Comman
 }
 
 /// Whether this is a transaction, which is never part of one.
-fn is_composite(code: u16) -> bool {
+pub(super) fn is_composite(code: u16) -> bool {
     INTERNAL.iter().any(|row| row.code == code)
+}
+
+/// Calls each command of a transaction, with its row.
+pub(super) fn each_command(args: Args<'_>, call: &mut dyn FnMut(&'static Command, Args<'_>)) {
+    // One that is malformed is answered with an error, which nobody keeps.
+    for (code, args) in take_apart(args, |_, _| {}).unwrap_or_default() {
+        if let Some(row) = command::by_code(code).filter(|_| !is_composite(code)) {
+            call(row, args);
+        }
+    }
 }
 
 fn answered(args: Args<'_>) -> Result<Reply, CommandError> {

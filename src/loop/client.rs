@@ -54,6 +54,8 @@ pub(super) struct Client {
     pub(super) in_gone: bool,
     /// The poll tells when the socket takes bytes again.
     waits_writable: bool,
+    /// Bytes of pushes since the core was last told that the output is empty.
+    pushed_bytes: usize,
     last_active: Instant,
     /// When it is closed whatever happens.
     deadline: Instant,
@@ -89,6 +91,7 @@ impl Client {
             in_dirty: false,
             in_gone: false,
             waits_writable: false,
+            pushed_bytes: 0,
             last_active: now,
             deadline: Instant::NEVER,
         }
@@ -201,6 +204,29 @@ impl Client {
         }
         let output = self.output.buffer(&mut shared.spares);
         self.conversation.answer(protocol, reply, output, &mut shared.encoded);
+        self.bound_output(shared);
+    }
+
+    /// Tells it something that it didn't ask for.
+    pub(super) fn push(&mut self, now: Instant, bytes: &[u8], shared: &mut Shared) {
+        if self.phase >= Phase::Closing {
+            return;
+        }
+        // Who only listens isn't idle as long as there is something to hear.
+        self.last_active = now;
+        self.pushed_bytes += bytes.len();
+        let output = self.output.buffer(&mut shared.spares);
+        self.conversation.push(bytes, output);
+        self.bound_output(shared);
+    }
+
+    /// How much it was told since the last call, once its output is empty.
+    pub(super) fn take_drained(&mut self) -> Option<usize> {
+        let is_drained = self.pushed_bytes > 0 && self.output.pending_bytes() == 0;
+        is_drained.then(|| std::mem::take(&mut self.pushed_bytes))
+    }
+
+    fn bound_output(&mut self, shared: &mut Shared) {
         if self.output.pending_bytes() > limits::CLIENT_OUTPUT_BYTES {
             log::info!("client {} is cut off: it does not read its replies", self.id.generation);
             self.output.discard(&mut shared.spares);

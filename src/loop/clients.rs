@@ -45,6 +45,10 @@ pub(super) struct Clients {
     dirty: Vec<ClientId>,
     /// Dead, to be told to the core.
     gone: Vec<ClientId>,
+    /// They have taken all that they were told, which the core is to know.
+    drained: Vec<ClientId>,
+    /// Whether somebody may be waiting for that.
+    has_drained_much: bool,
     shared: Shared,
     sweep_at: Instant,
     sweep_from: usize,
@@ -78,6 +82,8 @@ impl Clients {
             ready: VecDeque::new(),
             dirty: Vec::new(),
             gone: Vec::new(),
+            drained: Vec::new(),
+            has_drained_much: false,
             shared: Shared::default(),
             sweep_at: Instant::ZERO,
             sweep_from: 0,
@@ -144,6 +150,17 @@ impl Clients {
         !self.gone.is_empty()
     }
 
+    /// Whether the core has yet to be told that a connection can be told more.
+    pub(super) fn has_drained(&self) -> bool {
+        self.has_drained_much
+    }
+
+    /// Calls those that have taken all that they were told.
+    pub(super) fn tell_drained(&mut self, tell: impl FnMut(ClientId)) {
+        self.has_drained_much = false;
+        self.drained.drain(..).for_each(tell);
+    }
+
     /// Reads each connection that has bytes once, until the turn's commands are enough. Who was not
     /// read is the first in the next turn.
     pub(super) fn read_queries(
@@ -177,6 +194,14 @@ impl Clients {
         }
     }
 
+    /// Tells a client something that it didn't ask for.
+    pub(super) fn push(&mut self, id: ClientId, bytes: &[u8], now: Instant) {
+        if let Some(client) = lookup(&mut self.slots, id) {
+            client.push(now, bytes, &mut self.shared);
+            self.settle(id);
+        }
+    }
+
     /// Closes a connection once what was answered is written.
     pub(super) fn close(&mut self, id: ClientId, now: Instant) {
         if let Some(client) = lookup(&mut self.slots, id) {
@@ -195,6 +220,11 @@ impl Clients {
             client.in_dirty = false;
             let token = Token(self.first_token + id.slot as usize);
             client.flush(now, registry, token, &mut self.shared);
+            if let Some(pushed) = client.take_drained() {
+                self.drained.push(id);
+                // What is less leaves the core's window open.
+                self.has_drained_much |= pushed >= limits::PUSH_WINDOW_BYTES / 2;
+            }
             self.settle(id);
         }
         assert!(self.dirty.is_empty(), "a flush leaves nothing that another one could write");

@@ -15,7 +15,7 @@ use crate::proto::frame::{
 use crate::proto::hello::{Hello, HelloRefused, Refusal, Role};
 use crate::proto::reply::{Protocol, Reply};
 use crate::proto::resp::{Decoded, RequestDecoder};
-use crate::types::{ClientId, ServerId};
+use crate::types::{ClientId, RequestSeq, ServerId, SessionId};
 
 /// What the connection's further fate is after some bytes of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -113,6 +113,18 @@ impl Conversation {
         encode_client_reply(tag, scratch, output);
         scratch.clear();
         scratch.shrink_to(limits::SPARE_BUFFER_BYTES);
+    }
+
+    /// Appends whole messages that no command asked for. In a frame their number is 0, which no
+    /// request has.
+    pub(super) fn push(&mut self, messages: &[u8], output: &mut Vec<u8>) {
+        match &self.wire {
+            Wire::Framed(_) => {
+                let tag = ClientTag { session: SessionId::ZERO, sequence: RequestSeq::ZERO };
+                encode_client_reply(tag, messages, output);
+            }
+            _ => output.extend_from_slice(messages),
+        }
     }
 
     /// Commands that the core was given and has not answered.

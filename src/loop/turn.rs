@@ -97,6 +97,7 @@ impl Server {
             || self.peers.has_ready()
             || self.peers.has_lost()
             || self.clients.has_gone()
+            || self.clients.has_drained()
             || (self.node.is_asked_to_stop() && self.stop.is_none())
             || clients_wait;
         if unfinished {
@@ -358,6 +359,7 @@ impl Server {
             self.handle(Input::Requests { batch });
         }
         let Server { clients, node, effects, now, .. } = self;
+        clients.tell_drained(|client| node.handle(*now, Input::Drained { client }, effects));
         clients.forget_gone(|client| node.handle(*now, Input::ClientGone { client }, effects));
         self.handle(Input::EndOfTurn);
     }
@@ -371,6 +373,7 @@ impl Server {
                 Effect::Reply { client, protocol, reply } => {
                     self.clients.reply(client, protocol, &reply);
                 }
+                Effect::Push { client, bytes } => self.clients.push(client, &bytes, self.now),
                 Effect::Close { client } => self.clients.close(client, self.now),
                 effect => {
                     driver::carry_out(effect, &mut self.storage)?;

@@ -14,13 +14,15 @@ use super::pipeline::refusal;
 use super::snapshots::gateways;
 use crate::kv::command::{ReadContext, by_code};
 use crate::kv::gateways::Verdict;
+use crate::kv::pubsub;
 use crate::limits;
 use crate::proto::batch::{Batch, BatchCommand, Standing};
 use crate::proto::entry::{Entry, EntryKind};
 use crate::proto::message::GrowthRefusal;
+use crate::proto::reply::Reply;
 use crate::raft::membership::Membership;
 use crate::testing::{Mark, Mutation, is_on, reached};
-use crate::types::{ClusterTime, Instant, LogIndex};
+use crate::types::{ClusterTime, Instant, LogIndex, Revision};
 
 impl Node {
     /// Applies what is committed, within this turn's bound.
@@ -43,6 +45,7 @@ impl Node {
                 EntryKind::Batch => self.apply_batch(now, &entry, effects),
             }
             self.note_checkpoint(clock, effects);
+            self.feed_listeners_early(now, effects);
         }
     }
 
@@ -131,8 +134,17 @@ impl Node {
             let (store, luck) = (self.machine.store(), &self.luck);
             let context = ReadContext { store, now: estimate, luck };
             next_read = reads.release(next_read, position, &context, &mut self.clients, effects);
-            let reply = self.machine.execute(command);
+            let before = self.machine.store().revision();
+            let reply = match self.machine.execute(command) {
+                // Only this node knows how many of its clients get it.
+                Reply::Integer(_) if command.code == pubsub::PUBLISH => {
+                    let channel = command.args.get(1).unwrap_or_default();
+                    Reply::count(self.clients.listeners.subscribers.receivers(channel))
+                }
+                reply => reply,
+            };
             if let Some(origin) = origins.get(position) {
+                self.note_tracked(*origin, command, before);
                 self.clients.answer(*origin, reply, effects);
             }
         }
@@ -161,6 +173,19 @@ impl Node {
         for (sent, origin) in batch.commands().zip(origins) {
             let Some(command) = by_code(sent.code) else { continue };
             slowlog.note(at, took, *origin, (command, sent.args), &mut self.clients);
+        }
+    }
+
+    /// For clients that track what they have read: this one's transaction may have read something,
+    /// and what has changed behind `before` is its own doing.
+    fn note_tracked(&mut self, origin: Origin, command: BatchCommand<'_>, before: Revision) {
+        let trackers = &mut self.clients.listeners.trackers;
+        if trackers.is_empty() {
+            return;
+        }
+        trackers.note_author(before, self.machine.store().revision(), origin.client);
+        if let Some(row) = by_code(command.code) {
+            trackers.note_read(origin, row, command.args);
         }
     }
 }

@@ -6,6 +6,9 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
+
+use super::listeners::Listeners;
 use super::listings::Listings;
 use super::server::SILENCE;
 use super::transactions::Block;
@@ -24,9 +27,14 @@ pub struct Origin {
     slot: u64,
 }
 
-#[cfg(test)]
 impl Origin {
+    /// Commands of one connection have growing numbers.
+    pub fn number(self) -> u64 {
+        self.slot
+    }
+
     /// An origin whose client isn't there.
+    #[cfg(test)]
     pub fn nobody() -> Origin {
         Origin { client: ClientId { slot: 0, generation: 0 }, slot: 0 }
     }
@@ -87,13 +95,17 @@ pub struct Client {
     left_in: u64,
     /// It asked for more at once than may wait for one client: nothing more is answered.
     is_cut_off: bool,
+    /// Bytes of pushes that its socket is not known to have taken.
+    pushed_bytes: usize,
 }
 
 #[derive(Debug)]
-struct Slot {
-    protocol: Protocol,
-    reply: Option<Reply>,
-    is_silent: bool,
+enum Slot {
+    /// A command, answered or not.
+    Command { protocol: Protocol, reply: Option<Reply>, is_silent: bool },
+    /// What no command asked for: it leaves behind the replies to all commands before it, so that
+    /// nobody is told of a change to what it has yet to be told.
+    Push(Bytes),
 }
 
 /// All connections, by the driver's dense slots.
@@ -103,6 +115,10 @@ pub struct Clients {
     count: usize,
     /// The answers that take several turns.
     pub listings: Listings,
+    /// Who is told of changes.
+    pub listeners: Listeners,
+    /// Bytes of pushes to all clients that no socket is known to have taken.
+    pushed_bytes: usize,
     /// Turns so far.
     turn: u64,
     /// Those whose parked commands may go on.
@@ -151,6 +167,7 @@ impl Clients {
             left_bytes: 0,
             left_in: 0,
             is_cut_off: false,
+            pushed_bytes: 0,
         };
         let before = self.connections[place].replace(client);
         assert!(before.is_none(), "the driver says that a client is gone before it reuses a slot");
@@ -163,7 +180,9 @@ impl Clients {
             return 0;
         };
         let parked_bytes = client.parked.bytes();
+        self.pushed_bytes -= std::mem::take(&mut client.pushed_bytes);
         self.take_block(id);
+        self.listeners.leave(id);
         self.connections[id.slot as usize] = None;
         self.count -= 1;
         parked_bytes
@@ -175,9 +194,16 @@ impl Clients {
         (client.generation == id.generation).then_some(client)
     }
 
-    /// All clients, by slot.
-    pub fn iter(&self) -> impl Iterator<Item = &Client> {
-        self.connections.iter().flatten()
+    /// The client to look at, if it is still there.
+    pub fn get(&self, id: ClientId) -> Option<&Client> {
+        let client = self.connections.get(id.slot as usize)?.as_ref()?;
+        (client.generation == id.generation).then_some(client)
+    }
+
+    /// The client that `CLIENT ID` answers this number to.
+    pub fn find_by_number(&self, number: u64) -> Option<ClientId> {
+        let mut all = self.iter_with_ids();
+        all.find_map(|(id, client)| (client.info.id == number).then_some(id))
     }
 
     /// All clients, by slot, with what names them.
@@ -194,7 +220,8 @@ impl Clients {
         let client = self.find(id)?;
         let slot = client.first_slot + client.slots.len() as u64;
         let is_silent = client.is_silent | std::mem::take(&mut client.skips_next);
-        client.slots.push_back(Slot { protocol: client.protocol, reply: None, is_silent });
+        let protocol = client.protocol;
+        client.slots.push_back(Slot::Command { protocol, reply: None, is_silent });
         Some(Origin { client: id, slot })
     }
 
@@ -225,21 +252,76 @@ impl Clients {
         }
         let place = origin.slot.checked_sub(client.first_slot).expect("a slot is answered once");
         let slot = client.slots.get_mut(place as usize).expect("an origin names an opened slot");
-        assert!(slot.reply.is_none(), "exactly-once: a command has one reply");
-        let reply = if slot.is_silent { SILENCE } else { reply };
+        let Slot::Command { reply: answer, is_silent, .. } = slot else {
+            unreachable!("an origin names a command's slot");
+        };
+        assert!(answer.is_none(), "exactly-once: a command has one reply");
+        let reply = if *is_silent { SILENCE } else { reply };
         client.held_bytes += reply.payload_bytes();
-        slot.reply = Some(reply);
-        while let Some(Slot { reply: Some(_), .. }) = client.slots.front() {
-            let Slot { protocol, reply, .. } = client.slots.pop_front().expect("just seen");
-            let reply = reply.expect("just seen");
-            client.first_slot += 1;
-            client.held_bytes -= reply.payload_bytes();
-            client.left_bytes += reply.payload_bytes();
-            effects.push(Effect::Reply { client: origin.client, protocol, reply });
-        }
+        *answer = Some(reply);
+        client.release(origin.client, effects);
         if client.closing && client.slots.is_empty() {
             effects.push(Effect::Close { client: origin.client });
         }
+    }
+
+    /// The protocol in which a client can be told more of what it didn't ask for; `None` while it
+    /// has not taken what it was told before, or all clients together haven't.
+    pub fn pushes_in(&mut self, id: ClientId) -> Option<Protocol> {
+        let has_room = self.pushed_bytes < limits::PUSHED_BYTES;
+        let client = self.find(id).filter(|client| !client.closing)?;
+        (has_room && client.pushed_bytes < limits::PUSH_WINDOW_BYTES).then_some(client.protocol)
+    }
+
+    /// The protocol that a client speaks, unless it is about to be closed.
+    pub fn protocol(&mut self, id: ClientId) -> Option<Protocol> {
+        self.find(id).filter(|client| !client.closing).map(|client| client.protocol)
+    }
+
+    /// Tells a client something that can't be told later. One that doesn't take it is closed.
+    pub fn push_or_cut(&mut self, id: ClientId, bytes: Bytes, effects: &mut Vec<Effect>) {
+        let is_full = self.pushed_bytes >= limits::PUSHED_BYTES;
+        let Some(client) = self.find(id) else { return };
+        if is_full || client.pushed_bytes > limits::PUSH_LIMIT_BYTES {
+            self.cut_off(id, effects);
+        } else {
+            self.push(id, bytes, effects);
+        }
+    }
+
+    /// Tells a client something that no command asked for, encoded in its protocol.
+    pub fn push(&mut self, id: ClientId, bytes: Bytes, effects: &mut Vec<Effect>) {
+        let length = bytes.len();
+        let Some(client) = self.find(id).filter(|client| !client.closing) else {
+            return;
+        };
+        client.pushed_bytes += length;
+        if client.slots.is_empty() {
+            effects.push(Effect::Push { client: id, bytes });
+        } else {
+            client.held_bytes += length;
+            client.slots.push_back(Slot::Push(bytes));
+        }
+        self.pushed_bytes += length;
+    }
+
+    /// Bytes of pushes that no socket is known to have taken.
+    pub fn pushed_bytes(&self) -> usize {
+        self.pushed_bytes
+    }
+
+    /// The driver's buffer for a client is empty.
+    pub fn drained(&mut self, id: ClientId) {
+        let Some(client) = self.find(id) else { return };
+        let held = client.slots.iter().map(|slot| match slot {
+            Slot::Push(bytes) => bytes.len(),
+            Slot::Command { .. } => 0,
+        });
+        let left = held.sum::<usize>();
+        let taken = client.pushed_bytes - left;
+        client.pushed_bytes = left;
+        self.pushed_bytes -= taken;
+        self.listeners.watches.drained(id);
     }
 
     /// Closes the client at once: what it awaits is not answered.
@@ -354,20 +436,48 @@ impl Client {
         self.is_cut_off
     }
 
+    /// The number of the slot that was opened last.
+    pub fn newest_slot(&self) -> Option<u64> {
+        let behind = self.first_slot + self.slots.len() as u64;
+        behind.checked_sub(1)
+    }
+
     /// Commands are answered again, the one just opened among them.
     pub fn speak_again(&mut self) {
         self.is_silent = false;
         self.skips_next = false;
-        if let Some(slot) = self.slots.back_mut() {
-            slot.is_silent = false;
+        if let Some(Slot::Command { is_silent, .. }) = self.slots.back_mut() {
+            *is_silent = false;
         }
     }
 
     /// The protocol of the command just opened follows a change of the connection's: `HELLO` is
     /// answered in the version that it asks for.
     pub fn retag_last_slot(&mut self) {
-        if let Some(slot) = self.slots.back_mut() {
-            slot.protocol = self.protocol;
+        if let Some(Slot::Command { protocol, .. }) = self.slots.back_mut() {
+            *protocol = self.protocol;
+        }
+    }
+
+    /// Lets everything leave that waits for nothing.
+    fn release(&mut self, id: ClientId, effects: &mut Vec<Effect>) {
+        while let Some(Slot::Command { reply: Some(_), .. } | Slot::Push(_)) = self.slots.front() {
+            self.first_slot += 1;
+            let bytes = match self.slots.pop_front() {
+                Some(Slot::Command { protocol, reply: Some(reply), .. }) => {
+                    let bytes = reply.payload_bytes();
+                    effects.push(Effect::Reply { client: id, protocol, reply });
+                    bytes
+                }
+                Some(Slot::Push(bytes)) => {
+                    let length = bytes.len();
+                    effects.push(Effect::Push { client: id, bytes });
+                    length
+                }
+                _ => unreachable!("just seen"),
+            };
+            self.held_bytes -= bytes;
+            self.left_bytes += bytes;
         }
     }
 }

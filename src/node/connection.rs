@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::clients::Client;
 use super::node::Node;
-use super::operators::{client_line, version_number};
+use super::operators::version_number;
 use super::{Effect, Role};
 use crate::config::Redirect;
 use crate::kv::command::ConnectionCommand;
@@ -32,6 +32,10 @@ impl Node {
     ) -> Reply {
         use ConnectionCommand as C;
         match command {
+            C::Ping if self.listens_in_resp2(id) => {
+                let message = args.get(1).unwrap_or_default();
+                Reply::Array(vec![Reply::Word("pong"), Reply::bulk(message)])
+            }
             C::Ping => args.get(1).map_or(Reply::Simple("PONG"), Reply::bulk),
             C::Echo => Reply::bulk(args.get(1).unwrap_or_default()),
             C::Select => Reply::OK,
@@ -63,6 +67,16 @@ impl Node {
             C::Multi | C::Discard | C::Watch | C::Unwatch => {
                 self.transaction_command(id, command, args)
             }
+            C::Subscribe
+            | C::PSubscribe
+            | C::Unsubscribe
+            | C::PUnsubscribe
+            | C::PubSubChannels
+            | C::PubSubNumSub
+            | C::PubSubNumPat => self.subscription_command(id, command, args),
+            C::ClientTracking | C::ClientCaching => self.tracking_command(id, command, args),
+            C::KWatch | C::KUnwatch => self.watch_command(now, id, command, args),
+            C::ClientInfo => self.client_info(now, id),
             C::Exec => unreachable!("the pipeline makes one command of it"),
             C::Hello
             | C::ReadOnly
@@ -71,15 +85,13 @@ impl Node {
             | C::ClientSetName
             | C::ClientGetName
             | C::ClientSetInfo
-            | C::ClientInfo
-            | C::ClientReadMode => self.client_command(now, id, command, args),
+            | C::ClientReadMode => self.client_command(id, command, args),
         }
     }
 
     /// Commands about the settings of the connection that sends them.
     fn client_command(
         &mut self,
-        now: Instant,
         id: ClientId,
         command: ConnectionCommand,
         args: Args<'_>,
@@ -116,10 +128,6 @@ impl Node {
                 }
                 Err(error) => return error.reply(),
             },
-            C::ClientInfo => {
-                let line = client_line(client, now) + "\n";
-                return Reply::Text(Bytes::from(line));
-            }
             _ => unreachable!("connection_command sends only these here"),
         }
         Reply::OK

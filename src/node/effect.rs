@@ -36,6 +36,14 @@ pub enum Effect {
         /// The answer.
         reply: Reply,
     },
+    /// Tell a client something that it didn't ask for: a change, a message. Report `Drained` once
+    /// its socket has taken all that waits for it.
+    Push {
+        /// The client.
+        client: ClientId,
+        /// Whole messages, in the client's protocol.
+        bytes: Bytes,
+    },
     /// Close a client's connection once its replies have been written.
     Close {
         /// The client.

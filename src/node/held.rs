@@ -109,6 +109,7 @@ pub fn answer(
     clients: &mut Clients,
     effects: &mut Vec<Effect>,
 ) {
+    clients.listeners.trackers.note_read(origin, command, args);
     let is_long = scan::is_listing(command) && context.store.stored() > limits::KEYS_SLICE;
     let reply = match is_long {
         true => clients.listings.begin(origin, args),

@@ -53,6 +53,11 @@ pub enum Input {
         /// The commands.
         batch: Requests,
     },
+    /// A client's socket has taken all that it was told: pushes and replies.
+    Drained {
+        /// The client.
+        client: ClientId,
+    },
     /// A client's connection is gone; nothing more is sent to it.
     ClientGone {
         /// The client.

@@ -24,6 +24,7 @@ mod holding;
 mod info;
 mod input;
 mod lineage;
+mod listeners;
 mod listings;
 #[expect(clippy::module_inception, reason = "the file holds Node and nothing else")]
 mod node;
@@ -41,8 +42,11 @@ mod server;
 mod slowlog;
 mod snapshots;
 mod status;
+mod subscribers;
+mod tracking;
 mod transactions;
 mod verify;
+mod watches;
 
 pub use effect::Effect;
 pub use handshake::Verdict;

@@ -195,6 +195,7 @@ impl Node {
             Input::Receive { packet } => self.receive(now, packet, effects),
             Input::ClientArrived { client, info } => self.clients.arrive(now, client, info),
             Input::Requests { batch } => self.take_requests(now, &batch, effects),
+            Input::Drained { client } => self.clients.drained(client),
             Input::ClientGone { client } => self.parked_bytes -= self.clients.leave(client),
             Input::Persisted { through } => self.raft.persisted(now, through),
             Input::SnapshotWritten { kind, id, through } => {
@@ -229,7 +230,9 @@ impl Node {
         let stop = self.stop_deadline.filter(|_| !self.is_abandoned).unwrap_or(Instant::NEVER);
         let expiry = self.expiry_deadline(now);
         let snapshots = self.snapshots.deadline(self.machine.snapshot_progress());
-        let own = self.raft.deadline().min(snapshots).min(self.operations.holding.deadline());
+        let listeners = self.clients.listeners.deadline();
+        let holding = self.operations.holding.deadline();
+        let own = self.raft.deadline().min(snapshots).min(listeners).min(holding);
         own.min(undecided).min(resend).min(reads).min(requested).min(stop).min(expiry)
     }
 
@@ -411,6 +414,7 @@ impl Node {
         self.flush_raft(now, effects);
         // Where this node is its own majority, the round that was just begun is confirmed already.
         self.release_reads(now, effects);
+        self.feed_listeners(now, effects);
         self.clients.end_turn();
     }
 

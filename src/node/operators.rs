@@ -42,8 +42,8 @@ impl Node {
                 Reply::Integer(self.unblock(number, is_error, effects).into())
             }),
             C::Nothing => Ok(Reply::OK),
-            C::GetRedir => Ok(Reply::Integer(-1)),
-            C::TrackingInfo => Ok(tracking_info()),
+            C::GetRedir => Ok(Reply::Integer(self.clients.listeners.trackers.redirection(id))),
+            C::TrackingInfo => Ok(self.clients.tracking_info(id)),
             C::Capa => {
                 if let Some(client) = self.clients.find(id) {
                     client.takes_redirects |= clients::redirects(args);
@@ -56,16 +56,70 @@ impl Node {
 
     /// `CLIENT LIST`, in the order of arrival.
     fn client_list(&self, now: Instant, list: &List) -> Reply {
-        let is_listed = |client: &&Client| match list {
+        let is_listed = |(id, client): &(ClientId, &Client)| match list {
             List::All => true,
-            List::Kind(kind) => *kind == ClientKind::Normal,
+            List::Kind(kind) => *kind == self.kind_of(*id),
             List::Ids(ids) => ids.contains(&client.info.id),
         };
-        let there = self.clients.iter().filter(|client| !client.is_cut_off());
-        let mut clients: Vec<&Client> = there.filter(is_listed).collect();
-        clients.sort_by_key(|client| client.info.id);
-        let lines: String = clients.iter().map(|client| client_line(client, now) + "\n").collect();
+        let there = self.clients.iter_with_ids().filter(|(_, client)| !client.is_cut_off());
+        let mut clients: Vec<(ClientId, &Client)> = there.filter(is_listed).collect();
+        clients.sort_by_key(|(_, client)| client.info.id);
+        let line = |(id, client): &(ClientId, &Client)| self.client_line(*id, client, now);
+        let lines: String = clients.iter().map(line).collect();
         Reply::Text(Bytes::from(lines))
+    }
+
+    /// `CLIENT INFO`: the sender's own line.
+    pub(super) fn client_info(&self, now: Instant, id: ClientId) -> Reply {
+        let own = self.clients.get(id);
+        let line = own.map(|client| self.client_line(id, client, now)).unwrap_or_default();
+        Reply::Text(Bytes::from(line))
+    }
+
+    /// Redis's kind of a client.
+    fn kind_of(&self, id: ClientId) -> ClientKind {
+        match self.clients.listeners.subscribers.count(id) {
+            0 => ClientKind::Normal,
+            _ => ClientKind::PubSub,
+        }
+    }
+
+    /// One line of `CLIENT LIST`: Redis's fields in Redis's order, as far as they mean something
+    /// here.
+    fn client_line(&self, id: ClientId, client: &Client, now: Instant) -> String {
+        let queued = client.block.queued();
+        let multi = queued.map_or(-1, |count| i64::try_from(count).expect("a count in memory"));
+        let listeners = &self.clients.listeners;
+        let (channels, patterns) = listeners.subscribers.counts(id);
+        let mut flags = String::new();
+        let letters = [
+            ('P', self.kind_of(id) == ClientKind::PubSub),
+            ('x', queued.is_some()),
+            ('b', client.is_held),
+            ('t', listeners.trackers.has(id)),
+            ('R', self.clients.is_redirect_broken(id)),
+            ('B', listeners.trackers.broadcasts(id)),
+        ];
+        flags.extend(letters.iter().filter(|(_, is_so)| *is_so).map(|(letter, _)| letter));
+        if flags.is_empty() {
+            flags.push('N');
+        }
+        format!(
+            "id={} addr={} laddr={} fd=-1 name={} age={} idle={} flags={flags} db=0 \
+             sub={channels} psub={patterns} ssub=0 multi={multi} cmd={} user=default redir={} \
+             resp={} lib-name={} lib-ver={}\n",
+            client.info.id,
+            client.info.address,
+            client.info.local_address,
+            client.name,
+            now.since(client.since).as_secs(),
+            now.since(client.active).as_secs(),
+            client.last_command,
+            listeners.trackers.redirection(id),
+            version_number(client.protocol),
+            client.library_name,
+            client.library_version,
+        )
     }
 
     /// `CLIENT KILL`: whoever fits is cut off, and what it still awaits is not answered. Who asks
@@ -83,7 +137,7 @@ impl Node {
             (kill.includes_self || *id != own)
                 && !client.is_cut_off()
                 && kill.id.is_none_or(|number| number == client.info.id)
-                && kill.kind.is_none_or(|kind| kind == ClientKind::Normal)
+                && kill.kind.is_none_or(|kind| kind == self.kind_of(*id))
                 && shows(kill.address, client.info.address)
                 && shows(kill.local_address, client.info.local_address)
         };
@@ -121,40 +175,6 @@ impl Node {
             }
         }
     }
-}
-
-fn tracking_info() -> Reply {
-    Reply::Map(vec![
-        (Reply::Word("flags"), Reply::Set(vec![Reply::Word("off")])),
-        (Reply::Word("redirect"), Reply::Integer(-1)),
-        (Reply::Word("prefixes"), Reply::Array(Vec::new())),
-    ])
-}
-
-/// One line of `CLIENT LIST`: Redis's fields in Redis's order, as far as they mean something here.
-pub(super) fn client_line(client: &Client, now: Instant) -> String {
-    let queued = client.block.queued();
-    let flags = match (client.is_held, queued) {
-        (true, Some(_)) => "bx",
-        (true, None) => "b",
-        (false, Some(_)) => "x",
-        (false, None) => "N",
-    };
-    let multi = queued.map_or(-1, |count| i64::try_from(count).expect("a count in memory"));
-    format!(
-        "id={} addr={} laddr={} fd=-1 name={} age={} idle={} flags={flags} db=0 sub=0 psub=0 \
-         ssub=0 multi={multi} cmd={} user=default redir=-1 resp={} lib-name={} lib-ver={}",
-        client.info.id,
-        client.info.address,
-        client.info.local_address,
-        client.name,
-        now.since(client.since).as_secs(),
-        now.since(client.active).as_secs(),
-        client.last_command,
-        version_number(client.protocol),
-        client.library_name,
-        client.library_version,
-    )
 }
 
 /// 2 or 3.

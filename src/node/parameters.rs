@@ -7,6 +7,7 @@
 use bytes::Bytes;
 
 use super::node::Node;
+use crate::config::NotifyFlags;
 use crate::kv::error::CommandError;
 use crate::kv::glob;
 use crate::limits;
@@ -22,6 +23,7 @@ enum Setting {
     SlowerThan(i64),
     SlowlogLen(usize),
     LatencyThreshold(u64),
+    Notify(NotifyFlags),
     /// To what it is.
     AsItIs,
 }
@@ -55,6 +57,7 @@ impl Node {
             ("maxclients", config.limits.max_clients.to_string()),
             ("maxmemory", config.limits.max_memory.to_string()),
             ("maxmemory-policy", "noeviction".to_owned()),
+            ("notify-keyspace-events", config.client.notify_keyspace_events.to_string()),
             ("proto-max-bulk-len", limits::VALUE_BYTES.to_string()),
             ("save", String::new()),
             ("slowlog-log-slower-than", slowlog.slower_than_us.to_string()),
@@ -100,6 +103,7 @@ impl Node {
                 Setting::SlowerThan(us) => self.operations.slowlog.slower_than_us = us,
                 Setting::SlowlogLen(len) => self.operations.slowlog.set_max_len(len),
                 Setting::LatencyThreshold(ms) => self.operations.slowlog.latency_threshold_ms = ms,
+                Setting::Notify(flags) => self.config.client.notify_keyspace_events = flags,
                 Setting::AsItIs => {}
             }
         }
@@ -136,6 +140,10 @@ fn read(name: &'static str, value: &[u8], current: &str) -> Result<Setting, Comm
                 Err(wrong(name, "argument must be between 0 and 9223372036854775807 inclusive"))
             }
         },
+        "notify-keyspace-events" => {
+            let refused = || wrong(name, "Invalid event class character. Use 'Ag$lshzxeKEtmdn'.");
+            NotifyFlags::parse(value).map(Setting::Notify).ok_or_else(refused)
+        }
         _ if value.eq_ignore_ascii_case(current.as_bytes()) => Ok(Setting::AsItIs),
         _ => Err(wrong(name, "can't set immutable config")),
     }
@@ -196,6 +204,9 @@ mod tests {
         assert_eq!(read("slowlog-max-len", b"7", "128"), Ok(Setting::SlowlogLen(7)));
         assert!(read("slowlog-max-len", b"1025", "128").is_err());
         assert!(read("slowlog-log-slower-than", b"-2", "0").is_err());
+        let flags = NotifyFlags::parse(b"KEA").expect("they are letters");
+        assert_eq!(read("notify-keyspace-events", b"KEA", ""), Ok(Setting::Notify(flags)));
+        assert!(read("notify-keyspace-events", b"KEQ", "").is_err());
         assert!(read("latency-monitor-threshold", b"x", "0").is_err());
     }
 }

@@ -223,6 +223,15 @@ impl Node {
         let Some(origin) = self.clients.open_slot(id) else {
             return;
         };
+        let own = match command.handler {
+            Handler::Connection { command, .. } => Some(command),
+            _ => None,
+        };
+        if self.is_restricted(id, own) {
+            let error = CommandError::WhileSubscribed(command.name);
+            let reply = self.queue_wrong(id, error);
+            return self.clients.answer(origin, reply, effects);
+        }
         if let Some(elsewhere) = self.redirection(id, command, args) {
             let reply = self.queue_wrong(id, elsewhere);
             return self.clients.answer(origin, reply, effects);
@@ -230,6 +239,10 @@ impl Node {
         if let Some(queued) = self.queue(id, command, args) {
             self.clients.answer(origin, queued, effects);
             return;
+        }
+        use ConnectionCommand as C;
+        if !matches!(own, Some(C::Multi | C::ClientCaching)) {
+            self.clients.listeners.trackers.note_command(origin);
         }
         if let Some(percent) = loading_percent
             && matches!(command.handler, Handler::Write { .. } | Handler::Read { .. })

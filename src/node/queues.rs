@@ -23,7 +23,7 @@ pub struct Queue {
 
 impl Node {
     /// All queues that have a bound; for tests and checkers.
-    pub fn queues(&self) -> [Queue; 13] {
+    pub fn queues(&self) -> [Queue; 18] {
         let queue = |name, held, most| Queue { name, held, most };
         let (batches, batch_bytes) = self.gateway.pending_held();
         let (waiting, waiting_bytes) = self.gateway.waiting_held();
@@ -35,6 +35,12 @@ impl Node {
         let write_ahead_most =
             limits::SNAPSHOT_WRITE_AHEAD_BYTES as usize + limits::SNAPSHOT_WRITE_BYTES;
         let received_most = limits::SNAPSHOT_WINDOW_BYTES as usize + limits::SNAPSHOT_CHUNK_BYTES;
+        let listeners = &self.clients.listeners;
+        let history = self.machine.store().history().bytes();
+        // A single change that is larger than all that is kept is kept alone.
+        let history_most = limits::HISTORY_BYTES + limits::FRAME_BYTES;
+        // Each client may be told one turn's changes beyond the bound.
+        let pushed_most = 2 * limits::PUSHED_BYTES;
         let in_flight_most = limits::PEER_WINDOW_BYTES + limits::FRAME_BYTES;
         [
             queue("GATEWAY_WINDOW_BATCHES", batches, limits::GATEWAY_WINDOW_BATCHES),
@@ -49,6 +55,19 @@ impl Node {
             queue("PEER_WINDOW_BYTES", in_flight_bytes, in_flight_most),
             queue("SNAPSHOT_WRITE_AHEAD_BYTES", self.snapshots.held(), write_ahead_most),
             queue("EXPORT_PIECES", self.exports.held(), limits::EXPORT_PIECES),
+            queue("HISTORY_BYTES", history, history_most),
+            queue("WATCHES_BYTES", listeners.watches.bytes(), limits::WATCHES_BYTES),
+            queue(
+                "WATCHES_BYTES (subscriptions)",
+                listeners.subscribers.bytes(),
+                limits::WATCHES_BYTES,
+            ),
+            queue(
+                "TRACKED_BYTES",
+                listeners.trackers.bytes(),
+                limits::TRACKED_BYTES + limits::KEY_BYTES + limits::WATCH_BYTES,
+            ),
+            queue("PUSHED_BYTES", self.clients.pushed_bytes(), pushed_most),
             queue("SNAPSHOT_WINDOW_BYTES", self.raft.receiving_held(), received_most),
         ]
     }

@@ -129,9 +129,11 @@ impl Node {
         }
     }
 
-    /// `RESET`: the connection is as it was when it began, its name and its transaction gone.
+    /// `RESET`: the connection is as it was when it began: its name and its transaction are gone,
+    /// and it is told of nothing any more.
     fn reset(&mut self, id: ClientId) -> Reply {
         self.clients.take_block(id);
+        self.clients.listeners.leave(id);
         if let Some(client) = self.clients.find(id) {
             client.protocol = Protocol::Resp2;
             client.name.clear();

@@ -493,6 +493,7 @@ impl Node {
         assert_eq!(header.id, id, "a snapshot is what its name says");
         assert!(!self.machine.has_graveyard(), "it was empty before the first piece was read");
         self.machine = machine;
+        self.listeners_begin_anew(effects);
         let identity = &self.identity;
         let own = header.gateways.iter().map(|(gateway, ..)| *gateway).find(|gateway| {
             (gateway.server, gateway.incarnation) == (identity.server, identity.incarnation)

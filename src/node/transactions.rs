@@ -93,8 +93,9 @@ fn is_never_queued(command: &Command) -> bool {
     resets || matches!(command, C::Multi | C::Exec | C::Discard | C::Watch | C::Quit)
 }
 
-/// Whether a command's answer takes a while and comes from elsewhere.
-fn is_answered_by_others(command: &Command) -> bool {
+/// Whether a command can't be part of a transaction: its answer takes a while and comes from
+/// elsewhere, or more than an answer follows.
+fn is_never_part(command: &Command) -> bool {
     use ConnectionCommand as C;
     use ServerCommand as S;
     let Handler::Connection { command, .. } = command.handler else {
@@ -103,7 +104,11 @@ fn is_answered_by_others(command: &Command) -> bool {
     let ends = matches!(command, C::Server(S::Debug | S::Save | S::Shutdown));
     // An answer that is none has no place in EXEC's array.
     let is_silent = command == C::Client(ClientCommand::Reply);
-    ends || is_silent || matches!(command, C::RaftAdmin | C::RaftExport)
+    let tells_more = matches!(
+        command,
+        C::KWatch | C::KUnwatch | C::Subscribe | C::PSubscribe | C::Unsubscribe | C::PUnsubscribe
+    );
+    ends || is_silent || tells_more || matches!(command, C::RaftAdmin | C::RaftExport)
 }
 
 impl Node {
@@ -125,7 +130,7 @@ impl Node {
         let problem = match (loading_percent, refused) {
             (Some(percent), _) if of_store => Some(loading(percent)),
             (_, Some(refused)) => Some(refusal(refused)),
-            _ if is_answered_by_others(command) => Some(CommandError::NotInMulti.reply()),
+            _ if is_never_part(command) => Some(CommandError::NotInMulti.reply()),
             _ if queued_bytes + args.encoded().len() > limits::COMMAND_BYTES => {
                 Some(CommandError::TransactionTooLong.reply())
             }

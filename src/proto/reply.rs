@@ -163,13 +163,19 @@ fn push_error(out: &mut Vec<u8>, text: &str) {
     }
 }
 
+/// Appends a number.
+pub fn push_number(out: &mut Vec<u8>, value: i64) {
+    push_header(out, b':', value);
+}
+
 fn push_header(out: &mut Vec<u8>, marker: u8, value: i64) {
     out.push(marker);
     push_integer(out, value);
     out.extend_from_slice(b"\r\n");
 }
 
-fn push_count(out: &mut Vec<u8>, marker: u8, count: usize) {
+/// Appends the head of an array, a map, or another collection with this marker.
+pub fn push_count(out: &mut Vec<u8>, marker: u8, count: usize) {
     push_header(out, marker, i64::try_from(count).expect("memory holds fewer than 2^63 replies"));
 }
 
@@ -188,7 +194,8 @@ fn push_verbatim(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-fn push_nil(out: &mut Vec<u8>, protocol: Protocol, resp2: &[u8]) {
+/// Appends what stands for nothing: this in RESP2.
+pub fn push_nil(out: &mut Vec<u8>, protocol: Protocol, resp2: &[u8]) {
     match protocol {
         Protocol::Resp2 => out.extend_from_slice(resp2),
         Protocol::Resp3 => out.extend_from_slice(b"_\r\n"),

@@ -148,6 +148,8 @@ pub(super) struct Conversation {
     pub is_closed: bool,
     /// Its client doesn't read: the socket takes no more.
     pub is_stuck: bool,
+    /// Bytes of pushes since the node was last told that all was taken.
+    pushed_bytes: usize,
     commands: RequestDecoder,
     awaited: u32,
 }
@@ -161,6 +163,7 @@ impl Conversation {
             is_closing: false,
             is_closed: false,
             is_stuck: false,
+            pushed_bytes: 0,
             commands: RequestDecoder::new(),
             awaited: 0,
         }
@@ -196,6 +199,29 @@ impl Conversation {
             }
             self.awaited += 1;
         }
+    }
+
+    /// Adds what no command asked for.
+    pub fn push(&mut self, bytes: &[u8]) {
+        if self.is_closed {
+            return;
+        }
+        self.pushed_bytes += bytes.len();
+        self.out.extend_from_slice(bytes);
+    }
+
+    /// Whether the node waits to hear that all it pushed was taken.
+    pub fn is_awaited(&self) -> bool {
+        self.out.is_empty() && self.pushed_bytes >= limits::PUSH_WINDOW_BYTES / 2
+    }
+
+    /// Whether something was pushed since the last call, and all of it is taken.
+    pub fn take_drained(&mut self) -> bool {
+        let is_drained = self.out.is_empty() && self.pushed_bytes > 0;
+        if is_drained {
+            self.pushed_bytes = 0;
+        }
+        is_drained
     }
 
     /// Adds the reply to the oldest command. False if the client must be cut off: it doesn't read.

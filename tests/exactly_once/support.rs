@@ -231,6 +231,7 @@ impl World {
                     }
                     self.sent.push((packet.envelope.to.0, packet.message));
                 }
+                Effect::Push { .. } => panic!("no client of these tests listens"),
                 Effect::Close { client } => self.closed.push(client.slot),
                 Effect::Reply { client, protocol, reply } => {
                     let mut bytes = Vec::new();

@@ -671,6 +671,7 @@ impl Cluster {
                     replies.push_back(reply);
                 }
             }
+            Effect::Push { .. } => panic!("no client of these tests listens"),
             Effect::Close { client } => {
                 self.servers.get_mut(&id).expect("a server").closed.insert(client);
             }

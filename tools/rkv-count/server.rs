@@ -244,6 +244,7 @@ impl Server {
                     client.awaited -= 1;
                     reply.encode(protocol, &mut client.outgoing);
                 }
+                Effect::Push { .. } => unreachable!("no client of the workload listens"),
                 Effect::Close { .. } => unreachable!("no client of the workload is closed"),
                 effect => driver::carry_out(effect, &mut self.storage)?,
             }

@@ -310,6 +310,10 @@ impl Server {
                     self.outbox.push(packet);
                 }
                 Effect::Reply { client, reply, .. } => self.answer(client, &reply),
+                Effect::Push { client, bytes } => {
+                    let client = self.client(client).expect("it is there");
+                    assert!(!client.is_closing && !bytes.is_empty());
+                }
                 Effect::Close { client } => {
                     let client = self.client(client).expect("it is there");
                     assert!(!client.is_closing, "a client is closed once");

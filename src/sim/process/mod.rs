@@ -311,6 +311,11 @@ impl Process {
         for stream in over {
             self.forget_client(stream);
         }
+        let drained: Vec<ClientId> =
+            self.clients.values_mut().filter_map(|c| c.take_drained().then_some(c.id)).collect();
+        for client in drained {
+            self.handle(now, Input::Drained { client });
+        }
     }
 
     fn forget_client(&mut self, stream: StreamId) {
@@ -387,6 +392,14 @@ impl Process {
                     self.outputs.push(Output::Close(stream));
                 }
             }
+            Effect::Push { client, bytes } => {
+                if let Some(stream) = self.by_client.get(&client)
+                    && let Some(conversation) = self.clients.get_mut(stream)
+                    && !conversation.is_closing
+                {
+                    conversation.push(&bytes);
+                }
+            }
             Effect::Close { client } => {
                 if let Some(stream) = self.by_client.get(&client)
                     && let Some(conversation) = self.clients.get_mut(stream)
@@ -453,7 +466,7 @@ impl Process {
         if unread && self.node.accepts_requests()
             || !self.lost.is_empty()
             || self.storage.has_snapshot_event()
-            || self.clients.values().any(|client| client.is_closed)
+            || self.clients.values().any(|client| client.is_closed || client.is_awaited())
         {
             return now;
         }
