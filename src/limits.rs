@@ -1,13 +1,16 @@
 //! Every bound of the program, and the relations between them, checked at compile time.
 //!
 //! What happens at a bound is written beside it. Nothing else in the crate writes a bound as a bare
-//! number. Those of who is told of changes are in `limits/listeners.rs`, and named like all others.
+//! number. Those of who is told of changes are in `limits/listeners.rs`, those of sessions and leases in
+//! `limits/sessions.rs`, and named like all others.
 
 use std::time::Duration;
 
 mod listeners;
+mod sessions;
 
 pub use listeners::*;
+pub use sessions::*;
 
 /// A key's length in bytes. A longer one is an error reply; the connection stays.
 pub const KEY_BYTES: usize = 64 * 1024;

@@ -110,6 +110,10 @@ number! {
     SessionId
 }
 number! {
+    /// A lease; 0 is none. Given by a client, or that of the mutation that granted it.
+    LeaseId
+}
+number! {
     /// The number of one request of a client, 1 and up on its session or connection.
     RequestSeq
 }

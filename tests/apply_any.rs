@@ -12,7 +12,7 @@ use raftkv::types::ClusterTime;
 fn word() -> impl Strategy<Value = Vec<u8>> {
     let option = prop::sample::select(vec![
         "NX", "XX", "GET", "EX", "PX", "EXAT", "PXAT", "KEEPTTL", "IFEQ", "IFREV", "GT", "LT",
-        "ASYNC",
+        "ASYNC", "LEASE", "KEYS",
     ]);
     let number = prop::sample::select(vec![
         0,
@@ -37,7 +37,7 @@ fn word() -> impl Strategy<Value = Vec<u8>> {
 /// A code, the arguments behind the name, and how far the clock moves before.
 fn entry() -> impl Strategy<Value = (u16, Vec<Vec<u8>>, u64)> {
     (
-        1_u16..64,
+        1_u16..128,
         prop::collection::vec(word(), 0..6),
         prop_oneof![Just(0), 0_u64..2000, any::<u64>()],
     )

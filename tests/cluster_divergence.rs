@@ -46,6 +46,9 @@ fn with_a_wrong_value(bytes: &[u8], key: &[u8], wrong: &[u8]) -> Vec<u8> {
                 let header: SnapshotHeader = header;
                 encoder = Some(SnapshotEncoder::new(&header, &mut out));
             }
+            Some(SnapshotItem::Section(section, bytes)) => {
+                encoder.as_mut().expect("behind the header").section(section, bytes, &mut out);
+            }
             Some(SnapshotItem::Record(record)) => {
                 let is_it = record.key == key;
                 changed += u32::from(is_it);

@@ -42,7 +42,9 @@ fn codes_stay_as_they_are() {
                     49 flushdb, 50 expireat, 51 pexpireat, 52 expiretime, 53 pexpiretime, \
                     54 delifeq, 55 setex, 56 psetex, 57 msetnx, 58 incrbyfloat, 59 object|idletime, \
                     60 object|freq, 61 exec|reads, 62 exec|writes, 63 exec|grows, 80 publish, \
-                    81 txn";
+                    81 txn, 90 session|open, 91 session|close, 92 session|writes, \
+                    93 session|grows, 95 lease|grant, 96 lease|keepalive, 97 lease|revoke, \
+                    98 lease|ttl, 99 lease|list";
     assert_eq!(codes.join(", "), expected);
 }
 

@@ -8,5 +8,7 @@ mod batches;
 mod leader;
 #[path = "exactly_once/order.rs"]
 mod order;
+#[path = "exactly_once/sessions.rs"]
+mod sessions;
 #[path = "exactly_once/support.rs"]
 mod support;

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use raftkv::kv::command;
 use raftkv::kv::gateways::Verdict;
+use raftkv::kv::in_session::{self, InSession};
 use raftkv::kv::loader::Loader;
 use raftkv::kv::machine::{SnapshotContext, StateMachine};
 use raftkv::limits;
@@ -150,10 +151,16 @@ fn apply(machine: &mut StateMachine, applied: &Applied) {
     };
     assert_eq!(machine.admit(*id), Verdict::Apply);
     for words in commands {
-        let row = command::lookup(&words[0]).expect("it is in the table");
         let mut encoded = Vec::new();
         words.iter().for_each(|word| push_arg(&mut encoded, word));
         let args = Args::checked(words.len() as u32, &encoded).expect("just encoded");
+        if let Some((mark, args)) = in_session::parse_do(args) {
+            let row = command::resolve(args).expect("it is in the table");
+            let marked = InSession::new(mark, row, args);
+            machine.execute(BatchCommand { code: marked.row().code, args: marked.args() });
+            continue;
+        }
+        let row = command::resolve(args).expect("it is in the table");
         machine.execute(BatchCommand { code: row.code, args });
     }
 }
@@ -180,6 +187,8 @@ fn assert_same(one: &StateMachine, other: &StateMachine) {
     };
     assert_eq!(figures(one), figures(other));
     assert!(one.store().iter_from(b"").eq(other.store().iter_from(b"")));
+    assert_eq!(one.store().sessions(), other.store().sessions());
+    assert_eq!(one.store().leases(), other.store().leases());
 }
 
 #[derive(Clone, Debug)]
@@ -210,6 +219,21 @@ fn command() -> impl Strategy<Value = Words> {
         4 => key().prop_map(|key| words(&["del", &key])),
         2 => key().prop_map(|key| words(&["incr", &key])),
         1 => Just(words(&["flushall"])),
+        1 => Just(words(&["session", "open"])),
+        // A session has the number of its mutation: some of these meet one.
+        4 => (1_u8..12, 1_u8..5, 1_u8..5, key()).prop_map(|(session, number, awaited, key)| {
+            let [session, number, awaited] = [session, number, awaited].map(|n| n.to_string());
+            words(&["session", "do", &session, &number, &awaited, "append", &key, "s"])
+        }),
+        1 => (1_u8..12).prop_map(|session| words(&["session", "close", &session.to_string()])),
+        2 => (1_u8..4, ms()).prop_map(|(lease, ms)| {
+            words(&["lease", "grant", ms, &lease.to_string()])
+        }),
+        4 => (key(), 1_u8..4).prop_map(|(key, lease)| {
+            words(&["set", &key, "leased", "lease", &lease.to_string()])
+        }),
+        1 => (1_u8..4).prop_map(|lease| words(&["lease", "keepalive", &lease.to_string()])),
+        1 => (1_u8..4).prop_map(|lease| words(&["lease", "revoke", &lease.to_string()])),
     ]
 }
 
@@ -366,6 +390,24 @@ fn snapshot_slice_is_bounded_by_bytes_and_by_keys() {
     assert!(!plot.slice(usize::MAX));
     assert_eq!(records(&plot), Some(3 * limits::SNAPSHOT_SLICE_KEYS as u64));
     assert_eq!(finish(&mut plot), 4, "the cleared store is freed in slices");
+}
+
+#[test]
+fn snapshot_has_sessions_and_leases_as_they_were_when_it_began() {
+    let mut plot = filled(100);
+    plot.batch(vec![words(&["session", "open"])]);
+    let id = plot.machine.store().revision().0.to_string();
+    let session = |number: &str| words(&["session", "do", &id, number, "1", "incr", "counter"]);
+    plot.batch(vec![session("1"), words(&["lease", "grant", "500", "9"])]);
+    plot.batch(vec![words(&["set", "key:0050", "leased", "lease", "9"])]);
+    plot.begin();
+    plot.batch(vec![session("2"), session("1"), words(&["session", "close", &id])]);
+    plot.batch(vec![words(&["set", "key:0050", "free"]), words(&["lease", "revoke", "9"])]);
+    plot.clock_ms += 400;
+    plot.append(EntryKind::Empty, None);
+    assert!(plot.machine.store().sessions().is_empty());
+    finish(&mut plot);
+    assert_eq!(plot.finished, 1);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use super::graveyard::Graveyard;
 use super::record::{Record, RecordRef, known_deadline};
 use super::records::Records;
 use crate::limits;
-use crate::proto::snapshot::{SnapshotEnd, SnapshotHeader, SnapshotRecord};
+use crate::proto::snapshot::{Section, SnapshotEnd, SnapshotHeader, SnapshotRecord};
 use crate::proto::snapshot_encoder::SnapshotEncoder;
 use crate::testing::{Mutation, is_on};
 use crate::types::{ClusterTime, Revision, SnapshotId};
@@ -53,6 +53,8 @@ pub(super) struct Capture {
     revision: Revision,
     total_records: u64,
     encoder: SnapshotEncoder,
+    /// What the state had beside records when it began, as the file has it.
+    sections: VecDeque<(Section, Vec<u8>)>,
     /// The last key that the cursor has passed.
     cursor: Option<Box<[u8]>>,
     /// The records that a `clear` took from the store. From then on they are what the cursor walks,
@@ -92,13 +94,19 @@ impl Budget {
 
 impl Capture {
     /// Begins with the header, whose bytes it appends to `out`. `records` is how many the store
-    /// has.
-    pub(super) fn new(header: &SnapshotHeader, records: usize, out: &mut Vec<u8>) -> Capture {
+    /// has, `sections` what there is beside them.
+    pub(super) fn new(
+        header: &SnapshotHeader,
+        sections: VecDeque<(Section, Vec<u8>)>,
+        records: usize,
+        out: &mut Vec<u8>,
+    ) -> Capture {
         Capture {
             id: header.id,
             revision: header.revision,
             total_records: records as u64,
             encoder: SnapshotEncoder::new(header, out),
+            sections,
             cursor: None,
             orphans: None,
             early: VecDeque::new(),
@@ -172,6 +180,15 @@ impl Capture {
     pub(super) fn slice(&mut self, records: &Records, max_bytes: usize, out: &mut Vec<u8>) -> bool {
         let mut budget = Budget { bytes: max_bytes.max(1), keys: limits::SNAPSHOT_SLICE_KEYS };
         while !budget.is_spent()
+            && let Some((section, bytes)) = self.sections.pop_front()
+        {
+            self.encoder.section(section, &bytes, out);
+            budget.spend(bytes.len());
+        }
+        if !self.sections.is_empty() {
+            return false;
+        }
+        while !budget.is_spent()
             && let Some((key, record)) = self.early.pop_front()
         {
             self.early_bytes -= early_bytes(&key, &record);
@@ -192,6 +209,7 @@ impl Capture {
 
     /// Appends what is left of the file.
     pub(super) fn finish(self, out: &mut Vec<u8>) -> SnapshotEnd {
+        assert!(self.sections.is_empty(), "no record comes before the sections");
         assert!(self.early.is_empty(), "the last slice wrote all of the queue");
         assert!(self.old_forms.is_empty(), "the cursor has met every record that changed");
         let records = self.encoder.records();

@@ -12,7 +12,8 @@ use super::luck::Luck;
 use super::server::ServerCommand;
 use super::store::Store;
 use super::{
-    bits, cluster, compare, connection, counters, exchange, expiry, keys, lcs, moves, object,
+    bits, cluster, compare, connection, counters, exchange, expiry, in_session, keys, lcs, lease,
+    moves, object,
 };
 use super::{pubsub, range, scan, server, strings, substrings, transaction, txn, watches};
 use crate::limits;
@@ -168,6 +169,9 @@ pub enum ConnectionCommand {
     Command,
     /// `HELP` of a command with subcommands
     Help,
+    /// `SESSION DO session number awaited command ...`: see [`in_session`]. Whoever takes commands
+    /// from clients takes the one that it carries instead.
+    SessionDo,
     /// `COMMAND COUNT`
     CommandCount,
     /// `COMMAND INFO`
@@ -391,7 +395,7 @@ impl Command {
 }
 
 /// The themes, in the order in which `COMMAND` shows them.
-static THEMES: [&[Command]; NAMED + 1] = [
+static THEMES: [&[Command]; NAMED + 2] = [
     strings::COMMANDS,
     exchange::COMMANDS,
     substrings::COMMANDS,
@@ -405,6 +409,7 @@ static THEMES: [&[Command]; NAMED + 1] = [
     range::COMMANDS,
     object::COMMANDS,
     expiry::COMMANDS,
+    lease::COMMANDS,
     transaction::COMMANDS,
     txn::COMMANDS,
     watches::COMMANDS,
@@ -412,11 +417,13 @@ static THEMES: [&[Command]; NAMED + 1] = [
     connection::COMMANDS,
     server::COMMANDS,
     cluster::COMMANDS,
+    in_session::COMMANDS,
     transaction::INTERNAL,
+    in_session::INTERNAL,
 ];
 
-/// How many of the themes have commands that a client can name: all but the last.
-const NAMED: usize = 20;
+/// How many of the themes have commands that a client can name: all but the last two.
+const NAMED: usize = 22;
 
 /// Every command, without subcommands, in the table's order.
 pub fn all() -> impl Iterator<Item = &'static Command> {

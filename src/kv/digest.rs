@@ -38,7 +38,11 @@ impl Digest {
             return self.folded;
         }
         let results = [store.revision().0, store.digest_bytes() as u64, store.stored() as u64];
-        results.into_iter().fold(self.folded, fold)
+        // Nothing is folded for what is not there: so had the versions that didn't know of it.
+        let beside = [store.sessions().digest(), store.leases().digest()]
+            .into_iter()
+            .filter(|digest| *digest != 0);
+        results.into_iter().chain(beside).fold(self.folded, fold)
     }
 }
 

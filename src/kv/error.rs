@@ -92,6 +92,14 @@ pub enum CommandError {
     LcsTooLarge,
     /// A key that has to exist does not.
     NoSuchKey,
+    /// A lease that does not exist, or not any more.
+    NoLease,
+    /// LEASE GRANT of a number that a lease has.
+    LeaseExists,
+    /// More than [`limits::LEASES`].
+    TooManyLeases,
+    /// More keys than [`limits::LEASE_KEYS`] on one lease, or [`limits::LEASES_BYTES`] on all.
+    TooManyLeasedKeys,
     /// COPY of a key to itself.
     SameKey,
     /// MULTI in a transaction.
@@ -274,6 +282,10 @@ impl CommandError {
                     .into()
             }
             CommandError::NoSuchKey => "ERR no such key".into(),
+            CommandError::NoLease => "NOLEASE no such lease".into(),
+            CommandError::LeaseExists => "ERR there is a lease of that number".into(),
+            CommandError::TooManyLeases => "ERR too many leases".into(),
+            CommandError::TooManyLeasedKeys => "ERR too many keys are attached to leases".into(),
             CommandError::SameKey => "ERR source and destination objects are the same".into(),
             CommandError::NestedMulti => "ERR MULTI calls can not be nested".into(),
             CommandError::ExecWithoutMulti => "ERR EXEC without MULTI".into(),

@@ -4,7 +4,7 @@
 //! time, so that a node that loads ten million keys still answers its peers. Opens no file.
 
 use super::machine::StateMachine;
-use crate::proto::snapshot::{SnapshotError, SnapshotHeader};
+use crate::proto::snapshot::{SnapshotError, SnapshotFault, SnapshotHeader};
 use crate::proto::snapshot_decoder::{SnapshotDecoder, SnapshotItem};
 
 /// A state machine in the making. Nothing of it can be seen before all of the file was.
@@ -32,6 +32,14 @@ impl Loader {
                 Some(SnapshotItem::Header(header)) => {
                     let machine = StateMachine::of_snapshot(&header);
                     self.state = Some((header, machine));
+                }
+                Some(SnapshotItem::Section(section, bytes)) => {
+                    let (_, machine) =
+                        self.state.as_mut().expect("the decoder gives the header first");
+                    if machine.restore_section(section, bytes).is_none() {
+                        let (offset, fault) = (self.decoder.bytes(), SnapshotFault::BadSection);
+                        return Err(SnapshotError { offset, fault });
+                    }
                 }
                 Some(SnapshotItem::Record(record)) => {
                     let (_, machine) =

@@ -10,13 +10,14 @@ use super::capture::SnapshotProgress;
 use super::command::{self, Handler, WriteContext};
 use super::digest::Digest;
 use super::gateways::{Gateways, Verdict};
+use super::in_session;
 use super::store::Store;
 use crate::limits;
 use crate::proto::batch::BatchCommand;
 use crate::proto::entry::Entry;
 use crate::proto::message::{BatchId, GatewayId};
 use crate::proto::reply::Reply;
-use crate::proto::snapshot::{SnapshotEnd, SnapshotHeader, SnapshotRecord};
+use crate::proto::snapshot::{Section, SnapshotEnd, SnapshotHeader, SnapshotRecord};
 use crate::testing::{Mutation, is_on};
 use crate::types::{ClusterId, LogIndex, SnapshotId};
 
@@ -67,6 +68,7 @@ impl StateMachine {
         self.last = SnapshotId { index: entry.index, term: entry.term };
         self.store.advance_clock(entry.time);
         self.store.expire_due(limits::EXPIRE_KEYS);
+        self.store.sessions.expire(self.store.clock());
     }
 
     /// The members' gateways are these from now on.
@@ -82,6 +84,7 @@ impl StateMachine {
     /// Brings near what these commands are about to look up. Changes nothing.
     pub fn warm<'a>(&self, mut commands: impl Iterator<Item = BatchCommand<'a>>) {
         let keys = |command: BatchCommand<'a>| {
+            let command = in_session::sent(command);
             command::by_code(command.code).map(|row| row.keys.of(command.args))
         };
         self.store.warm(commands.by_ref().filter_map(keys).flatten());
@@ -193,6 +196,14 @@ impl StateMachine {
                 true => Digest::default(),
                 false => Digest::of_snapshot(header.digest),
             },
+        }
+    }
+
+    /// Takes over a snapshot's section; `None` where it is none.
+    pub(super) fn restore_section(&mut self, section: Section, bytes: &[u8]) -> Option<()> {
+        match section {
+            Section::Sessions => self.store.sessions.restore(bytes),
+            Section::Leases => self.store.leases.restore(bytes),
         }
     }
 

@@ -40,6 +40,7 @@ const EXPIRE: &str = "`ERR invalid expire time in '...' command`, `ERR syntax er
 const OWN: &str = "Redis doesn't have it.";
 const CLUSTER_OFF: &str =
     "`ERR This instance has cluster support disabled`, unless `client.redirect = \"moved\"`";
+const NO_LEASE: &str = "`NOLEASE no such lease`, `ERR value is not an integer or out of range`";
 const ONE_SHARD: &str = "There is one shard: the leader is the master of all slots.";
 const SENTINEL: &str =
     "Every node answers it on its client port; the master's name is `cluster.name`.";
@@ -48,7 +49,7 @@ const NODE: &str = "It is about the node that is asked, not about the cluster.";
 /// All rows, in the order of the table's themes.
 #[rustfmt::skip] // A command a line: the page's source is read as a table.
 pub const ENTRIES: &[Entry] = &[
-    row("set", "`OK`, or nil where a condition doesn't hold; with GET, the old value or nil.", "`ERR syntax error`, `ERR invalid expire time in 'set' command`", "`IFEQ value` is Valkey's; `IFREV revision` sets only where the key has that revision, 0 for \"must not exist\". Where the key is missing, both are nil. With `REV` it answers the revision that the value got, a fencing token, in place of `OK`."),
+    row("set", "`OK`, or nil where a condition doesn't hold; with GET, the old value or nil.", "`ERR syntax error`, `ERR invalid expire time in 'set' command`", "`IFEQ value` is Valkey's; `IFREV revision` sets only where the key has that revision, 0 for \"must not exist\". Where the key is missing, both are nil. With `REV` it answers the revision that the value got, a fencing token, in place of `OK`. `LEASE lease` attaches the key to a lease (`NOLEASE no such lease` where there is none; at most 10,000 keys each): it dies when that ends. A write of another value without LEASE detaches it, also one that keeps the time to live (APPEND, INCR, KEEPTTL)."),
     row("setnx", "1 if it was set, 0 if there was a key.", "", ""),
     row("setex", OK, EXPIRE, ""),
     row("psetex", OK, EXPIRE, ""),
@@ -188,6 +189,16 @@ pub const ENTRIES: &[Entry] = &[
     row("script|exists", "An array of zeros.", "", "There are no scripts."),
     row("script|kill", "", "`NOTBUSY No scripts in execution right now.`", "There are no scripts."),
     row("client|capa", OK, "", "Valkey's. With `redirect`, a node that doesn't lead answers `REDIRECT host:port` to this connection's commands on keys; after READONLY, to its writes alone."),
+    row("lease|grant", "The lease's number: the one that is given, or a new one.", "`ERR invalid expire time in 'lease|grant' command`, `ERR there is a lease of that number`, `ERR too many leases` (65,536)", "Redis doesn't have it. The lease ends by the cluster clock, and its keys die with it, all at one moment."),
+    row("lease|keepalive", "The milliseconds that it lasts from now on.", NO_LEASE, OWN),
+    row("lease|revoke", "How many keys were deleted.", NO_LEASE, OWN),
+    row("lease|ttl", "An array: the milliseconds that it has left, those that it was granted for and, with KEYS, an array of its keys in their order.", NO_LEASE, "Redis doesn't have it. A key that is attached to a lease has no time to live of its own: TTL is -1 unless EXPIRE gave it one, and it dies by what comes first."),
+    row("lease|list", "An array of the numbers of all leases, in their order.", "", OWN),
+    row("lease|help", "An array of lines.", "", OWN),
+    row("session|open", "The session's number.", "", "Redis doesn't have it. A session is in the state machine, with what its last commands answered, and is over after an hour of silence by the cluster clock. There are at most 16,384 of them: at the bound the one that was silent for longest is over."),
+    row("session|close", "1 if there was such a session, 0 if not.", INTEGER, OWN),
+    row("session|do", "What the command answers. One that comes again under its number is not executed again, and is answered as it was, on any node.", "`ERR value is not an integer or out of range`; `SESSIONGAP next ...` where a number before it is missing, and `INDOUBT ...` where the session is over or the reply not kept any more: it is not executed", "Redis doesn't have it; rkv-cli and the Rust client say the same in frames. Numbers count 1, 2, 3 ... of the commands that write; `awaited` is the lowest number whose reply is still awaited: those below are not kept, and of the others the last 1,024 and 1 MiB. A command that only reads is carried out as without a session. A command that is refused before it enters the log uses no number."),
+    row("session|help", "An array of lines.", "", OWN),
     row("cluster|info", "`name:value` lines.", CLUSTER_OFF, ONE_SHARD),
     row("cluster|myid", "Forty hexadecimal digits.", CLUSTER_OFF, ""),
     row("cluster|nodes", "A line for each member.", CLUSTER_OFF, ONE_SHARD),

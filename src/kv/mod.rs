@@ -2,9 +2,9 @@
 //!
 //! A reader begins with [`store`], which stands on `records` (`slab`, `tree`, `index`), then [`command`] (the one table), then the themed files that
 //! hold the commands: [`strings`] with [`set`], [`exchange`], [`substrings`], [`bits`], [`lcs`],
-//! [`counters`], [`compare`]; [`keys`], [`moves`], [`scan`], [`range`], [`object`], [`expiry`];
+//! [`counters`], [`compare`]; [`keys`], [`moves`], [`scan`], [`range`], [`object`], [`expiry`], [`lease`] with [`leases`];
 //! [`transaction`], [`txn`]; [`connection`], [`clients`], [`server`], [`cluster`], [`pubsub`], [`watches`],
-//! [`tracking`]; and ends with [`gateways`] (exactly once) and [`machine`]; [`capture`] takes
+//! [`tracking`]; and ends with [`gateways`] and [`sessions`] with [`in_session`] (exactly once) and [`machine`]; [`capture`] takes
 //! snapshots of it all, and [`loader`] reads them; [`history`] keeps the last changes. Called by `node/`. Knows nothing of Raft: it is
 //! given what the log says.
 
@@ -28,11 +28,14 @@ pub mod glob;
 mod graveyard;
 mod heads;
 pub mod history;
+pub mod in_session;
 mod index;
 pub mod introspection;
 pub mod keys;
 mod lacking;
 pub mod lcs;
+pub mod lease;
+pub mod leases;
 pub mod loader;
 pub mod luck;
 pub mod machine;
@@ -46,6 +49,7 @@ mod record;
 mod records;
 pub mod scan;
 pub mod server;
+pub mod sessions;
 pub mod set;
 mod slab;
 pub mod store;

@@ -6,11 +6,12 @@
 use super::command::WriteContext;
 use super::error::CommandError;
 use super::expiry::{Lifetime, Unit};
+use super::lease::lease_id;
 use super::store::Item;
 use crate::proto::args::Args;
 use crate::proto::integer::parse_integer;
 use crate::proto::reply::Reply;
-use crate::types::Revision;
+use crate::types::{LeaseId, Revision};
 
 /// A SET as it was sent.
 pub(super) struct Set<'a> {
@@ -20,6 +21,8 @@ pub(super) struct Set<'a> {
     expiry: Expiry,
     /// Whether to answer the value before.
     get: bool,
+    /// The lease that the key is attached to.
+    lease: Option<LeaseId>,
     /// Whether to answer the revision that the value got: a fencing token.
     rev: bool,
 }
@@ -68,6 +71,7 @@ struct Options<'a> {
     keep: bool,
     if_equals: Option<&'a [u8]>,
     if_revision: Option<&'a [u8]>,
+    lease: Option<&'a [u8]>,
     lifetime: Option<(LifetimeOption, &'a [u8])>,
 }
 
@@ -97,7 +101,8 @@ pub(super) fn parse(args: Args<'_>) -> Result<Set<'_>, CommandError> {
         }),
     };
     let Options { get, rev, .. } = options;
-    Ok(Set { key, value, condition: condition(&options)?, expiry, get, rev })
+    let lease = options.lease.map(|word| lease_id(Some(word))).transpose()?;
+    Ok(Set { key, value, condition: condition(&options)?, expiry, get, lease, rev })
 }
 
 fn parse_options<'a>(
@@ -115,6 +120,7 @@ fn parse_options<'a>(
             b"keepttl" => options.keep = true,
             b"ifeq" => options.if_equals = Some(operand()?),
             b"ifrev" => options.if_revision = Some(operand()?),
+            b"lease" => options.lease = Some(operand()?),
             b"ex" => options.set_lifetime(LifetimeOption::Ex, operand()?)?,
             b"px" => options.set_lifetime(LifetimeOption::Px, operand()?)?,
             b"exat" => options.set_lifetime(LifetimeOption::ExAt, operand()?)?,
@@ -193,6 +199,12 @@ pub(super) fn apply(context: &mut WriteContext<'_>, args: Args<'_>) -> Result<Re
     if !holds {
         return Ok(reply);
     }
+    if let Some(lease) = set.lease {
+        context.store.may_attach(set.key, lease)?;
+    }
     let revision = context.store.set(set.key, set.value, deadline);
+    if let Some(lease) = set.lease {
+        context.store.attach(set.key, lease);
+    }
     Ok(if set.rev { Reply::Integer(revision.signed()) } else { reply })
 }

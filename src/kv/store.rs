@@ -10,11 +10,13 @@ use std::collections::BTreeSet;
 use super::capture::{Capture, SnapshotProgress};
 use super::graveyard::Graveyard;
 use super::history::{ChangeKind, History};
+use super::leases::Leases;
 use super::pivots::Pivots;
 use super::record::{NEVER, RecordRef, known_deadline};
 use super::records::Records;
+use super::sessions::Sessions;
 use super::slab::Handle;
-use crate::proto::snapshot::{SnapshotEnd, SnapshotHeader, SnapshotRecord};
+use crate::proto::snapshot::{Section, SnapshotEnd, SnapshotHeader, SnapshotRecord};
 use crate::types::{ClusterTime, Revision};
 
 /// What one record costs beside the bytes of its key and value: a header, its length rounded up,
@@ -64,6 +66,10 @@ pub struct Store {
     graveyard: Graveyard,
     /// The last changes: it is told of every mutation.
     history: History,
+    /// What clients have done that may ask again.
+    pub(super) sessions: Sessions,
+    /// Which keys die together.
+    pub(super) leases: Leases,
 }
 
 impl Store {
@@ -91,7 +97,11 @@ impl Store {
     /// How many living keys there are. Walks the dead ones that were not yet removed.
     pub fn len(&self) -> usize {
         let dead = self.deadlines.iter().take_while(|(deadline, _)| *deadline <= self.clock);
-        self.records.len() - dead.count()
+        let leased = self.leases.dead_keys(self.clock).filter(|key| {
+            // Those that are past their own deadline too are counted already.
+            self.records.get(key).is_some_and(|record| record.deadline > self.clock)
+        });
+        self.records.len() - dead.count() - leased.count()
     }
 
     /// How many stored keys have a deadline, the dead ones included.
@@ -106,7 +116,8 @@ impl Store {
 
     /// An estimate of the memory that the records take, in bytes; the same on every node.
     pub fn used_bytes(&self) -> usize {
-        self.estimate(RECORD_BYTES, DEADLINE_BYTES)
+        let beside = self.sessions.bytes() + self.leases.bytes();
+        self.estimate(RECORD_BYTES, DEADLINE_BYTES) + beside
     }
 
     /// What the digest folds in for it, forever.
@@ -122,7 +133,8 @@ impl Store {
     /// The soonest deadline of a record that is still stored, the dead ones included: the time at
     /// which [`expire_due`](Store::expire_due) next has something to do.
     pub fn next_deadline(&self) -> Option<ClusterTime> {
-        self.deadlines.first().map(|(deadline, _)| *deadline)
+        let of_key = self.deadlines.first().map(|(deadline, _)| *deadline);
+        [of_key, self.leases.next_deadline()].into_iter().flatten().min()
     }
 
     /// The last changes, in the order of their revisions.
@@ -147,17 +159,36 @@ impl Store {
                 break;
             }
             let (_, key) = self.deadlines.pop_first().expect("first() saw it just now");
-            let record = self.records.remove(&key).expect("each deadline has its record");
-            self.content_bytes -= 2 * key.len() + record.value.len();
-            self.pivots.remove(&key);
-            self.revision = self.revision.next();
-            self.history.push(ChangeKind::Expired, self.revision, &key, b"", None);
-            if let Some(capture) = &mut self.capture {
-                capture.record_left(&key, record);
-            }
+            self.content_bytes -= key.len();
+            self.remove_expired(&key);
+            removed += 1;
+        }
+        while removed < limit
+            && let Some(key) = self.next_leased_dead()
+        {
+            let Some(record) = self.records.get(&key) else {
+                // Nothing but a snapshot from elsewhere attaches a key that isn't there.
+                self.leases.detach(&key);
+                continue;
+            };
+            self.move_deadline(&key, record.deadline, NEVER);
+            self.remove_expired(&key);
             removed += 1;
         }
         removed
+    }
+
+    /// Takes the record of a dead key out, which is in no list of deadlines any more. One mutation.
+    fn remove_expired(&mut self, key: &[u8]) {
+        let record = self.records.remove(key).expect("each deadline has its record");
+        self.content_bytes -= key.len() + record.value.len();
+        self.pivots.remove(key);
+        self.leases.detach(key);
+        self.revision = self.revision.next();
+        self.history.push(ChangeKind::Expired, self.revision, key, b"", None);
+        if let Some(capture) = &mut self.capture {
+            capture.record_left(key, record);
+        }
     }
 
     /// Brings near what commands on these keys will need; see [`limits::WARMED_KEYS`].
@@ -299,7 +330,7 @@ impl Store {
         if let Some(place) = self.records.seek(key) {
             let before = self.records.at(place);
             let (value_before, deadline_before) = (before.value.len(), before.deadline);
-            if deadline_before <= self.clock {
+            if !self.is_alive(before) {
                 self.revision = self.revision.next();
                 self.history.push(ChangeKind::Expired, self.revision, key, b"", None);
             }
@@ -311,6 +342,7 @@ impl Store {
             self.records.overwrite(place, record);
             self.content_bytes -= value_before;
             self.content_bytes += value.len();
+            self.leases.detach(key);
             self.move_deadline(key, deadline_before, deadline);
         } else {
             self.revision = self.revision.next();
@@ -339,6 +371,7 @@ impl Store {
         }
         self.revision = self.revision.next();
         self.records.append(place, tail, self.revision);
+        self.leases.detach(key);
         self.content_bytes += tail.len();
         self.history.push(ChangeKind::Appended, self.revision, key, tail, None);
         length
@@ -378,6 +411,17 @@ impl Store {
         true
     }
 
+    /// A mutation that changes no key; its number names what is no key.
+    pub(super) fn take_revision(&mut self) -> Revision {
+        self.revision = self.revision.next();
+        self.revision
+    }
+
+    /// The client sessions.
+    pub fn sessions(&self) -> &Sessions {
+        &self.sessions
+    }
+
     /// Lets a message take its place among the changes. No mutation.
     pub(super) fn publish(&mut self, channel: &[u8], message: &[u8]) {
         self.history.push(ChangeKind::Message, self.revision, channel, message, None);
@@ -396,6 +440,7 @@ impl Store {
         let deadlines = std::mem::take(&mut self.deadlines);
         self.bury_all(records, deadlines);
         self.pivots = Pivots::default();
+        self.leases.detach_all();
         self.content_bytes = 0;
     }
 
@@ -409,7 +454,10 @@ impl Store {
     pub(super) fn begin_capture(&mut self, header: &SnapshotHeader, out: &mut Vec<u8>) {
         assert!(self.capture.is_none(), "one snapshot is taken at a time");
         assert_eq!(header.revision, self.revision, "the header is that of this state");
-        let capture = Capture::new(header, self.records.len(), out);
+        let sessions = self.sessions.sections().map(|bytes| (Section::Sessions, bytes));
+        let leases = self.leases.sections().map(|bytes| (Section::Leases, bytes));
+        let sections = sessions.chain(leases);
+        let capture = Capture::new(header, sections.collect(), self.records.len(), out);
         self.capture = Some(Box::new(capture));
     }
 
@@ -495,7 +543,7 @@ impl Store {
     }
 
     fn is_alive(&self, record: RecordRef<'_>) -> bool {
-        record.deadline > self.clock
+        record.deadline > self.clock && !self.leases.is_dead(record.key, self.clock)
     }
 
     /// Where the record of a living key is, which is about to change.
@@ -510,6 +558,7 @@ impl Store {
         };
         self.content_bytes -= key.len() + record.value.len();
         self.pivots.remove(key);
+        self.leases.detach(key);
         self.move_deadline(key, record.deadline, NEVER);
         if let Some(capture) = &mut self.capture {
             capture.record_left(key, record);

@@ -21,7 +21,7 @@ pub(super) const COMMANDS: &[Command] = &[
         flags: Flags::WRITE.and(Flags::DENYOOM),
         keys: Keys::one(&["RW", "access", "update", "variable_flags"]),
         summary: "Set the string value of a key",
-        usage: "key value [NX | XX | IFEQ old | IFREV revision] [GET | REV] [EX seconds | \
+        usage: "key value [NX | XX | IFEQ old | IFREV revision] [GET | REV] [LEASE lease] [EX seconds | \
                 PX milliseconds | EXAT unix-time-seconds | PXAT unix-time-milliseconds | KEEPTTL]",
         handler: Handler::Write { check: |args| set::parse(args).map(drop), apply: set::apply },
         ..STRING

@@ -9,8 +9,8 @@ use std::collections::VecDeque;
 use crate::limits;
 use crate::node::Requests;
 use crate::proto::frame::{
-    ClientTag, Frame, FrameDecoder, FrameKind, PREFACE, PREFACE_BYTE, encode_client_reply,
-    encode_frame,
+    ClientTag, FLAG_IN_SESSION, Frame, FrameDecoder, FrameKind, PREFACE, PREFACE_BYTE, SessionMark,
+    encode_client_reply, encode_frame,
 };
 use crate::proto::hello::{Hello, HelloRefused, Refusal, Role};
 use crate::proto::reply::{Protocol, Reply};
@@ -192,30 +192,50 @@ impl Framed {
                 self.greeted = true;
                 continue;
             }
-            if frame.kind != FrameKind::ClientRequest || frame.flags != 0 {
-                return Flow::Violated;
-            }
-            let Ok((tag, command)) = ClientTag::decode(frame.payload) else {
+            let Some((tag, mark, command)) = parse_request(&frame) else {
                 return Flow::Violated;
             };
             self.tags.push_back(tag);
             *awaited += 1;
-            if !take_one_command(command, commands, inbox) {
+            if !take_one_command(command, mark, commands, inbox) {
                 return Flow::Ended;
             }
         }
     }
 }
 
+/// A request's tag, what it is in its session if it is of one, and its command.
+fn parse_request<'a>(frame: &Frame<'a>) -> Option<(ClientTag, Option<SessionMark>, &'a [u8])> {
+    match (frame.kind, frame.flags) {
+        (FrameKind::ClientRequest, 0) => {
+            let (tag, command) = ClientTag::decode(frame.payload).ok()?;
+            Some((tag, None, command))
+        }
+        (FrameKind::ClientRequest, FLAG_IN_SESSION) => {
+            let (mark, command) = SessionMark::decode(frame.payload).ok()?;
+            Some((mark.tag(), Some(mark), command))
+        }
+        _ => None,
+    }
+}
+
 /// A frame holds exactly one command. If it does not, the core is told to refuse and close, and
 /// the answer is no: which reply would belong to which request could not be told any more.
-fn take_one_command(bytes: &[u8], commands: &mut RequestDecoder, inbox: &mut Inbox<'_>) -> bool {
+fn take_one_command(
+    bytes: &[u8],
+    mark: Option<SessionMark>,
+    commands: &mut RequestDecoder,
+    inbox: &mut Inbox<'_>,
+) -> bool {
     let start = inbox.requests.bytes();
     let (consumed, decoded) = commands.decode(bytes, inbox.requests.arena());
     let whole = consumed == bytes.len();
     match decoded {
         Decoded::Command { count } if whole => {
-            inbox.requests.push_command(inbox.client, count);
+            match mark {
+                Some(mark) => inbox.requests.push_in_session(inbox.client, mark, count),
+                None => inbox.requests.push_command(inbox.client, count),
+            }
             return true;
         }
         Decoded::Refused(refusal) if whole => {
@@ -361,6 +381,39 @@ mod tests {
         encode_client_reply(tag(1), b"+PONG\r\n", &mut expected);
         encode_client_reply(tag(5), b":4\r\n", &mut expected);
         assert_eq!(output, expected);
+    }
+
+    #[test]
+    fn framed_command_of_a_session_bears_its_mark_and_its_reply_the_tag() {
+        let mark =
+            SessionMark { session: SessionId(7), number: RequestSeq(3), awaited: RequestSeq(2) };
+        let framed_as = |flags: u8, mark: SessionMark| {
+            let mut bytes = Vec::new();
+            encode_frame(FrameKind::ClientRequest, flags, &mut bytes, |out| {
+                mark.encode(out);
+                out.extend_from_slice(PING);
+            });
+            bytes
+        };
+        let mut conversation = framed();
+        let (flow, requests, _) = feed(&mut conversation, &framed_as(FLAG_IN_SESSION, mark));
+        assert_eq!(flow, Flow::Open);
+        assert!(matches!(requests.get(0), Some((_, Request::InSession(it, _))) if it == mark));
+        let (mut output, mut scratch, mut expected) = (Vec::new(), Vec::new(), Vec::new());
+        conversation.answer(Protocol::Resp2, &Reply::Integer(4), &mut output, &mut scratch);
+        encode_client_reply(mark.tag(), b":4\r\n", &mut expected);
+        assert_eq!(output, expected);
+        // A flag that nobody knows, and a mark that names nothing.
+        let nameless = SessionMark { session: SessionId::ZERO, ..mark };
+        let numberless = SessionMark { number: RequestSeq::ZERO, ..mark };
+        for bytes in [
+            framed_as(FLAG_IN_SESSION << 1, mark),
+            framed_as(FLAG_IN_SESSION, nameless),
+            framed_as(FLAG_IN_SESSION, numberless),
+        ] {
+            let (flow, requests, _) = feed(&mut framed(), &bytes);
+            assert_eq!((flow, requests.len()), (Flow::Violated, 0));
+        }
     }
 
     #[test]

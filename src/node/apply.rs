@@ -14,6 +14,7 @@ use super::pipeline::refusal;
 use super::snapshots::gateways;
 use crate::kv::command::{ReadContext, by_code};
 use crate::kv::gateways::Verdict;
+use crate::kv::in_session;
 use crate::kv::pubsub;
 use crate::limits;
 use crate::proto::batch::{Batch, BatchCommand, Standing};
@@ -135,16 +136,17 @@ impl Node {
             let context = ReadContext { store, now: estimate, luck };
             next_read = reads.release(next_read, position, &context, &mut self.clients, effects);
             let before = self.machine.store().revision();
+            let sent = in_session::sent(command);
             let reply = match self.machine.execute(command) {
                 // Only this node knows how many of its clients get it.
-                Reply::Integer(_) if command.code == pubsub::PUBLISH => {
-                    let channel = command.args.get(1).unwrap_or_default();
+                Reply::Integer(_) if sent.code == pubsub::PUBLISH => {
+                    let channel = sent.args.get(1).unwrap_or_default();
                     Reply::count(self.clients.listeners.subscribers.receivers(channel))
                 }
                 reply => reply,
             };
             if let Some(origin) = origins.get(position) {
-                self.note_tracked(*origin, command, before);
+                self.note_tracked(*origin, sent, before);
                 self.clients.answer(*origin, reply, effects);
             }
         }
@@ -170,7 +172,8 @@ impl Node {
         if !slowlog.is_slow(took) {
             return;
         }
-        for (sent, origin) in batch.commands().zip(origins) {
+        for (command, origin) in batch.commands().zip(origins) {
+            let sent = in_session::sent(command);
             let Some(command) = by_code(sent.code) else { continue };
             slowlog.note(at, took, *origin, (command, sent.args), &mut self.clients);
         }

@@ -15,6 +15,7 @@ use super::transactions::Block;
 use super::{ClientInfo, Effect, Requests};
 use crate::kv::connection::ReadMode;
 use crate::limits;
+use crate::proto::frame::SessionMark;
 use crate::proto::reply::{Protocol, Reply};
 use crate::types::{ClientId, Instant, LogIndex};
 
@@ -84,6 +85,8 @@ pub struct Client {
     pub parks_held: bool,
     /// What it has queued between MULTI and EXEC, and what it watches.
     pub block: Block,
+    /// What the command that is being taken is in its session, until that goes into the batch.
+    pub mark: Option<SessionMark>,
     /// Nothing more is taken from it; it is closed behind its last reply.
     pub closing: bool,
     generation: u32,
@@ -162,6 +165,7 @@ impl Clients {
             parks_watch: false,
             parks_held: false,
             block: Block::default(),
+            mark: None,
             closing: false,
             generation: id.generation,
             slots: VecDeque::new(),

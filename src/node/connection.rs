@@ -12,6 +12,7 @@ use super::{Effect, Role};
 use crate::config::Redirect;
 use crate::kv::command::ConnectionCommand;
 use crate::kv::connection::{ClientAttribute, ReadMode, client_attribute, hello, read_mode};
+use crate::kv::error::CommandError;
 use crate::kv::introspection;
 use crate::proto::args::Args;
 use crate::proto::reply::Reply;
@@ -44,6 +45,8 @@ impl Node {
                 Reply::OK
             }
             C::Command => introspection::commands(),
+            // The pipeline takes what it carries; this one is carried itself.
+            C::SessionDo => CommandError::Syntax.reply(),
             C::Help => introspection::help(args),
             C::CommandCount => introspection::count(),
             C::CommandInfo => introspection::info(args),

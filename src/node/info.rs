@@ -84,6 +84,8 @@ impl Node {
                 ("connected_clients", self.clients.len().to_string()),
                 ("maxclients", self.config.limits.max_clients.to_string()),
                 ("blocked_clients", self.operations.holding.len().to_string()),
+                ("client_sessions", self.machine.store().sessions().len().to_string()),
+                ("client_session_bytes", self.machine.store().sessions().bytes().to_string()),
             ]),
             "memory" => {
                 let used = self.machine.store().used_bytes() as u64;

@@ -19,9 +19,11 @@ use crate::kv::clients::ClientCommand;
 use crate::kv::command::{self, Command, ConnectionCommand, Handler, ReadContext};
 use crate::kv::connection::ReadMode;
 use crate::kv::error::CommandError;
+use crate::kv::in_session::{self, InSession};
 use crate::kv::server::ServerCommand;
 use crate::proto::args::Args;
 use crate::proto::batch::{Batch, Standing};
+use crate::proto::frame::SessionMark;
 use crate::proto::message::GrowthRefusal;
 use crate::proto::reply::Reply;
 use crate::testing::{Mark, Mutation, is_on, reached};
@@ -34,6 +36,7 @@ const DEBUG: ConnectionCommand = ConnectionCommand::Server(ServerCommand::Debug)
 /// A request, looked up.
 enum Resolved<'a> {
     Command(&'static Command, Args<'a>),
+    InSession(SessionMark, &'static Command, Args<'a>),
     Wrong(CommandError),
     Refused(&'a str),
     Malformed(&'a str),
@@ -42,7 +45,7 @@ enum Resolved<'a> {
 impl Resolved<'_> {
     fn command(&self) -> Option<&'static Command> {
         match self {
-            Resolved::Command(command, _) => Some(command),
+            Resolved::Command(command, _) | Resolved::InSession(_, command, _) => Some(command),
             _ => None,
         }
     }
@@ -165,6 +168,15 @@ impl Node {
             Resolved::Command(command, args) => {
                 self.take_command(now, id, command, *args, in_batch, effects);
             }
+            Resolved::InSession(mark, command, args) => {
+                if let Some(client) = self.clients.find(id) {
+                    client.mark = Some(*mark);
+                }
+                self.take_command(now, id, command, *args, in_batch, effects);
+                if let Some(client) = self.clients.find(id) {
+                    client.mark = None;
+                }
+            }
             Resolved::Wrong(error) => {
                 let reply = self.queue_wrong(id, error.clone());
                 self.answer_now(id, reply, effects);
@@ -276,7 +288,13 @@ impl Node {
     ) {
         if command.is_write() {
             self.count_in_batch(origin.client);
-            self.gateway.push_write(now, origin, command, args);
+            match self.clients.find(origin.client).and_then(|client| client.mark.take()) {
+                None => self.gateway.push_write(now, origin, command, args),
+                Some(mark) => {
+                    let marked = InSession::new(mark, command, args);
+                    self.gateway.push_write(now, origin, marked.row(), marked.args());
+                }
+            }
         } else if in_batch {
             self.count_in_batch(origin.client);
             self.gateway.push_read(now, origin, command, args);
@@ -333,10 +351,16 @@ impl Node {
 
 fn resolve(batch: &Requests, position: usize) -> Option<Resolved<'_>> {
     let (_, request) = batch.get(position)?;
+    let found = |mark: Option<SessionMark>, args| match (command::resolve(args), mark) {
+        (Ok(command), Some(mark)) => Resolved::InSession(mark, command, args),
+        (Ok(command), None) => Resolved::Command(command, args),
+        (Err(error), _) => Resolved::Wrong(error),
+    };
     Some(match request {
-        Request::Command(args) => match command::resolve(args) {
-            Ok(command) => Resolved::Command(command, args),
-            Err(error) => Resolved::Wrong(error),
+        Request::InSession(mark, args) => found(Some(mark), args),
+        Request::Command(args) => match in_session::parse_do(args) {
+            Some((mark, inner)) => found(Some(mark), inner),
+            None => found(None, args),
         },
         Request::Refused(error) => Resolved::Refused(error),
         Request::Malformed(error) => Resolved::Malformed(error),

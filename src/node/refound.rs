@@ -8,7 +8,7 @@ use crate::limits;
 use crate::proto::batch::Batch;
 use crate::proto::entry::{Entry, EntryKind};
 use crate::proto::message::GatewayId;
-use crate::proto::snapshot::{SnapshotEnd, SnapshotError, SnapshotHeader};
+use crate::proto::snapshot::{Section, SnapshotEnd, SnapshotError, SnapshotHeader};
 use crate::proto::snapshot_decoder::{SnapshotDecoder, SnapshotItem};
 use crate::proto::snapshot_encoder::SnapshotEncoder;
 use crate::raft::membership::{Member, Membership};
@@ -135,6 +135,13 @@ impl Refounding {
                     self.id = header.id;
                     self.encoder = Some(SnapshotEncoder::new(&header, out));
                 }
+                // What was begun in the old cluster is over: nobody knows whether it was done.
+                SnapshotItem::Section(Section::Sessions, _) => {}
+                SnapshotItem::Section(section, bytes) => {
+                    let encoder = self.encoder.as_mut();
+                    let encoder = encoder.expect("the decoder gives the header first");
+                    encoder.section(section, bytes, out);
+                }
                 SnapshotItem::Record(record) => {
                     let encoder = self.encoder.as_mut();
                     encoder.expect("the decoder gives the header first").record(record, out);
@@ -255,6 +262,7 @@ mod tests {
                     assert_eq!(membership.members().len(), 1);
                     assert_eq!(new.gateways.len(), 1);
                 }
+                SnapshotItem::Section(..) => panic!("the old one had none"),
                 SnapshotItem::Record(record) => {
                     records.push((Bytes::copy_from_slice(record.key), record.deadline));
                 }

@@ -5,6 +5,7 @@
 //! its own.
 
 use crate::proto::args::Args;
+use crate::proto::frame::SessionMark;
 use crate::types::ClientId;
 
 /// The commands of one turn, in arrival order.
@@ -26,6 +27,7 @@ struct Head {
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     Command { count: u32 },
+    InSession { mark: SessionMark, count: u32 },
     Refused,
     Malformed,
 }
@@ -35,6 +37,8 @@ enum Kind {
 pub enum Request<'a> {
     /// A command and its arguments.
     Command(Args<'a>),
+    /// A command of a client session.
+    InSession(SessionMark, Args<'a>),
     /// Something that was skipped, with the error line that answers it; the connection stays.
     Refused(&'a str),
     /// Something after which the stream makes no sense: the error line that answers it (nothing
@@ -50,9 +54,18 @@ impl Requests {
 
     /// Names what was appended to the arena since the last call: a command of `count` arguments.
     pub fn push_command(&mut self, client: ClientId, count: u32) {
+        self.push_kind(client, Kind::Command { count });
+    }
+
+    /// The same for a command of a client session.
+    pub fn push_in_session(&mut self, client: ClientId, mark: SessionMark, count: u32) {
+        self.push_kind(client, Kind::InSession { mark, count });
+    }
+
+    fn push_kind(&mut self, client: ClientId, kind: Kind) {
         let start = self.end();
         let end = self.arena.len();
-        self.heads.push(Head { client, kind: Kind::Command { count }, start, end });
+        self.heads.push(Head { client, kind, start, end });
     }
 
     /// Adds something that is answered with `error` (without the leading `-`) and skipped.
@@ -88,6 +101,7 @@ impl Requests {
         let text = || std::str::from_utf8(bytes).expect("push_text was given a str");
         let request = match head.kind {
             Kind::Command { count } => Request::Command(Args::new(count, bytes)),
+            Kind::InSession { mark, count } => Request::InSession(mark, Args::new(count, bytes)),
             Kind::Refused => Request::Refused(text()),
             Kind::Malformed => Request::Malformed(text()),
         };

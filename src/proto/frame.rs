@@ -32,6 +32,11 @@ const CHECKED_FROM: usize = 8;
 /// A flag of [`FrameKind::ClientReply`]: the reply goes on in the next frame, under the same tag.
 pub const FLAG_MORE: u8 = 1;
 
+/// A flag of [`FrameKind::ClientRequest`]: the command is one of the tag's session. Behind the tag
+/// stands the lowest number whose reply the client still awaits (u64). A server that knows no
+/// sessions closes the connection, so that none takes such a command for another.
+pub const FLAG_IN_SESSION: u8 = 1;
+
 /// What a frame carries. The number is its code on the wire.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
@@ -43,7 +48,8 @@ pub enum FrameKind {
     HelloRefused = 2,
     /// One message between peers: see [`super::peer_message`].
     Peer = 3,
-    /// A [`ClientTag`], then exactly one command in RESP.
+    /// A [`ClientTag`], then exactly one command in RESP; between them, with
+    /// [`FLAG_IN_SESSION`], what makes the tag a [`SessionMark`].
     ClientRequest = 4,
     /// The request's [`ClientTag`], then its reply in RESP, or the next piece of it: see
     /// [`FLAG_MORE`].
@@ -94,6 +100,8 @@ pub enum FrameError {
     BadChecksum,
     /// The payload is shorter than what its kind begins with.
     Truncated,
+    /// A command of a session names no session, or no number.
+    BadMark,
 }
 
 impl fmt::Display for FrameError {
@@ -110,6 +118,7 @@ impl fmt::Display for FrameError {
             FrameError::ReservedNotZero(value) => write!(f, "a reserved field of {value}, not 0"),
             FrameError::UnknownKind(code) => write!(f, "unknown frame kind {code}"),
             FrameError::BadChecksum => write!(f, "a frame whose checksum does not match"),
+            FrameError::BadMark => write!(f, "a command of no session, or without a number"),
             FrameError::Truncated => write!(f, "a payload that ends too early"),
         }
     }
@@ -326,6 +335,43 @@ impl ClientTag {
     }
 }
 
+/// Which command of which client session a command is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SessionMark {
+    /// The session; never zero.
+    pub session: SessionId,
+    /// The command's number in it, from 1.
+    pub number: RequestSeq,
+    /// The lowest number whose reply the client still awaits: those below need not be kept.
+    pub awaited: RequestSeq,
+}
+
+impl SessionMark {
+    /// A mark's length in bytes.
+    pub const BYTES: usize = ClientTag::BYTES + 8;
+
+    /// What the reply bears.
+    pub fn tag(self) -> ClientTag {
+        ClientTag { session: self.session, sequence: self.number }
+    }
+
+    /// Appends the mark; the command goes behind it.
+    pub fn encode(self, out: &mut Vec<u8>) {
+        self.tag().encode(out);
+        out.extend_from_slice(&self.awaited.0.to_le_bytes());
+    }
+
+    /// Parts a payload into its mark and the RESP behind it.
+    pub fn decode(payload: &[u8]) -> Result<(SessionMark, &[u8]), FrameError> {
+        let (tag, mut rest) = ClientTag::decode(payload)?;
+        let awaited = rest.split_off(..8).ok_or(FrameError::Truncated)?;
+        let awaited = RequestSeq(LittleEndian::read_u64(awaited));
+        let mark = SessionMark { session: tag.session, number: tag.sequence, awaited };
+        let is_named = mark.session != SessionId::ZERO && mark.number != RequestSeq::ZERO;
+        if is_named { Ok((mark, rest)) } else { Err(FrameError::BadMark) }
+    }
+}
+
 /// Appends the frames of one reply: as a rule one, and more with [`FLAG_MORE`] for a reply that is
 /// larger than a frame may be.
 pub fn encode_client_reply(tag: ClientTag, resp: &[u8], out: &mut Vec<u8>) {
@@ -366,6 +412,24 @@ mod tests {
         let mut stream = stream_of(&[(FrameKind::Peer, 0, b"abc".to_vec())]);
         change(&mut stream[PREFACE.len()..]);
         FrameDecoder::new().decode(&mut &stream[..]).map(|frame| frame.is_some())
+    }
+
+    #[test]
+    fn session_mark_is_decoded_whole_or_not_at_all() {
+        let mark = SessionMark {
+            session: SessionId(u64::MAX),
+            number: RequestSeq(1),
+            awaited: RequestSeq(0),
+        };
+        let mut payload = Vec::new();
+        mark.encode(&mut payload);
+        payload.extend_from_slice(b"resp");
+        assert_eq!(SessionMark::decode(&payload), Ok((mark, &b"resp"[..])));
+        for cut in 0..SessionMark::BYTES {
+            assert_eq!(SessionMark::decode(&payload[..cut]), Err(FrameError::Truncated));
+        }
+        payload[8] = 0;
+        assert_eq!(SessionMark::decode(&payload), Err(FrameError::BadMark));
     }
 
     #[test]

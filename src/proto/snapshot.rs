@@ -13,7 +13,9 @@
 //! The checksum covers the checksum of the block before (0 for the first), then the block without
 //! its own: so a block vouches for all before it, and the last one for the file. The first block
 //! is the header, the last one the footer (blocks before it and records, u64 each), those between
-//! hold records, never none. A record is `key length u32 (its top bit: a deadline follows), value
+//! hold records, never none. Behind the header there may be *sections*, blocks that hold what a
+//! state has beside records (a code u8, then what `kv/` makes of it); a version that doesn't know
+//! them refuses the file, and a state that has nothing of the kind has none. A record is `key length u32 (its top bit: a deadline follows), value
 //! length u32, revision u64, deadline u64 if any, key, value`. Records come in the order of their
 //! keys, but for *early* ones, which the second bit of the key length marks: those come before the
 //! keys that they stand among, never behind (see [`crate::kv::capture`]). No key comes twice.
@@ -43,6 +45,28 @@ pub const BLOCK_HEADER_BYTES: usize = 16;
 pub(super) const KIND_HEADER: u8 = 1;
 pub(super) const KIND_RECORDS: u8 = 2;
 pub(super) const KIND_FOOTER: u8 = 3;
+pub(super) const KIND_SECTION: u8 = 4;
+
+/// What a section holds: a part of the state beside the records. The number is its code.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Section {
+    /// Client sessions.
+    Sessions = 1,
+    /// Leases.
+    Leases = 2,
+}
+
+impl Section {
+    /// The section that has this code.
+    pub(super) fn from_code(code: u8) -> Option<Section> {
+        match code {
+            1 => Some(Section::Sessions),
+            2 => Some(Section::Leases),
+            _ => None,
+        }
+    }
+}
 
 /// The bit of a record's key length that says that a deadline follows.
 pub(super) const HAS_DEADLINE: u32 = 1 << 31;
@@ -142,6 +166,8 @@ pub enum SnapshotFault {
     BadHeader,
     /// The checksum matches, but a record is not one.
     BadRecord,
+    /// The checksum matches, but a section is not one that this version knows.
+    BadSection,
     /// A key has come before.
     DuplicateKey,
     /// A key comes behind one that it should stand before.
@@ -175,6 +201,7 @@ impl fmt::Display for SnapshotFault {
                 write!(f, "snapshot format {version}, expected {FORMAT_VERSION}")
             }
             SnapshotFault::BadHeader => f.write_str("a header whose fields are not a header's"),
+            SnapshotFault::BadSection => f.write_str("a section of an unknown kind or form"),
             SnapshotFault::BadRecord => f.write_str("a record that is none"),
             SnapshotFault::DuplicateKey => f.write_str("a key for the second time"),
             SnapshotFault::OutOfOrder => f.write_str("a key behind one that it comes before"),

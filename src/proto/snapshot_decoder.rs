@@ -10,18 +10,21 @@ use byteorder::{ByteOrder, LittleEndian};
 
 use super::snapshot::{
     BLOCK_HEADER_BYTES, FOOTER_BYTES, HAS_DEADLINE, IS_EARLY, KIND_FOOTER, KIND_HEADER,
-    KIND_RECORDS, MAGIC, RECORD_PREFIX_BYTES, SnapshotEnd, SnapshotError, SnapshotFault,
-    SnapshotHeader, SnapshotRecord, checksum,
+    KIND_RECORDS, KIND_SECTION, MAGIC, RECORD_PREFIX_BYTES, Section, SnapshotEnd, SnapshotError,
+    SnapshotFault, SnapshotHeader, SnapshotRecord, checksum,
 };
 use super::snapshot_order::KeyOrder;
 use crate::limits;
 use crate::types::{ClusterTime, Revision};
 
-/// What a decoder finds, in this order: one header, any number of records, one end.
+/// What a decoder finds, in this order: one header, any number of sections, any number of records,
+/// one end.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum SnapshotItem<'a> {
     /// The header; always the first.
     Header(SnapshotHeader),
+    /// A part of the state beside the records, in a block that passed its check. Before all records.
+    Section(Section, &'a [u8]),
     /// A record, in a block that passed its check. Only the end vouches that these are all.
     Record(SnapshotRecord<'a>),
     /// The footer agrees with everything before it.
@@ -62,6 +65,7 @@ enum Place {
 /// An item, its record as places in the block.
 enum Found {
     Header(SnapshotHeader),
+    Section(Section),
     Record(FoundRecord),
     End(SnapshotEnd),
 }
@@ -103,6 +107,9 @@ impl SnapshotDecoder {
         Ok(found.map(|found| match found {
             Found::Header(header) => SnapshotItem::Header(header),
             Found::End(end) => SnapshotItem::End(end),
+            Found::Section(section) => {
+                SnapshotItem::Section(section, &self.block[BLOCK_HEADER_BYTES + 1..])
+            }
             Found::Record(record) => SnapshotItem::Record(SnapshotRecord {
                 key: &self.block[record.key],
                 value: &self.block[record.value],
@@ -135,6 +142,7 @@ impl SnapshotDecoder {
 
     fn find(&mut self, input: &mut &[u8]) -> Result<Option<Found>, SnapshotError> {
         if self.at > 0 {
+            // A section's block was handed out as a whole.
             if self.at < self.block.len() {
                 return self.next_record().map(|record| Some(Found::Record(record)));
             }
@@ -154,6 +162,11 @@ impl SnapshotDecoder {
         let found = match kind {
             KIND_HEADER => self.take_header().map(Found::Header),
             KIND_FOOTER => self.take_footer().map(Found::End),
+            KIND_SECTION => {
+                let section = self.section().map_err(|fault| self.error_at(0, fault))?;
+                self.at = self.block.len();
+                return Ok(Some(Found::Section(section)));
+            }
             _ => {
                 self.at = BLOCK_HEADER_BYTES;
                 return self.next_record().map(|record| Some(Found::Record(record)));
@@ -196,6 +209,14 @@ impl SnapshotDecoder {
         self.revision = header.revision;
         self.place = Place::AmongRecords;
         Ok(header)
+    }
+
+    /// Which section the block is.
+    fn section(&self) -> Result<Section, SnapshotFault> {
+        if self.records > 0 {
+            return Err(SnapshotFault::BadKind(KIND_SECTION));
+        }
+        Section::from_code(self.block[BLOCK_HEADER_BYTES]).ok_or(SnapshotFault::BadSection)
     }
 
     fn take_footer(&mut self) -> Result<SnapshotEnd, SnapshotFault> {
@@ -259,6 +280,7 @@ fn check_head(
     let lengths = match (kind, place) {
         (KIND_HEADER, Place::BeforeHeader) => MAGIC.len()..=limits::SNAPSHOT_HEADER_BYTES,
         (KIND_RECORDS, Place::AmongRecords) => RECORD_PREFIX_BYTES..=limits::SNAPSHOT_RECORD_BYTES,
+        (KIND_SECTION, Place::AmongRecords) => 2..=limits::SNAPSHOT_RECORD_BYTES,
         (KIND_FOOTER, Place::AmongRecords) => FOOTER_BYTES..=FOOTER_BYTES,
         _ => return Err(SnapshotFault::BadKind(kind)),
     };
@@ -373,6 +395,7 @@ mod tests {
             while let Some(item) = decoder.decode(&mut piece)? {
                 match item {
                     SnapshotItem::Header(header) => seen_header = Some(header),
+                    SnapshotItem::Section(..) => panic!("these files have none"),
                     SnapshotItem::Record(record) => records.push((
                         record.key.to_vec(),
                         record.value.to_vec(),
@@ -389,6 +412,60 @@ mod tests {
         assert_eq!(seen_header, Some(header()));
         assert_eq!(end, SnapshotEnd { records: records.len() as u64, bytes: file.len() as u64 });
         Ok(records)
+    }
+
+    #[test]
+    fn decode_takes_sections_before_the_records_and_nowhere_else() {
+        let section = |bytes: &[u8]| (Section::Leases, bytes.to_vec());
+        let (mut file, mut sections) = (Vec::new(), Vec::new());
+        let mut encoder = SnapshotEncoder::new(&header(), &mut file);
+        encoder.section(Section::Leases, b"one", &mut file);
+        encoder.section(Section::Leases, &[7; 100_000], &mut file);
+        let key = SnapshotRecord {
+            key: b"a",
+            value: b"1",
+            revision: Revision(1),
+            deadline: None,
+            is_early: false,
+        };
+        encoder.record(key, &mut file);
+        encoder.finish(&mut file);
+        // 1. In pieces of any size.
+        for piece_bytes in [1, 13, file.len()] {
+            let mut decoder = SnapshotDecoder::new();
+            sections.clear();
+            for mut piece in file.chunks(piece_bytes) {
+                while let Some(item) = decoder.decode(&mut piece).unwrap() {
+                    if let SnapshotItem::Section(kind, bytes) = item {
+                        sections.push((kind, bytes.to_vec()));
+                    }
+                }
+            }
+            assert_eq!(decoder.finish().map(|end| end.records), Ok(1));
+            assert_eq!(sections, [section(b"one"), section(&[7; 100_000])]);
+        }
+        // 2. One that nobody knows, and one behind a record.
+        for (is_behind, fault) in
+            [(false, SnapshotFault::BadSection), (true, SnapshotFault::BadKind(KIND_SECTION))]
+        {
+            let mut out = Vec::new();
+            let mut encoder = SnapshotEncoder::new(&header(), &mut out);
+            if is_behind {
+                encoder.record(key, &mut out);
+            }
+            encoder.unknown_section(&mut out);
+            encoder.finish(&mut out);
+            let mut decoder = SnapshotDecoder::new();
+            let mut bytes = &out[..];
+            let found = loop {
+                match decoder.decode(&mut bytes) {
+                    Ok(Some(_)) => {}
+                    Ok(None) => panic!("nothing was refused"),
+                    Err(error) => break error.fault,
+                }
+            };
+            assert_eq!(found, fault);
+        }
     }
 
     #[test]

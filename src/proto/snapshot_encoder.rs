@@ -7,7 +7,8 @@ use byteorder::{ByteOrder, LittleEndian};
 
 use super::snapshot::{
     BLOCK_HEADER_BYTES, HAS_DEADLINE, IS_EARLY, KIND_FOOTER, KIND_HEADER, KIND_RECORDS,
-    RECORD_PREFIX_BYTES, SnapshotEnd, SnapshotHeader, SnapshotRecord, checksum,
+    KIND_SECTION, RECORD_PREFIX_BYTES, Section, SnapshotEnd, SnapshotHeader, SnapshotRecord,
+    checksum,
 };
 use crate::limits;
 
@@ -41,6 +42,16 @@ impl SnapshotEncoder {
         };
         encoder.push_block(KIND_HEADER, &[&payload], out);
         encoder
+    }
+
+    /// Adds a section, whose block it appends.
+    ///
+    /// # Panics
+    /// A record was added before, or it is larger than [`limits::SNAPSHOT_RECORD_BYTES`].
+    pub fn section(&mut self, section: Section, payload: &[u8], out: &mut Vec<u8>) {
+        assert_eq!(self.records, 0, "sections come before the records");
+        assert!(payload.len() < limits::SNAPSHOT_RECORD_BYTES, "what makes sections is bounded");
+        self.push_block(KIND_SECTION, &[&[section as u8], payload], out);
     }
 
     /// Adds a record; in the order of keys, or [early](SnapshotRecord::is_early): a reader refuses
@@ -83,6 +94,13 @@ impl SnapshotEncoder {
     /// How many bytes were appended so far: the offset in the file of what comes next.
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// A section that no version knows.
+    #[cfg(test)]
+    pub(super) fn unknown_section(&mut self, out: &mut Vec<u8>) {
+        self.close_records_block(out);
+        self.push_block(KIND_SECTION, &[&[99, 0]], out);
     }
 
     fn close_records_block(&mut self, out: &mut Vec<u8>) {

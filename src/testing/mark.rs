@@ -122,6 +122,8 @@ marks! {
         "A batch is skipped because one before it is missing.",
     GapSentAgain = "gap-sent-again":
         "Everything pending is sent again because of a gap.",
+    SessionRepeat = "session-repeat":
+        "A session's command comes again.",
     DuplicateBatch = "duplicate-batch":
         "A copy of a batch is skipped.",
     DeadEpoch = "dead-epoch":

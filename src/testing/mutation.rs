@@ -140,6 +140,8 @@ mutations! {
         "A snapshot doesn't carry the running digest on.",
     SnapshotKeepsNewValues = "snapshot-keeps-new-values":
         "A record that changes while a snapshot is taken is in it as it has become.",
+    SessionForgetsReplies = "session-forgets-replies":
+        "A session's command takes effect as often as it is sent.",
     CompactsPastSnapshot = "compacts-past-snapshot":
         "Segments are removed whose entries no snapshot includes.",
 }

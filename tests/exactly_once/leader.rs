@@ -129,6 +129,32 @@ fn deadline_of_a_due_key_on_a_full_log_is_not_in_the_past() {
 }
 
 #[test]
+fn lease_that_falls_due_is_ended_by_an_entry_with_all_of_its_keys() {
+    let mut leader = World::leading();
+    leader.request(1, "LEASE GRANT 200 7;SET a 1 LEASE 7;SET b 1 LEASE 7;SET c 1");
+    leader.confirm();
+    assert_eq!(leader.replies(1), [":7", "+OK", "+OK", "+OK"]);
+    // 1. Kept alive it lasts longer, and nothing is appended for it in the meantime.
+    leader.wait(Duration::from_millis(150));
+    leader.request(1, "LEASE KEEPALIVE 7");
+    leader.confirm();
+    let last = leader.node.raft().log().last_index();
+    leader.wait(Duration::from_millis(150));
+    leader.confirm();
+    assert_eq!(leader.node.raft().log().last_index(), last);
+    assert_eq!(leader.value("a").as_deref(), Some("1"));
+    // 2. When it is due the leader says so, once.
+    leader.wait(Duration::from_millis(100));
+    leader.confirm();
+    assert_eq!(leader.node.raft().log().last_index(), last.next());
+    assert_eq!((leader.value("a"), leader.value("b")), (None, None));
+    assert_eq!(leader.value("c").as_deref(), Some("1"));
+    leader.wait(Duration::from_millis(100));
+    leader.confirm();
+    assert_eq!(leader.node.raft().log().last_index(), last.next());
+}
+
+#[test]
 fn deadline_of_a_leader_whose_own_batch_takes_long_is_not_in_the_past() {
     let mut leader = World::leading();
     leader.disk_works = false;

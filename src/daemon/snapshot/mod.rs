@@ -44,7 +44,7 @@ pub fn verify(path: &Path) -> Result<Contents, String> {
                     value_bytes += record.value.len() as u64;
                     expiring += u64::from(record.deadline.is_some());
                 }
-                SnapshotItem::End(_) => {}
+                SnapshotItem::Section(..) | SnapshotItem::End(_) => {}
             }
         }
         Ok(())

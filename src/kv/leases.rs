@@ -1,0 +1,314 @@
+//! Leases: keys that die together, when the lease that they are attached to ends.
+//!
+//! Ours; etcd's leases are the model. A lease ends by the store's clock, as a key does: from then on
+//! its keys are invisible, and they are removed a few with each entry. Who is attached to what
+//! stands in a table of its own, because few keys are: a record has no field for it. Called by
+//! `store.rs` and by the commands in `lease.rs`; reads no clock of its own.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use byteorder::{ByteOrder, LittleEndian};
+
+use super::error::CommandError;
+use super::store::Store;
+use crate::limits;
+use crate::types::{ClusterTime, LeaseId};
+
+/// What a lease, and a key that is attached to one, are estimated to take beside the key's bytes,
+/// which stand here once.
+const LEASE_BYTES: usize = 160;
+const ATTACHED_BYTES: usize = 96;
+
+/// One lease.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Lease {
+    /// How long it lasts from when it was granted or kept alive.
+    pub ttl_ms: u64,
+    /// When it ends, by the cluster clock.
+    pub deadline: ClusterTime,
+    /// The keys that end with it, in order.
+    pub keys: BTreeSet<Arc<[u8]>>,
+}
+
+/// All leases.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub struct Leases {
+    table: BTreeMap<LeaseId, Lease>,
+    /// The one that ends first comes first.
+    by_deadline: BTreeSet<(ClusterTime, LeaseId)>,
+    by_key: BTreeMap<Arc<[u8]>, LeaseId>,
+    bytes: usize,
+    /// Changes with everything that happens to a lease.
+    folded: u64,
+}
+
+impl Leases {
+    /// How many keys are attached, the dead ones included.
+    pub fn keys(&self) -> usize {
+        self.by_key.len()
+    }
+
+    /// An estimate of the memory that all this takes.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// A lease that has not ended.
+    pub fn get(&self, id: LeaseId, now: ClusterTime) -> Option<&Lease> {
+        self.table.get(&id).filter(|lease| lease.deadline > now)
+    }
+
+    /// The leases that have not ended, in the order of their numbers.
+    pub fn ids(&self, now: ClusterTime) -> impl Iterator<Item = LeaseId> {
+        let living = move |(id, lease): (&LeaseId, &Lease)| (lease.deadline > now).then_some(*id);
+        self.table.iter().filter_map(living)
+    }
+
+    /// The lease that a key is attached to.
+    pub fn of_key(&self, key: &[u8]) -> Option<LeaseId> {
+        self.by_key.get(key).copied()
+    }
+
+    /// Whether there is a lease of this number, though it may have ended.
+    pub(super) fn contains(&self, id: LeaseId) -> bool {
+        self.table.contains_key(&id)
+    }
+
+    /// A number that differs where something else happened to a lease; 0 where there never was one.
+    pub(super) fn digest(&self) -> u64 {
+        self.folded
+    }
+
+    /// When the next one ends, or ended whose keys are not all removed.
+    pub(super) fn next_deadline(&self) -> Option<ClusterTime> {
+        self.by_deadline.first().map(|(deadline, _)| *deadline)
+    }
+
+    /// Whether the key's lease has ended.
+    pub(super) fn is_dead(&self, key: &[u8], now: ClusterTime) -> bool {
+        // As a rule none has, and nothing is looked up.
+        let has_ended = self.next_deadline().is_some_and(|deadline| deadline <= now);
+        has_ended && self.of_key(key).is_some_and(|id| self.table[&id].deadline <= now)
+    }
+
+    /// The keys of leases that have ended.
+    pub(super) fn dead_keys(&self, now: ClusterTime) -> impl Iterator<Item = &Arc<[u8]>> {
+        let ended = self.by_deadline.iter().take_while(move |(deadline, _)| *deadline <= now);
+        ended.flat_map(|(_, id)| &self.table[id].keys)
+    }
+
+    /// Begins a lease under a number that none has.
+    fn grant(&mut self, id: LeaseId, ttl_ms: u64, deadline: ClusterTime) {
+        let before = self.table.insert(id, Lease { ttl_ms, deadline, keys: BTreeSet::new() });
+        assert!(before.is_none(), "its caller has looked whether there is one");
+        self.by_deadline.insert((deadline, id));
+        self.bytes += LEASE_BYTES;
+        self.fold(id.0 ^ deadline.0);
+    }
+
+    /// The lease ends at `deadline` instead.
+    fn move_deadline(&mut self, id: LeaseId, deadline: ClusterTime) {
+        let lease = self.table.get_mut(&id).expect("its caller has looked whether there is one");
+        self.by_deadline.remove(&(lease.deadline, id));
+        lease.deadline = deadline;
+        self.by_deadline.insert((deadline, id));
+        self.fold(id.0 ^ deadline.0);
+    }
+
+    /// Forgets a lease that no key is attached to.
+    fn end(&mut self, id: LeaseId) {
+        let lease = self.table.remove(&id).expect("its caller has looked whether there is one");
+        assert!(lease.keys.is_empty(), "its keys went before");
+        self.by_deadline.remove(&(lease.deadline, id));
+        self.bytes -= LEASE_BYTES;
+        self.fold(id.0);
+    }
+
+    fn attach(&mut self, key: &[u8], id: LeaseId) {
+        self.detach(key);
+        let key: Arc<[u8]> = key.into();
+        self.bytes += ATTACHED_BYTES + key.len();
+        self.fold(id.0 ^ u64::from(crc32fast::hash(&key)) << 32);
+        let lease = self.table.get_mut(&id).expect("its caller has looked whether there is one");
+        lease.keys.insert(key.clone());
+        self.by_key.insert(key, id);
+    }
+
+    /// The key got another value, or is gone.
+    pub(super) fn detach(&mut self, key: &[u8]) {
+        if self.by_key.is_empty() {
+            return;
+        }
+        let Some(id) = self.by_key.remove(key) else { return };
+        let lease = self.table.get_mut(&id).expect("a key's lease is in the table");
+        lease.keys.remove(key);
+        self.bytes -= ATTACHED_BYTES + key.len();
+        self.fold(id.0 ^ u64::from(crc32fast::hash(key)) << 32);
+    }
+
+    /// Every key is gone.
+    pub(super) fn detach_all(&mut self) {
+        for (key, id) in std::mem::take(&mut self.by_key) {
+            self.bytes -= ATTACHED_BYTES + key.len();
+            self.fold(id.0);
+        }
+        self.table.values_mut().for_each(|lease| lease.keys.clear());
+    }
+
+    fn fold(&mut self, number: u64) {
+        // Never 0 again: the multiplier is odd, and so is what is multiplied.
+        let mixed = self.folded.rotate_left(7) ^ number;
+        self.folded = (mixed | 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    /// The leases as a snapshot has them, in pieces of some [`limits::SNAPSHOT_BLOCK_BYTES`]; a
+    /// lease is never parted.
+    pub(super) fn sections(&self) -> impl Iterator<Item = Vec<u8>> + use<> {
+        let mut sections: VecDeque<Vec<u8>> = VecDeque::new();
+        for (id, lease) in &self.table {
+            if sections.back().is_none_or(|last| last.len() >= limits::SNAPSHOT_BLOCK_BYTES) {
+                sections.push_back(self.folded.to_le_bytes().to_vec());
+            }
+            let out = sections.back_mut().expect("begun just now if there was none");
+            for number in [id.0, lease.ttl_ms, lease.deadline.0, lease.keys.len() as u64] {
+                out.extend_from_slice(&number.to_le_bytes());
+            }
+            for key in &lease.keys {
+                out.extend_from_slice(&(key.len() as u64).to_le_bytes());
+                out.extend_from_slice(key);
+            }
+        }
+        if sections.is_empty() && self.folded != 0 {
+            sections.push_back(self.folded.to_le_bytes().to_vec());
+        }
+        sections.into_iter()
+    }
+
+    /// Takes over one such piece; `None`, and something of it perhaps taken, where it is none.
+    pub(super) fn restore(&mut self, mut section: &[u8]) -> Option<()> {
+        let rest = &mut section;
+        let folded = take_number(rest)?;
+        while !rest.is_empty() {
+            let id = LeaseId(take_number(rest)?);
+            let (ttl_ms, deadline) = (take_number(rest)?, ClusterTime(take_number(rest)?));
+            let numbers = 1..=i64::MAX as u64;
+            let is_possible = numbers.contains(&id.0) && numbers.contains(&ttl_ms);
+            if !is_possible || self.contains(id) || self.table.len() >= limits::LEASES {
+                return None;
+            }
+            self.grant(id, ttl_ms, deadline);
+            for _ in 0..take_number(rest)? {
+                let length = usize::try_from(take_number(rest)?).ok()?;
+                let key = rest.split_off(..length)?;
+                if self.of_key(key).is_some() || key.len() > limits::KEY_BYTES {
+                    return None;
+                }
+                self.attach(key, id);
+            }
+        }
+        self.folded = folded;
+        Some(())
+    }
+}
+
+fn take_number(rest: &mut &[u8]) -> Option<u64> {
+    rest.split_off(..8).map(LittleEndian::read_u64)
+}
+
+impl Store {
+    /// The leases.
+    pub fn leases(&self) -> &Leases {
+        &self.leases
+    }
+
+    /// Begins a lease that ends at `deadline`; under the number of a mutation where none is given.
+    ///
+    /// # Errors
+    /// There is one of that number, or there are [`limits::LEASES`] of them.
+    pub(super) fn grant_lease(
+        &mut self,
+        id: Option<LeaseId>,
+        ttl_ms: u64,
+        deadline: ClusterTime,
+    ) -> Result<LeaseId, CommandError> {
+        if id.is_some_and(|id| self.leases.contains(id)) {
+            return Err(CommandError::LeaseExists);
+        }
+        if self.leases.table.len() >= limits::LEASES {
+            return Err(CommandError::TooManyLeases);
+        }
+        let id = id.unwrap_or_else(|| {
+            loop {
+                let id = LeaseId(self.take_revision().0);
+                if !self.leases.contains(id) {
+                    break id;
+                }
+            }
+        });
+        self.leases.grant(id, ttl_ms, deadline);
+        Ok(id)
+    }
+
+    /// The lease lasts its whole time from now on again; returns that.
+    ///
+    /// # Errors
+    /// There is no such lease.
+    pub(super) fn keep_lease_alive(&mut self, id: LeaseId) -> Result<u64, CommandError> {
+        let now = self.clock();
+        let lease = self.leases.get(id, now).ok_or(CommandError::NoLease)?;
+        let ttl_ms = lease.ttl_ms;
+        self.leases.move_deadline(id, ClusterTime(now.0.saturating_add(ttl_ms)));
+        Ok(ttl_ms)
+    }
+
+    /// Ends a lease and deletes its living keys, each a mutation; returns how many.
+    ///
+    /// # Errors
+    /// There is no such lease.
+    pub(super) fn revoke_lease(&mut self, id: LeaseId) -> Result<usize, CommandError> {
+        let lease = self.leases.get(id, self.clock()).ok_or(CommandError::NoLease)?;
+        let keys: Vec<Arc<[u8]>> = lease.keys.iter().cloned().collect();
+        let deleted = keys.iter().filter(|key| self.delete(key)).count();
+        // One that was dead by its own deadline is removed in its turn, without this lease.
+        keys.iter().for_each(|key| self.leases.detach(key));
+        self.leases.end(id);
+        Ok(deleted)
+    }
+
+    /// Whether one more key can be attached to the lease.
+    ///
+    /// # Errors
+    /// There is no such lease, or it has too many keys, or all together have.
+    pub(super) fn may_attach(&self, key: &[u8], id: LeaseId) -> Result<(), CommandError> {
+        let lease = self.leases.get(id, self.clock()).ok_or(CommandError::NoLease)?;
+        let is_there = lease.keys.contains(key);
+        let bytes = self.leases.bytes + ATTACHED_BYTES + key.len();
+        let is_full = lease.keys.len() >= limits::LEASE_KEYS || bytes > limits::LEASES_BYTES;
+        if is_full && !is_there { Err(CommandError::TooManyLeasedKeys) } else { Ok(()) }
+    }
+
+    /// Attaches a key to the lease, if it lives; [`may_attach`](Store::may_attach) was asked before.
+    pub(super) fn attach(&mut self, key: &[u8], id: LeaseId) {
+        if self.contains(key) {
+            self.leases.attach(key, id);
+        }
+    }
+
+    /// The next key of a lease that has ended; leases without keys are forgotten on the way.
+    pub(super) fn next_leased_dead(&mut self) -> Option<Arc<[u8]>> {
+        while let Some((deadline, id)) = self.leases.by_deadline.first().copied()
+            && deadline <= self.clock()
+        {
+            match self.leases.table[&id].keys.first() {
+                Some(key) => return Some(key.clone()),
+                None => self.leases.end(id),
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+#[path = "leases_tests.rs"]
+mod tests;
