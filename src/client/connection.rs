@@ -3,13 +3,16 @@
 //! Speaks frames (design page 4 §5) or plain RESP. Called by the fail-over beside it, and by
 //! `rkv-bench failover`, which must see each broken connection. Never retries and never reconnects.
 
+use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
 use super::command::encode_command;
 use super::error::LinkError;
-use crate::proto::frame::{self, ClientTag, FLAG_MORE, FrameDecoder, FrameKind, encode_frame};
+use crate::proto::frame::{
+    self, ClientTag, FLAG_IN_SESSION, FLAG_MORE, FrameDecoder, FrameKind, SessionMark, encode_frame,
+};
 use crate::proto::hello::{Hello, HelloRefused};
 use crate::proto::reply_decoder::{ReplyDecoder, Value};
 use crate::types::{RequestSeq, SessionId};
@@ -48,7 +51,8 @@ pub struct Connection {
     /// What waits to be sent.
     output: Vec<u8>,
     last_sent: RequestSeq,
-    last_received: RequestSeq,
+    /// What the replies bear that are to come, the next one first; of frames only.
+    expected: VecDeque<ClientTag>,
 }
 
 impl Connection {
@@ -77,7 +81,7 @@ impl Connection {
             input_used: 0,
             output: Vec::new(),
             last_sent: RequestSeq::ZERO,
-            last_received: RequestSeq::ZERO,
+            expected: VecDeque::new(),
         };
         if wire == Wire::Frames {
             connection.output.extend_from_slice(&frame::PREFACE);
@@ -104,17 +108,31 @@ impl Connection {
     /// Adds one command to what [`flush`](Connection::flush) sends. Its caller has checked that
     /// it is within [`COMMAND_BYTES`](crate::limits::COMMAND_BYTES).
     pub fn queue(&mut self, args: &[impl AsRef<[u8]>]) {
-        self.last_sent = self.last_sent.next();
         match self.wire {
             Wire::Text => encode_command(args, &mut self.output),
             Wire::Frames => {
+                self.last_sent = self.last_sent.next();
                 let tag = ClientTag { session: SessionId::ZERO, sequence: self.last_sent };
+                self.expected.push_back(tag);
                 encode_frame(FrameKind::ClientRequest, 0, &mut self.output, |out| {
                     tag.encode(out);
                     encode_command(args, out);
                 });
             }
         }
+    }
+
+    /// The same for a command of a client session. Frames only.
+    ///
+    /// # Panics
+    /// The connection speaks [`Wire::Text`].
+    pub fn queue_in_session(&mut self, mark: SessionMark, args: &[impl AsRef<[u8]>]) {
+        assert_eq!(self.wire, Wire::Frames, "the text protocol has no marks");
+        self.expected.push_back(mark.tag());
+        encode_frame(FrameKind::ClientRequest, FLAG_IN_SESSION, &mut self.output, |out| {
+            mark.encode(out);
+            encode_command(args, out);
+        });
     }
 
     /// Bytes that are queued and not sent.
@@ -144,7 +162,7 @@ impl Connection {
                 // A push is nobody's reply.
                 Some(Value::Push(_)) => {}
                 Some(value) => {
-                    self.last_received = self.last_received.next();
+                    self.expected.pop_front();
                     return Ok(value);
                 }
                 None => self.fill(deadline)?,
@@ -169,7 +187,7 @@ impl Connection {
         let decoded = match self.wire {
             Wire::Text => self.replies.decode(&mut rest)?,
             Wire::Frames => {
-                let expected = self.last_received.next();
+                let expected = self.expected.front().copied();
                 decode_framed(&mut self.frames, &mut self.replies, expected, &mut rest)?
             }
         };
@@ -220,7 +238,7 @@ impl Connection {
 fn decode_framed(
     frames: &mut FrameDecoder,
     replies: &mut ReplyDecoder,
-    expected: RequestSeq,
+    expected: Option<ClientTag>,
     input: &mut &[u8],
 ) -> Result<Option<Value>, LinkError> {
     while let Some(frame) = frames.decode(input)? {
@@ -232,7 +250,7 @@ fn decode_framed(
             // What no request asked for; whoever wants that reads the text protocol.
             continue;
         }
-        if tag.sequence != expected {
+        if Some(tag) != expected {
             return Err(LinkError::UnexpectedTag);
         }
         let value = replies.decode(&mut resp)?;

@@ -1,15 +1,19 @@
 //! One client over several nodes: goes to the next when one fails, and knows what it may repeat.
 //!
-//! Design page 2 §2: what was surely not done may be sent again, a read too; a write whose reply
-//! was lost may not, and is returned as in doubt. Called by `rkv-cli` and by programs.
+//! Design page 2 §2: what was surely not done may be sent again, a read too; and a write whose reply
+//! was lost, where it is one of a client session: the state machine carries it out once. Any other
+//! is returned as in doubt. Called by `rkv-cli` and by programs.
 
 use std::time::{Duration, Instant};
 
 use super::command::{encode_command, is_repeatable};
 use super::connection::{Connection, Wire};
 use super::error::{ClientError, Doubt, ErrorReply, LinkError};
+use super::session::{Session, gap, has_number, is_forgotten, is_of_node, is_over};
 use crate::limits;
+use crate::proto::frame::SessionMark;
 use crate::proto::reply_decoder::Value;
+use crate::types::SessionId;
 
 /// How a client behaves.
 #[derive(Clone, Debug)]
@@ -26,6 +30,10 @@ pub struct Options {
     /// How long to go on trying what was surely not done. Until a first node was reached, one
     /// round over all endpoints is enough: more likely they are wrong than all down.
     pub retry_timeout: Duration,
+    /// Whether writes are those of a client session, so that one whose reply is lost is repeated
+    /// until it is known what became of it. Costs a command when the first write is sent. Of no
+    /// meaning with [`Wire::Text`].
+    pub sessions: bool,
 }
 
 impl Options {
@@ -37,6 +45,7 @@ impl Options {
             connect_timeout: Duration::from_secs(1),
             reply_timeout: Duration::from_secs(7),
             retry_timeout: Duration::from_secs(10),
+            sessions: true,
         }
     }
 }
@@ -45,11 +54,20 @@ impl Options {
 const PAUSE_FIRST: Duration = Duration::from_millis(10);
 const PAUSE_LONGEST: Duration = Duration::from_millis(200);
 
+/// How long the end of a session may take to be sent.
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(100);
+
 /// A client of a cluster. Connects when it is first used.
 #[derive(Debug)]
 pub struct Client {
-    options: Options,
-    connection: Option<Connection>,
+    pub(super) options: Options,
+    pub(super) connection: Option<Connection>,
+    /// Opened when the first command is one of it; stays through changes of the connection.
+    pub(super) session: Option<Session>,
+    /// The server that is connected to knows no sessions.
+    lacks_sessions: bool,
+    /// The connection is between MULTI and EXEC.
+    is_in_block: bool,
     /// Whether any node was ever reached.
     was_connected: bool,
     /// Which endpoint the connection leads to, or is tried next.
@@ -62,10 +80,28 @@ enum Attempt {
     Lost(LinkError),
 }
 
+/// What is to be done after an attempt.
+enum Step {
+    /// Nothing more.
+    Done(Result<Value, ClientError>),
+    /// The same node is asked again: the command was surely not done.
+    Again,
+    /// Another node is asked, a little later; this is what came of it if there is no time left.
+    Elsewhere(ClientError),
+}
+
 impl Client {
     /// A client that connects when it is first used.
     pub fn new(options: Options) -> Client {
-        Client { options, connection: None, was_connected: false, current: 0 }
+        Client {
+            options,
+            connection: None,
+            session: None,
+            lacks_sessions: false,
+            is_in_block: false,
+            was_connected: false,
+            current: 0,
+        }
     }
 
     /// The endpoint that is connected to, or tried next; empty if there is none.
@@ -116,115 +152,233 @@ impl Client {
     /// says of the command see [`ClientError`].
     pub fn command(&mut self, args: &[impl AsRef<[u8]>]) -> Result<Value, ClientError> {
         check_size(args)?;
+        self.command_after(args, None)
+    }
+
+    /// The same for a command that was perhaps sent before: `doubt` is what it was in its session
+    /// then, and why nobody knows what became of it.
+    pub(super) fn command_after(
+        &mut self,
+        args: &[impl AsRef<[u8]>],
+        mut doubt: Option<(SessionMark, Doubt)>,
+    ) -> Result<Value, ClientError> {
         let give_up = Instant::now() + self.options.retry_timeout;
         let mut pause = PAUSE_FIRST;
-        loop {
-            self.connect_until(give_up)?;
-            let refused = match self.attempt(args) {
-                Attempt::Answered(value) => match result_of(value) {
-                    Err(ClientError::Reply(reply)) if reply.is_passing() => reply,
-                    result => return result,
-                },
-                Attempt::Lost(error) => {
-                    let endpoint = self.abandon();
-                    if !is_repeatable(args) {
-                        return Err(ClientError::InDoubt(Doubt::Link { endpoint, error }));
-                    }
-                    if Instant::now() >= give_up {
-                        let attempts = vec![(endpoint, error)];
-                        return Err(ClientError::Unreachable { attempts });
-                    }
-                    continue;
-                }
-            };
-            if Instant::now() + pause >= give_up {
-                return Err(ClientError::Reply(refused));
+        let error = loop {
+            if let Err(error) = self.connect_until(give_up) {
+                break error;
             }
-            self.abandon();
+            match self.step(args, &mut doubt) {
+                Step::Done(result) => return self.done(args, doubt, result),
+                Step::Again if Instant::now() < give_up => continue,
+                Step::Again => break ClientError::NotSent,
+                Step::Elsewhere(error) => {
+                    self.abandon();
+                    if Instant::now() + pause >= give_up {
+                        break error;
+                    }
+                }
+            }
             // This client blocks by contract: its caller has nothing else to wait for.
             std::thread::sleep(pause);
             pause = (pause * 2).min(PAUSE_LONGEST);
-        }
+        };
+        self.done(args, doubt, Err(error))
     }
 
-    /// Sends many commands without waiting for each reply; returns one result a command, in
-    /// order. Passing refusals are not tried again, since that would change the order. Where the
-    /// connection breaks, reads without a reply are done again one by one, writes are in doubt,
-    /// and nothing more is sent.
-    pub fn pipeline(
+    /// One attempt, over the connection that stands.
+    fn step(
         &mut self,
-        commands: &[Vec<impl AsRef<[u8]>>],
-    ) -> Vec<Result<Value, ClientError>> {
-        let mut results = Vec::with_capacity(commands.len());
-        let mut broken = false;
-        while results.len() < commands.len() {
-            let rest = &commands[results.len()..];
-            if broken {
-                results.push(Err(ClientError::NotSent));
-            } else if let Err(error) = check_size(&rest[0]) {
-                results.push(Err(error));
-            } else {
-                broken = self.pipeline_window(rest, &mut results);
-            }
-        }
-        results
+        args: &[impl AsRef<[u8]>],
+        doubt: &mut Option<(SessionMark, Doubt)>,
+    ) -> Step {
+        let mark = match &doubt {
+            Some((mark, _)) => Some(*mark),
+            None if self.takes_number(args) => match self.next_mark() {
+                Ok(mark) => mark,
+                Err(error) => return Step::Elsewhere(error),
+            },
+            None => None,
+        };
+        let answer = self.attempt(args, mark);
+        self.judge(args, mark, doubt, answer)
     }
 
-    /// Sends as many of `commands` as may go ahead of their replies, and adds their results.
-    /// Returns whether something was lost.
-    fn pipeline_window(
+    /// What the answer to one attempt means, and what is to be done next. `doubt` is set where the
+    /// command may have been done, and taken where it surely was or wasn't.
+    fn judge(
         &mut self,
-        commands: &[Vec<impl AsRef<[u8]>>],
-        results: &mut Vec<Result<Value, ClientError>>,
-    ) -> bool {
-        if let Err(error) = self.connect_until(Instant::now() + self.options.retry_timeout) {
-            results.push(Err(error));
-            return true;
-        }
-        let connection = self.connection.as_mut().expect("connected just now");
-        let mut count = 0;
-        for args in commands {
-            if count > 0
-                && connection.queued_bytes() + encoded_bytes(args) > limits::CLIENT_PIPELINE_BYTES
-            {
-                break;
+        args: &[impl AsRef<[u8]>],
+        mark: Option<SessionMark>,
+        doubt: &mut Option<(SessionMark, Doubt)>,
+        answer: Attempt,
+    ) -> Step {
+        let value = match answer {
+            Attempt::Answered(value) => value,
+            Attempt::Lost(error) => {
+                let endpoint = self.endpoint().to_owned();
+                let Some(mark) = mark else {
+                    if is_repeatable(args) {
+                        return Step::Elsewhere(lost(endpoint, error));
+                    }
+                    self.abandon();
+                    return Step::Done(Err(ClientError::InDoubt(Doubt::Link { endpoint, error })));
+                };
+                *doubt = Some((mark, Doubt::Link { endpoint, error }));
+                return Step::Elsewhere(ClientError::NotSent);
             }
-            // One that is too large ends the window here; it is the next one's first.
-            if check_size(args).is_err() {
-                break;
+        };
+        match (result_of(value), mark) {
+            (Err(ClientError::InDoubt(Doubt::Server(text))), Some(mark)) => {
+                self.judge_doubt(text, mark, doubt)
             }
-            connection.queue(args);
-            count += 1;
-        }
-        let mut deadline = Instant::now() + self.options.reply_timeout;
-        let mut lost = connection.flush(deadline).err();
-        let mut answered = 0;
-        while lost.is_none() && answered < count {
-            match connection.receive(deadline) {
-                Ok(value) => {
-                    results.push(result_of(value));
-                    answered += 1;
-                    deadline = Instant::now() + self.options.reply_timeout;
+            (Err(ClientError::Reply(reply)), Some(mark)) => self.judge_refusal(reply, mark, doubt),
+            (Err(ClientError::Reply(reply)), None) if reply.is_passing() => {
+                Step::Elsewhere(ClientError::Reply(reply))
+            }
+            (result, mark) => {
+                if let Some(mark) = mark {
+                    self.pass(mark, false);
+                    *doubt = None;
                 }
-                Err(error) => lost = Some(error),
+                Step::Done(result)
             }
         }
-        let Some(error) = lost else { return false };
-        let endpoint = self.abandon();
-        let mut error = Some(error);
-        for args in &commands[answered..count] {
-            results.push(if is_repeatable(args) {
-                self.command(args)
-            } else {
-                let error = error.take().unwrap_or(LinkError::Closed);
-                Err(ClientError::InDoubt(Doubt::Link { endpoint: endpoint.clone(), error }))
-            });
+    }
+
+    /// The server doesn't know what became of a session's command.
+    fn judge_doubt(
+        &mut self,
+        text: String,
+        mark: SessionMark,
+        doubt: &mut Option<(SessionMark, Doubt)>,
+    ) -> Step {
+        if is_over(&text) {
+            self.forget(mark);
+            // Sent once, it was surely not done.
+            return match doubt.take() {
+                None => Step::Again,
+                Some((_, earlier)) => Step::Done(Err(ClientError::InDoubt(earlier))),
+            };
         }
-        true
+        if is_forgotten(&text) {
+            self.pass(mark, false);
+            *doubt = None;
+            return Step::Done(Err(ClientError::InDoubt(Doubt::Server(text))));
+        }
+        *doubt = Some((mark, Doubt::Server(text.clone())));
+        Step::Elsewhere(ClientError::InDoubt(Doubt::Server(text)))
+    }
+
+    /// An error reply to a session's command.
+    fn judge_refusal(
+        &mut self,
+        reply: ErrorReply,
+        mark: SessionMark,
+        doubt: &mut Option<(SessionMark, Doubt)>,
+    ) -> Step {
+        if let Some(next) = gap(&reply) {
+            match (doubt.take(), &mut self.session) {
+                // This copy was the only one: the number is free again.
+                (None, Some(session)) if session.id == mark.session => session.go_to(next),
+                // An earlier copy may be on its way yet. In a session that nobody goes on with,
+                // it stays behind a gap for ever.
+                _ => self.forget(mark),
+            }
+            return Step::Again;
+        }
+        if is_of_node(&reply) {
+            // It says nothing of earlier copies.
+            if doubt.is_some() || reply.is_passing() {
+                return Step::Elsewhere(ClientError::Reply(reply));
+            }
+            return Step::Done(Err(ClientError::Reply(reply)));
+        }
+        // An older node may have refused it without counting it.
+        self.pass(mark, true);
+        *doubt = None;
+        Step::Done(Err(ClientError::Reply(reply)))
+    }
+
+    /// What the caller is told. What is in doubt at the end may be done yet: its number can't be
+    /// another command's.
+    fn done(
+        &mut self,
+        args: &[impl AsRef<[u8]>],
+        doubt: Option<(SessionMark, Doubt)>,
+        result: Result<Value, ClientError>,
+    ) -> Result<Value, ClientError> {
+        if result.is_ok() {
+            self.note_block(args);
+        }
+        match doubt {
+            None => result,
+            Some((mark, doubt)) => {
+                self.forget(mark);
+                Err(ClientError::InDoubt(doubt))
+            }
+        }
+    }
+
+    /// Whether the command is to be one of the session: it goes through the log, and what it does
+    /// depends on nothing but itself.
+    pub(super) fn takes_number(&self, args: &[impl AsRef<[u8]>]) -> bool {
+        let has_sessions = self.options.sessions && self.options.wire == Wire::Frames;
+        has_sessions && !self.lacks_sessions && !self.is_in_block && has_number(args)
+    }
+
+    /// The session's next number; opens one where there is none. `None` where the server knows no
+    /// sessions: then the command is sent without one, once.
+    ///
+    /// # Errors
+    /// Another node may open one, or this one later. Nothing was done.
+    pub(super) fn next_mark(&mut self) -> Result<Option<SessionMark>, ClientError> {
+        if self.session.is_none() {
+            let id = match self.attempt(&["SESSION", "OPEN"], None) {
+                Attempt::Answered(Value::Integer(id)) => {
+                    u64::try_from(id).ok().filter(|id| *id > 0)
+                }
+                Attempt::Answered(value) => match result_of(value) {
+                    Err(ClientError::Reply(reply)) if reply.is_passing() => {
+                        return Err(ClientError::Reply(reply));
+                    }
+                    // Perhaps one was opened that nobody knows. It is over after an hour.
+                    Err(ClientError::InDoubt(_)) => return Err(ClientError::NotSent),
+                    _ => None,
+                },
+                Attempt::Lost(error) => return Err(lost(self.endpoint().to_owned(), error)),
+            };
+            self.lacks_sessions = id.is_none();
+            self.session = id.map(|id| Session::new(SessionId(id)));
+        }
+        Ok(self.session.as_ref().map(Session::next))
+    }
+
+    /// A number was used, or where `is_unsure` perhaps not.
+    pub(super) fn pass(&mut self, mark: SessionMark, is_unsure: bool) {
+        if let Some(session) = self.session.as_mut().filter(|it| it.id == mark.session) {
+            session.pass(mark.number);
+            session.is_unsure = is_unsure;
+        }
+    }
+
+    /// The session is not used any more.
+    pub(super) fn forget(&mut self, mark: SessionMark) {
+        self.session.take_if(|session| session.id == mark.session);
+    }
+
+    /// Between MULTI and EXEC commands are queued by the connection, not carried out.
+    pub(super) fn note_block(&mut self, args: &[impl AsRef<[u8]>]) {
+        let is = |name: &[u8]| args.first().is_some_and(|w| w.as_ref().eq_ignore_ascii_case(name));
+        if is(b"MULTI") {
+            self.is_in_block = true;
+        } else if is(b"EXEC") || is(b"DISCARD") || is(b"RESET") {
+            self.is_in_block = false;
+        }
     }
 
     /// Connects if not connected, going round the endpoints until `give_up`, once at the least.
-    fn connect_until(&mut self, give_up: Instant) -> Result<(), ClientError> {
+    pub(super) fn connect_until(&mut self, give_up: Instant) -> Result<(), ClientError> {
         if self.connection.as_ref().is_some_and(|connection| !connection.is_stale()) {
             return Ok(());
         }
@@ -242,6 +396,8 @@ impl Client {
                     Ok(connection) => {
                         self.connection = Some(connection);
                         self.was_connected = true;
+                        self.lacks_sessions = false;
+                        self.is_in_block = false;
                         return Ok(());
                     }
                     Err(error) => attempts.push((self.abandon(), error)),
@@ -256,16 +412,21 @@ impl Client {
         }
     }
 
-    fn attempt(&mut self, args: &[impl AsRef<[u8]>]) -> Attempt {
+    fn attempt(&mut self, args: &[impl AsRef<[u8]>], mark: Option<SessionMark>) -> Attempt {
         let connection = self.connection.as_mut().expect("callers connect first");
-        match connection.call(args, self.options.reply_timeout) {
+        match mark {
+            None => connection.queue(args),
+            Some(mark) => connection.queue_in_session(mark, args),
+        }
+        let deadline = Instant::now() + self.options.reply_timeout;
+        match connection.flush(deadline).and_then(|()| connection.receive(deadline)) {
             Ok(value) => Attempt::Answered(value),
             Err(error) => Attempt::Lost(error),
         }
     }
 
     /// Leaves the current endpoint for the next one, and says which one was left.
-    fn abandon(&mut self) -> String {
+    pub(super) fn abandon(&mut self) -> String {
         self.connection = None;
         let left = self.endpoint().to_owned();
         self.current = (self.current + 1) % self.options.endpoints.len().max(1);
@@ -273,7 +434,23 @@ impl Client {
     }
 }
 
-fn result_of(value: Value) -> Result<Value, ClientError> {
+impl Drop for Client {
+    /// A session that is not ended takes its place for an hour. Whether this arrives is not waited
+    /// for.
+    fn drop(&mut self) {
+        if let (Some(session), Some(connection)) = (&self.session, &mut self.connection) {
+            connection.queue(&["SESSION", "CLOSE", &session.id.0.to_string()]);
+            // Where it fails, the hour ends the session.
+            let _ = connection.flush(Instant::now() + CLOSE_TIMEOUT);
+        }
+    }
+}
+
+fn lost(endpoint: String, error: LinkError) -> ClientError {
+    ClientError::Unreachable { attempts: vec![(endpoint, error)] }
+}
+
+pub(super) fn result_of(value: Value) -> Result<Value, ClientError> {
     match value {
         Value::Error(text) if text.starts_with("INDOUBT") => {
             Err(ClientError::InDoubt(Doubt::Server(text)))
@@ -283,12 +460,12 @@ fn result_of(value: Value) -> Result<Value, ClientError> {
     }
 }
 
-fn encoded_bytes(args: &[impl AsRef<[u8]>]) -> usize {
+pub(super) fn encoded_bytes(args: &[impl AsRef<[u8]>]) -> usize {
     // A bulk's header and ends take 25 bytes at the most; the array's header likewise.
     25 + args.iter().map(|arg| arg.as_ref().len() + 25).sum::<usize>()
 }
 
-fn check_size(args: &[impl AsRef<[u8]>]) -> Result<(), ClientError> {
+pub(super) fn check_size(args: &[impl AsRef<[u8]>]) -> Result<(), ClientError> {
     if args.is_empty() {
         return Err(ClientError::NoCommand);
     }

@@ -7,7 +7,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 
 use raftkv::proto::frame::{
-    ClientTag, FrameDecoder, FrameKind, PREFACE, encode_client_reply, encode_frame,
+    ClientTag, FLAG_IN_SESSION, FrameDecoder, FrameKind, PREFACE, SessionMark, encode_client_reply,
+    encode_frame,
 };
 use raftkv::proto::hello::{Hello, Role};
 use raftkv::proto::reply_decoder::{ReplyDecoder, Value};
@@ -29,7 +30,24 @@ pub struct Server {
 }
 
 impl Server {
+    /// One that knows no sessions.
+    #[allow(dead_code)] // Not every test that has a scripted server has one without.
     pub fn start(script: impl Fn(&str) -> Act + Send + Clone + 'static) -> Server {
+        Server::listen(move |line| match line {
+            "SESSION OPEN" => None,
+            line => Some(script(line)),
+        })
+    }
+
+    /// One that is asked for sessions too. Of a command of a session the script sees the numbers
+    /// first: `session/number/awaited SET a 1`.
+    #[allow(dead_code)] // Not every test that has a scripted server has one with sessions.
+    pub fn start_with_sessions(script: impl Fn(&str) -> Act + Send + Clone + 'static) -> Server {
+        Server::listen(move |line| Some(script(line)))
+    }
+
+    /// What the script doesn't know is an unknown command, and nobody asked for it.
+    fn listen(script: impl Fn(&str) -> Option<Act> + Send + Clone + 'static) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let endpoint = listener.local_addr().unwrap().to_string();
         let (sender, asked) = channel();
@@ -47,7 +65,7 @@ impl Server {
     }
 }
 
-fn serve(mut stream: TcpStream, script: &impl Fn(&str) -> Act, asked: &Sender<String>) {
+fn serve(mut stream: TcpStream, script: &impl Fn(&str) -> Option<Act>, asked: &Sender<String>) {
     let mut buffer = vec![0; 1 << 16];
     let mut first = [0];
     if stream.peek(&mut first).unwrap_or(0) == 0 {
@@ -63,7 +81,7 @@ fn serve(mut stream: TcpStream, script: &impl Fn(&str) -> Act, asked: &Sender<St
         let mut input = &buffer[..count];
         if !framed {
             while let Some(command) = commands.decode(&mut input).unwrap() {
-                match run(&command, script, asked) {
+                match run("", &command, script, asked) {
                     Act::Reply(resp) => stream.write_all(&resp).unwrap(),
                     Act::Close => return,
                     Act::Silence => {}
@@ -82,8 +100,14 @@ fn serve(mut stream: TcpStream, script: &impl Fn(&str) -> Act, asked: &Sender<St
             }
             assert_eq!(frame.kind, FrameKind::ClientRequest);
             let (tag, mut resp) = ClientTag::decode(frame.payload).unwrap();
+            let mut numbers = String::new();
+            if frame.flags == FLAG_IN_SESSION {
+                let (mark, rest) = SessionMark::decode(frame.payload).unwrap();
+                numbers = format!("{}/{}/{} ", mark.session.0, mark.number.0, mark.awaited.0);
+                resp = rest;
+            }
             let command = commands.decode(&mut resp).unwrap().unwrap();
-            match run(&command, script, asked) {
+            match run(&numbers, &command, script, asked) {
                 Act::Reply(resp) => encode_client_reply(tag, &resp, &mut out),
                 Act::Close => return,
                 Act::Silence => {}
@@ -93,7 +117,12 @@ fn serve(mut stream: TcpStream, script: &impl Fn(&str) -> Act, asked: &Sender<St
     }
 }
 
-fn run(command: &Value, script: &impl Fn(&str) -> Act, asked: &Sender<String>) -> Act {
+fn run(
+    numbers: &str,
+    command: &Value,
+    script: &impl Fn(&str) -> Option<Act>,
+    asked: &Sender<String>,
+) -> Act {
     let Value::Array(words) = command else { panic!("not a command: {command:?}") };
     let words: Vec<_> = words
         .iter()
@@ -102,7 +131,12 @@ fn run(command: &Value, script: &impl Fn(&str) -> Act, asked: &Sender<String>) -
             other => panic!("not a bulk: {other:?}"),
         })
         .collect();
-    let line = words.join(" ");
-    let _ = asked.send(line.clone());
-    script(&line)
+    let line = numbers.to_owned() + &words.join(" ");
+    match script(&line) {
+        None => Act::Reply(b"-ERR unknown command 'SESSION'\r\n".to_vec()),
+        Some(act) => {
+            let _ = asked.send(line);
+            act
+        }
+    }
 }
