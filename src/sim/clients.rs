@@ -15,6 +15,7 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use super::history::{Operation, Recorder};
 use super::network::StreamId;
 use super::script::Settings;
+use super::sessions::{Meaning, Said, Session};
 use crate::limits;
 use crate::proto::reply::{Protocol, Reply};
 use crate::proto::reply_decoder::{ReplyDecoder, Value};
@@ -135,7 +136,9 @@ pub(super) struct Client {
     /// How far anyone had applied the log when it sent what it waits for.
     pub floor: LogIndex,
     decoder: ReplyDecoder,
-    outstanding: VecDeque<Operation>,
+    outstanding: VecDeque<Said>,
+    /// Where its writes are those of a session.
+    session: Option<Session>,
     /// What it last read of each shared key, to swap it.
     seen: Vec<Vec<u8>>,
     values: u64,
@@ -149,7 +152,7 @@ impl Client {
             true => Manner::draw(&mut random, settings),
             false => Manner::Plain,
         };
-        Client {
+        let mut client = Client {
             number,
             manner,
             uses_lease: is_of_the_load && settings.lease > 0 && random.random_bool(0.7),
@@ -166,15 +169,31 @@ impl Client {
             floor: LogIndex::ZERO,
             decoder: ReplyDecoder::new(),
             outstanding: VecDeque::new(),
+            session: None,
             seen: vec![b"0".to_vec(); settings.keys as usize],
             values: 0,
             random,
+        };
+        let is_of_the_last = number as u64 + settings.sessions >= settings.clients;
+        if is_of_the_load && is_of_the_last && client.manner == Manner::Plain {
+            client.session = Some(Session::default());
         }
+        client
     }
 
     /// Whether it waits for replies.
     pub fn is_waiting(&self) -> bool {
-        !self.outstanding.is_empty()
+        self.is_listening() || self.is_unanswered()
+    }
+
+    /// Whether replies are to come over the connection that it has.
+    pub fn is_listening(&self) -> bool {
+        !self.outstanding.is_empty() || self.session.as_ref().is_some_and(|it| it.is_opening)
+    }
+
+    /// Whether it has something to ask for again, of its session.
+    pub fn is_unanswered(&self) -> bool {
+        self.session.as_ref().is_some_and(|session| !session.again.is_empty())
     }
 
     /// A connection stands.
@@ -191,11 +210,25 @@ impl Client {
         if self.random.random_range(0..100) < self.repeat_pc {
             // A token is appended once, so that it can be told how often that was done.
             let repeats = |words: &Words| words[0] != b"APPEND";
-            let given_up = self.outstanding.iter().map(|operation| operation.words.clone());
+            let unnumbered = self.outstanding.iter().filter(|said| said.number == 0);
+            let given_up = unnumbered.map(|said| said.operation.words.clone());
             self.repeat = given_up.filter(repeats).collect();
         }
-        for operation in self.outstanding.drain(..) {
-            recorder.unknown(operation, now);
+        if let Some(session) = &mut self.session {
+            session.is_opening = false;
+        }
+        // What was to be asked for again on this connection comes behind what was not answered.
+        let mut rest = self.session.as_mut().map(|it| std::mem::take(&mut it.again));
+        for said in std::mem::take(&mut self.outstanding) {
+            match &mut rest {
+                Some(again) if said.number > 0 => {
+                    again.push_back(Said { is_repeated: true, ..said });
+                }
+                _ => recorder.unknown(said.operation, now),
+            }
+        }
+        if let (Some(session), Some(again)) = (&mut self.session, rest) {
+            session.again = again;
         }
     }
 
@@ -207,7 +240,10 @@ impl Client {
         settings: &Settings,
         recorder: &mut Recorder,
     ) -> Bytes {
-        assert!(self.outstanding.is_empty());
+        assert!(!self.is_listening());
+        if let Some(bytes) = self.next_of_session() {
+            return bytes;
+        }
         let count = self.random.random_range(1..=settings.pipeline.max(1));
         let mut out = Vec::new();
         let mut introduction = Vec::new();
@@ -229,6 +265,25 @@ impl Client {
         }
         self.pipelines += 1;
         out.into()
+    }
+
+    /// What a client with a session says before anything new: that it wants one, or again what was
+    /// not answered.
+    fn next_of_session(&mut self) -> Option<Bytes> {
+        let session = self.session.as_mut()?;
+        let mut out = Vec::new();
+        if session.must_open() {
+            as_array(&[b"SESSION".to_vec(), b"OPEN".to_vec()], &mut out);
+            self.pipelines += 1;
+            return Some(out.into());
+        }
+        let awaited = session.again.front()?.number;
+        for said in std::mem::take(&mut session.again) {
+            as_array(&session.marked(&said.operation.words, said.number, awaited), &mut out);
+            self.outstanding.push_back(Said { is_repeated: true, ..said });
+        }
+        self.pipelines += 1;
+        Some(out.into())
     }
 
     /// These lines of words, as bytes; for a client that a test steers.
@@ -277,19 +332,25 @@ impl Client {
     fn say(&mut self, now: Instant, words: Words, recorder: &mut Recorder, out: &mut Vec<u8>) {
         let bytes: usize = words.iter().map(|word| word.len() + 1).sum();
         let fits_a_line = bytes < limits::INLINE_BYTES && words.iter().all(|word| !word.is_empty());
+        let number = self.session.as_mut().map_or(0, |session| session.number(&words));
         if self.manner == Manner::Inline && fits_a_line {
             out.extend_from_slice(&words.join(&b' '));
             out.extend_from_slice(b"\r\n");
+        } else if let Some(session) = self.session.as_ref().filter(|_| number > 0) {
+            let first = self.outstanding.iter().find(|said| said.number > 0);
+            let awaited = first.map_or(number, |said| said.number);
+            as_array(&session.marked(&words, number, awaited), out);
         } else {
             as_array(&words, out);
         }
-        self.outstanding.push_back(recorder.invoke(self.connection, now, words));
+        let operation = recorder.invoke(self.connection, now, words);
+        self.outstanding.push_back(Said { operation, number, is_repeated: false });
     }
 
     /// Bytes have come. True if that was the last reply awaited.
     pub fn receive(&mut self, now: Instant, bytes: &[u8], recorder: &mut Recorder) -> bool {
         let mut rest = bytes;
-        let was_waiting = self.is_waiting();
+        let was_waiting = self.is_listening();
         if let Some(told) = &mut self.told {
             while let Some(value) = self.decoder.decode(&mut rest).expect("servers speak RESP") {
                 told.push(value);
@@ -297,12 +358,34 @@ impl Client {
             return false;
         }
         while let Some(value) = self.decoder.decode(&mut rest).expect("servers speak RESP") {
-            let operation = self.outstanding.pop_front();
-            let operation = operation.expect("exactly-once: a reply that nobody asked for");
-            self.note(&operation, &value);
-            recorder.reply(operation, now, &value);
+            if let Some(session) = self.session.as_mut().filter(|session| session.is_opening) {
+                session.opened(&value);
+                continue;
+            }
+            let said = self.outstanding.pop_front();
+            let said = said.expect("exactly-once: a reply that nobody asked for");
+            self.note(&said.operation, &value);
+            self.take_reply(said, now, &value, recorder);
         }
-        was_waiting && !self.is_waiting()
+        was_waiting && !self.is_listening()
+    }
+
+    fn take_reply(&mut self, said: Said, now: Instant, value: &Value, recorder: &mut Recorder) {
+        let meaning = match self.session.as_mut().filter(|_| said.number > 0) {
+            Some(session) => session.judge(&said, value),
+            None => Meaning::Answered,
+        };
+        match (meaning, &mut self.session) {
+            (Meaning::NotDone, _) => {
+                let not_done = Value::Error("CLUSTERDOWN".to_owned());
+                recorder.reply(said.operation, now, &not_done);
+            }
+            (Meaning::Unknown, _) => recorder.unknown(said.operation, now),
+            (Meaning::Again, Some(session)) => {
+                session.again.push_back(Said { is_repeated: true, ..said });
+            }
+            (Meaning::Answered | Meaning::Again, _) => recorder.reply(said.operation, now, value),
+        }
     }
 
     fn note(&mut self, operation: &Operation, value: &Value) {

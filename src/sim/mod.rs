@@ -28,6 +28,7 @@ mod rules;
 mod run;
 pub mod script;
 mod server;
+mod sessions;
 pub mod shrink;
 mod sieges;
 #[cfg(test)]

@@ -22,6 +22,7 @@ const LONGEST_CONVERGENCE: u32 = 8;
 
 /// What strikes besides the faults of a script: by chance all the time, or as their consequence.
 pub const STRIKES: &[&str] = &[
+    "asked-again-in-session",
     "clean-stop",
     "client-cut-off",
     "client-gives-up",

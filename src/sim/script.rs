@@ -107,6 +107,8 @@ settings! {
     odd_pc = 0,
     /// Pipelines in a hundred that are sent once more elsewhere after they were given up.
     repeat_pc = 0,
+    /// Clients of the last ones whose writes are those of a client session.
+    sessions = 0,
     /// Whether clients set keys that expire.
     expiry = 0,
     /// A client in a hundred turns moves to another server with commands unanswered.

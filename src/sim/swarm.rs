@@ -18,6 +18,10 @@ const SNAPSHOT_SALT: u64 = 0x5a5a_5eed_5a5a_5eed;
 /// KiB of log that make a snapshot due; 0 stands for more than a run has.
 const SNAPSHOT_KIB: [u64; 6] = [0, 0, 1, 4, 16, 64];
 
+/// One seed in so many, this one, has clients with sessions.
+const SESSIONS_IN: u64 = 6;
+const SESSIONS_AT: u64 = 4;
+
 /// The script of a seed.
 pub fn script(seed: u64) -> Script {
     let mut random = Xoshiro256PlusPlus::seed_from_u64(seed ^ SALT);
@@ -25,6 +29,10 @@ pub fn script(seed: u64) -> Script {
     // A generator of its own: where no snapshot is due, a seed is what it was before there were any.
     let mut apart = Xoshiro256PlusPlus::seed_from_u64(seed ^ SNAPSHOT_SALT);
     settings.snapshot_kib = SNAPSHOT_KIB[apart.random_range(0..SNAPSHOT_KIB.len())];
+    // Not drawn, so that the other seeds are what they were before there were sessions.
+    if seed % SESSIONS_IN == SESSIONS_AT {
+        settings.sessions = 2;
+    }
     turnover::settle(seed, &mut settings);
     sieges::settle(seed, &mut settings);
     let mut faults = Plan { random, settings: &settings, faults: Vec::new() }.all();

@@ -26,7 +26,9 @@ impl World {
         let client = &self.clients[number];
         let bound = self.script.settings.commands;
         let has_said_all = bound > 0 && self.recorder.invoked >= bound;
-        if self.is_healing || has_said_all || client.is_waiting() || client.told.is_some() {
+        // What is asked for again belongs to what was said before.
+        let is_done = (self.is_healing || has_said_all) && !client.is_unanswered();
+        if is_done || client.is_listening() || client.told.is_some() {
             return;
         }
         if self.sleeps_until > self.now {
@@ -45,6 +47,7 @@ impl World {
             Manner::Deaf => return self.flood(number),
             Manner::HalfOpen => return self.vanish_half_open(number),
             _ if self.clients[number].repeats() => self.strike("repeated-command"),
+            _ if self.clients[number].is_unanswered() => self.strike("asked-again-in-session"),
             _ => {}
         }
         let World { clients, recorder, script, now, slept, .. } = self;
@@ -200,6 +203,11 @@ impl World {
             return;
         }
         if client.stream == Some(stream) && client.receive(*now, bytes, recorder) {
+            if client.is_unanswered() {
+                // This server may never know: another is asked.
+                self.drop_client(number);
+                return;
+            }
             let pause = self.think(number);
             self.plan(pause, Event::Client { client: number });
         }
@@ -219,7 +227,7 @@ impl World {
     /// The client has waited enough for that pipeline, and goes elsewhere.
     pub(super) fn client_times_out(&mut self, number: usize, pipeline: u64) {
         let client = &self.clients[number];
-        if client.pipelines != pipeline || !client.is_waiting() {
+        if client.pipelines != pipeline || !client.is_listening() {
             return;
         }
         self.strike("client-gives-up");
