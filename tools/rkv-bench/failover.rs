@@ -1,8 +1,9 @@
 //! How long writes wait when the leader dies: rounds of killing it under a client that writes.
 //!
 //! Called by `main`. The client stays connected to one surviving node and sends one INCR after the
-//! other, as a stock Redis client would: an error, a lost connection or a sum that is not exact
-//! ends the run. Measured is from the kill to the reply of the first write *sent after the kill*;
+//! other, as a stock Redis client would; or with `--own-node` it is the Rust client, connected to
+//! the leader that dies, and its session says what became of its writes. An error or a sum that is
+//! not exact ends the run, and so does a stock client's lost connection. Measured is from the kill to the reply of the first write *sent after the kill*;
 //! a write under way at that moment may have been committed before it.
 
 use std::fs;
@@ -13,7 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use raftkv::client::{Connection, Wire};
+use raftkv::client::{Client, Connection, Options, Wire};
 use raftkv::proto::reply_decoder::Value;
 use rand::{RngExt, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
@@ -52,6 +53,10 @@ pub struct FailoverArguments {
     #[arg(long)]
     stop: bool,
 
+    /// Write through the leader itself, in a client session that goes on at another node
+    #[arg(long)]
+    own_node: bool,
+
     /// Where to put the nodes' data; by default a new directory that is removed afterwards
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
@@ -71,7 +76,7 @@ struct Write {
 #[derive(Debug)]
 struct Round {
     leader: usize,
-    survivor: usize,
+    through: usize,
     failover: Duration,
     longest_write: Duration,
     writes: usize,
@@ -103,8 +108,11 @@ fn run_rounds(arguments: &FailoverArguments, cluster: &mut Cluster) -> io::Resul
     let mut count = 0;
     let mut leader = cluster.wait_until_healthy(HEALTH_TIMEOUT)?;
     for number in 1..=arguments.rounds as usize {
-        let survivor = (leader + 1 + number % (NODES - 1)) % NODES;
-        let round = run_round(cluster, leader, survivor, arguments.stop, &mut count)?;
+        let through = match arguments.own_node {
+            true => leader,
+            false => (leader + 1 + number % (NODES - 1)) % NODES,
+        };
+        let round = run_round(cluster, leader, through, arguments.stop, &mut count)?;
         if !arguments.json {
             show_round(number, &round);
         }
@@ -119,20 +127,24 @@ fn run_rounds(arguments: &FailoverArguments, cluster: &mut Cluster) -> io::Resul
     Ok(rounds)
 }
 
-/// Takes `leader` away while a client of `survivor` writes. `count` is what the counter holds.
+/// Takes `leader` away while a client writes through node `through`: a stock one, unless that is the
+/// leader. `count` is what the counter holds.
 fn run_round(
     cluster: &mut Cluster,
     leader: usize,
-    survivor: usize,
+    through: usize,
     stop: bool,
     count: &mut i64,
 ) -> io::Result<Round> {
-    assert_ne!(leader, survivor, "the client's own node survives");
-    let connection = Connection::open(cluster.endpoint(survivor), Wire::Text, WRITE_TIMEOUT)
-        .map_err(|error| io::Error::other(format!("node {}: {error}", survivor + 1)))?;
+    let writer = match leader == through {
+        true => Writer::in_session(cluster, through),
+        false => Connection::open(cluster.endpoint(through), Wire::Text, WRITE_TIMEOUT)
+            .map(Writer::Stock)
+            .map_err(|error| io::Error::other(format!("node {}: {error}", through + 1)))?,
+    };
     let before = *count;
     let (sender, writes) = channel();
-    let writer = thread::spawn(move || write_on(connection, before, &sender));
+    let writer = thread::spawn(move || write_on(writer, before, &sender));
 
     let mut seen = Vec::new();
     // Not always right behind a reply: a write may be anywhere on its way.
@@ -155,7 +167,7 @@ fn run_round(
     drop(writes);
     *count = match writer.join() {
         Ok(counted) => counted.map_err(|error| {
-            io::Error::other(format!("a write through node {} failed: {error}", survivor + 1))
+            io::Error::other(format!("a write through node {} failed: {error}", through + 1))
         })?,
         Err(panic) => std::panic::resume_unwind(panic),
     };
@@ -164,7 +176,7 @@ fn run_round(
     };
     Ok(Round {
         leader,
-        survivor,
+        through,
         failover: last.acknowledged - killed,
         longest_write: seen.iter().map(|it| it.acknowledged - it.sent).max().unwrap_or_default(),
         writes: seen.len(),
@@ -182,22 +194,46 @@ fn take_away(cluster: &mut Cluster, leader: usize, stop: bool) -> io::Result<Ins
     Ok(killed)
 }
 
+/// Who writes.
+enum Writer {
+    /// One connection; its loss ends the run.
+    Stock(Connection),
+    /// A client of all nodes, in a session.
+    InSession(Client),
+}
+
+impl Writer {
+    /// One that begins at this node.
+    fn in_session(cluster: &Cluster, first: usize) -> Writer {
+        let nodes = (0..NODES).map(|place| (first + place) % NODES);
+        let endpoints = nodes.map(|node| cluster.endpoint(node).to_owned()).collect();
+        let mut options = Options::new(endpoints);
+        options.retry_timeout = WRITE_TIMEOUT;
+        Writer::InSession(Client::new(options))
+    }
+
+    fn write(&mut self) -> Result<Value, String> {
+        let words = ["INCR", KEY];
+        match self {
+            Writer::Stock(connection) => {
+                connection.call(&words, WRITE_TIMEOUT).map_err(|error| error.to_string())
+            }
+            Writer::InSession(client) => client.command(&words).map_err(|error| error.to_string()),
+        }
+    }
+}
+
 /// Counts up, one write at a time, until nobody takes what it reports. Returns the counter.
-fn write_on(
-    mut connection: Connection,
-    mut count: i64,
-    writes: &Sender<Write>,
-) -> Result<i64, String> {
+fn write_on(mut writer: Writer, mut count: i64, writes: &Sender<Write>) -> Result<i64, String> {
     loop {
         let sent = Instant::now();
-        match connection.call(&["INCR", KEY], WRITE_TIMEOUT) {
-            Ok(Value::Integer(number)) if number == count + 1 => count = number,
-            Ok(Value::Integer(number)) => {
+        match writer.write()? {
+            Value::Integer(number) if number == count + 1 => count = number,
+            Value::Integer(number) => {
                 return Err(format!("the counter is {number} after {count}"));
             }
-            Ok(Value::Error(text)) => return Err(text),
-            Ok(other) => return Err(format!("{other:?}")),
-            Err(error) => return Err(error.to_string()),
+            Value::Error(text) => return Err(text),
+            other => return Err(format!("{other:?}")),
         }
         let acknowledged = Instant::now();
         if writes.send(Write { sent, acknowledged }).is_err() {
@@ -231,7 +267,7 @@ fn show_round(number: usize, round: &Round) {
         "round {number:>3}: node {} led, writes through node {}: {:>8.1} ms to the next write, \
          {} writes",
         round.leader + 1,
-        round.survivor + 1,
+        round.through + 1,
         ms(round.failover),
         round.writes,
     );
@@ -242,9 +278,10 @@ fn show_summary(arguments: &FailoverArguments, rounds: &[Round]) {
     waits.sort();
     let longest = waits.last().copied().unwrap_or_default();
     let how = if arguments.stop { "SIGSTOP" } else { "kill -9" };
+    let whose = if arguments.own_node { ", to which the client is connected" } else { "" };
     if !arguments.json {
         println!(
-            "{how} of the leader, {} rounds: median {:.1} ms, max {:.1} ms to the next \
+            "{how} of the leader{whose}, {} rounds: median {:.1} ms, max {:.1} ms to the next \
              acknowledged write; no error, every count exact",
             rounds.len(),
             ms(median(&waits)),
@@ -257,7 +294,7 @@ fn show_summary(arguments: &FailoverArguments, rounds: &[Round]) {
         .map(|round| {
             json!({
                 "leader": round.leader + 1,
-                "through": round.survivor + 1,
+                "through": round.through + 1,
                 "failover_ms": ms(round.failover),
                 "longest_write_ms": ms(round.longest_write),
                 "writes": round.writes,
@@ -266,6 +303,7 @@ fn show_summary(arguments: &FailoverArguments, rounds: &[Round]) {
         .collect();
     let summary = json!({
         "how": how,
+        "own_node": arguments.own_node,
         "rounds": list,
         "median_ms": ms(median(&waits)),
         "max_ms": ms(longest),
