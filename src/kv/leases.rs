@@ -295,17 +295,15 @@ impl Store {
         }
     }
 
-    /// The next key of a lease that has ended; leases without keys are forgotten on the way.
-    pub(super) fn next_leased_dead(&mut self) -> Option<Arc<[u8]>> {
-        while let Some((deadline, id)) = self.leases.by_deadline.first().copied()
-            && deadline <= self.clock()
-        {
-            match self.leases.table[&id].keys.first() {
-                Some(key) => return Some(key.clone()),
-                None => self.leases.end(id),
-            }
+    /// A key of a lease that has ended; `Some(None)` where that had none left and is forgotten now.
+    pub(super) fn next_leased_dead(&mut self) -> Option<Option<Arc<[u8]>>> {
+        let first = self.leases.by_deadline.first().copied();
+        let (_, id) = first.filter(|(deadline, _)| *deadline <= self.clock())?;
+        let key = self.leases.table[&id].keys.first().cloned();
+        if key.is_none() {
+            self.leases.end(id);
         }
-        None
+        Some(key)
     }
 }
 

@@ -147,7 +147,8 @@ impl Store {
         self.history.begin(code);
     }
 
-    /// Removes dead keys, soonest deadline first, at most `limit`; returns how many. Each is a
+    /// Removes dead keys, soonest deadline first, then leases that have ended with their keys, at
+    /// most `limit` of them all; returns how many. Each key is a
     /// mutation, so that who watches can tell which ones it has seen.
     pub fn expire_due(&mut self, limit: usize) -> usize {
         let mut removed = 0;
@@ -166,6 +167,8 @@ impl Store {
         while removed < limit
             && let Some(key) = self.next_leased_dead()
         {
+            removed += 1;
+            let Some(key) = key else { continue };
             let Some(record) = self.records.get(&key) else {
                 // Nothing but a snapshot from elsewhere attaches a key that isn't there.
                 self.leases.detach(&key);
@@ -173,7 +176,6 @@ impl Store {
             };
             self.move_deadline(&key, record.deadline, NEVER);
             self.remove_expired(&key);
-            removed += 1;
         }
         removed
     }
