@@ -109,9 +109,16 @@ impl World {
             self.plan(self.sleeps_until.since(self.now), Event::Watcher { watcher: number });
             return;
         }
-        let nodes = self.script.settings.machines();
+        // In the end one must find a server that is told everything: who has left isn't.
+        let servers = match self.is_healing {
+            true => self.sound(),
+            false => self.ids(),
+        };
+        if servers.is_empty() {
+            return self.watcher_pauses(number);
+        }
         let watcher = &mut self.watchers[number];
-        let server = ServerId(watcher.random.random_range(1..=nodes));
+        let server = servers[watcher.random.random_range(0..servers.len())];
         let (here, there) = (Host::Watcher(number), Host::Server(server));
         if self.node(server).is_none() || !self.network.passes(here, there) {
             return self.watcher_pauses(number);
