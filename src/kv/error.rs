@@ -106,6 +106,10 @@ pub enum CommandError {
     NotInMulti,
     /// A command on a RESP2 connection that is told messages.
     WhileSubscribed(&'static str),
+    /// A command on keys from a client that monitors.
+    WhileMonitoring,
+    /// MONITOR in a transaction.
+    MonitorInMulti,
     /// CLIENT TRACKING with more prefixes than [`limits::TRACKED_PREFIXES`].
     TooManyPrefixes,
     /// CLIENT TRACKING with PREFIX and without BCAST.
@@ -319,6 +323,10 @@ impl CommandError {
                  RESET are allowed in this context"
             )
             .into(),
+            CommandError::WhileMonitoring => "ERR Replica can't interact with the keyspace".into(),
+            CommandError::MonitorInMulti => {
+                "ERR MONITOR isn't allowed for DENY BLOCKING client".into()
+            }
             CommandError::Aborted => {
                 "EXECABORT Transaction discarded because of previous errors.".into()
             }
@@ -419,6 +427,7 @@ impl CommandError {
                 | CommandError::UnknownSubcommand { .. }
                 | CommandError::WrongArity(_)
                 | CommandError::KeyTooLong
+                | CommandError::WhileMonitoring
                 | CommandError::Moved(..)
                 | CommandError::Redirect(_)
         )

@@ -173,6 +173,7 @@ pub const ENTRIES: &[Entry] = &[
     row("lastsave", "Unix time of this process's last snapshot, 0 if it took none.", "", ""),
     row("swapdb", OK, "`ERR invalid first DB index`, `ERR DB index is out of range`", "There is database 0 alone."),
     row("move", "", "`ERR DB index is out of range`, `ERR source and destination objects are the same`", "Refused always: there is one database."),
+    row("monitor", "`OK`, then a line for each command that is taken: `+1700000000.123000 [0 127.0.0.1:5000] \"SET\" \"a\" \"1\"`.", "", "It shows what the clients of the node that is asked send, when it is taken: before it is decided, so what a transaction has queued is shown at EXEC even where a WATCH lets it do nothing. Who has not taken 8 MiB of it is closed."),
     row("slowlog|get", "An array of entries: number, Unix time, microseconds, arguments, address, name.", "`ERR count should be greater than or equal to -1`", "A command's time is counted from its arrival to its answer, the way to a majority and their disks included. Commands that a node answers by itself are not in it."),
     row("slowlog|len", "How many entries there are.", "", NODE),
     row("slowlog|reset", OK, "", NODE),
