@@ -12,7 +12,8 @@ use super::luck::Luck;
 use super::server::ServerCommand;
 use super::store::Store;
 use super::{
-    bits, cluster, compare, connection, counters, exchange, expiry, keys, lcs, monitor, moves,
+    bits, cluster, compare, connection, counters, exchange, expiry, keys, latency, lcs, monitor,
+    moves,
 };
 use super::{object, pubsub, range, scan, server, strings, substrings, transaction, txn, watches};
 use crate::limits;
@@ -414,12 +415,13 @@ static THEMES: [&[Command]; NAMED + 1] = [
     monitor::COMMANDS,
     connection::COMMANDS,
     server::COMMANDS,
+    latency::COMMANDS,
     cluster::COMMANDS,
     transaction::INTERNAL,
 ];
 
 /// How many of the themes have commands that a client can name: all but the last.
-const NAMED: usize = 21;
+const NAMED: usize = 22;
 
 /// Every command, without subcommands, in the table's order.
 pub fn all() -> impl Iterator<Item = &'static Command> {
@@ -504,7 +506,7 @@ impl Place {
 const SLOTS: usize = 256;
 
 /// Codes are below this; the table by code is that long.
-const CODE_LIMIT: usize = 128;
+pub const CODE_LIMIT: usize = 128;
 
 /// Names to rows: open addressing, built by the compiler.
 struct Index {
