@@ -108,6 +108,8 @@ pub enum CommandError {
     WhileSubscribed(&'static str),
     /// A command on keys from a client that monitors.
     WhileMonitoring,
+    /// CONFIG SET maxclients to more than so many.
+    TooManyClients(usize),
     /// MONITOR in a transaction.
     MonitorInMulti,
     /// CLIENT TRACKING with more prefixes than [`limits::TRACKED_PREFIXES`].
@@ -321,6 +323,11 @@ impl CommandError {
             CommandError::WhileSubscribed(name) => format!(
                 "ERR Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / \
                  RESET are allowed in this context"
+            )
+            .into(),
+            CommandError::TooManyClients(most) => format!(
+                "ERR CONFIG SET failed (possibly related to argument 'maxclients') - The operating \
+                 system is not able to handle the specified number of clients, try with {most}"
             )
             .into(),
             CommandError::WhileMonitoring => "ERR Replica can't interact with the keyspace".into(),
