@@ -165,7 +165,7 @@ fn config_set_changes_who_may_connect_and_stay() {
         Value::Error(format!("{text} '{name}') - {why}"))
     };
     let expected = [
-        refused("timeout", "argument must be between 0 and 2592000 inclusive"),
+        refused("timeout", "argument must be between 0 and 2147483647 inclusive"),
         refused("maxclients", "argument must be between 1 and 4294967295 inclusive"),
         refused(
             "maxclients",

@@ -170,11 +170,9 @@ fn read(name: &'static str, value: &[u8], current: &str) -> Result<Setting, Comm
                 Err(wrong(name, "argument must be between 0 and 9223372036854775807 inclusive"))
             }
         },
-        "timeout" => match u64::try_from(integer()?) {
-            Ok(seconds) if seconds <= limits::IDLE_TIMEOUT_MS_MAX / 1000 => {
-                Ok(Setting::Timeout(Duration::from_secs(seconds)))
-            }
-            _ => Err(wrong(name, "argument must be between 0 and 2592000 inclusive")),
+        "timeout" => match i32::try_from(integer()?).map(u64::try_from) {
+            Ok(Ok(seconds)) => Ok(Setting::Timeout(Duration::from_secs(seconds))),
+            _ => Err(wrong(name, "argument must be between 0 and 2147483647 inclusive")),
         },
         "notify-keyspace-events" => {
             let refused = || wrong(name, "Invalid event class character. Use 'Ag$lshzxeKEtmdn'.");
@@ -205,8 +203,6 @@ fn memory_bytes(value: &[u8]) -> Option<u64> {
 }
 
 const _: () = assert!(limits::SLOWLOG_ENTRIES == 1024, "the error of slowlog-max-len names it");
-const _: () =
-    assert!(limits::IDLE_TIMEOUT_MS_MAX == 2_592_000_000, "the error of timeout names it");
 
 #[cfg(test)]
 mod tests {
