@@ -519,13 +519,18 @@ pub const SLOWLOG_ARGUMENTS: usize = 32;
 pub const SLOWLOG_ARGUMENT_BYTES: usize = 128;
 /// Samples that LATENCY keeps of an event, one a second at most, as in Redis.
 pub const LATENCY_SAMPLES: usize = 160;
-/// Clients that wait in WAIT at once; a further one is refused.
+/// Clients that wait in WAIT at once; a further one is answered at once.
 pub const WAITING_CLIENTS: usize = CLIENTS;
+/// Bytes that one client may send behind its own WAIT, SAVE or DEBUG SLEEP; past it is cut off.
+pub const HELD_CLIENT_BYTES: usize = 16 * 1024 * 1024;
+/// The same of all clients; whoever passes it is cut off.
+pub const HELD_BYTES: usize = 4 * HELD_CLIENT_BYTES;
 /// The longest DEBUG SLEEP, in seconds.
 pub const DEBUG_SLEEP_S: f64 = 60.0;
 /// The longest CLIENT PAUSE that is kept, in milliseconds; a longer one is cut: 24 days.
 pub const PAUSE_MS_MAX: u64 = 1 << 31;
 
+const _: () = assert!(HELD_CLIENT_BYTES >= FRAME_BYTES);
 const _: () = assert!(EXPORT_PIECES * EXPORT_PIECE_BYTES < CLIENT_OUTPUT_BYTES);
 const _: () = assert!(EXPORT_PIECE_BYTES <= VALUE_BYTES);
 const _: () = assert!(CLIENTS <= CLIENTS_MAX);

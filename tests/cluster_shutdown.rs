@@ -93,6 +93,26 @@ fn shutdown_by_a_client_hands_over_and_exits_cleanly() {
 }
 
 #[test]
+fn signal_behind_a_clients_shutdown_is_the_first_one() {
+    let mut cluster = Cluster::start();
+    let leader = cluster.wait_for_leader();
+    // With nobody to hand over to, leaving takes its time: long enough for a supervisor's signal.
+    for other in cluster.others(leader) {
+        cluster.nodes[other].signal(Signal::STOP);
+    }
+    let mut client = cluster.client(leader);
+    client.send(&["SHUTDOWN", "NOSAVE"]).unwrap();
+    eventually("it has heard", common::cluster::PATIENCE, || {
+        std::net::TcpStream::connect(&cluster.nodes[leader].client).is_err().then_some(())
+    });
+    cluster.nodes[leader].signal(Signal::TERM);
+    assert_eq!(cluster.nodes[leader].wait(LEAVES_WITHIN).code(), Some(0), "it isn't cut short");
+    for other in cluster.others(leader) {
+        cluster.nodes[other].signal(Signal::CONT);
+    }
+}
+
+#[test]
 fn second_process_on_a_data_directory_exits_at_once() {
     let cluster = Cluster::start_with(Options { nodes: 1, ..Options::default() });
     // Another port, the same directory.

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use raftkv::limits;
 use raftkv::proto::reply_decoder::Value;
 use raftkv::sim::{Cluster, Connection};
 use raftkv::types::ServerId;
@@ -84,6 +85,9 @@ fn wait_counts_the_nodes_that_have_the_write() {
     let replies = say(&mut cluster, other, &["SET b 1", "WAIT 1 0", "WAIT 2 50"]);
     assert_eq!(replies, [ok(), Value::Integer(1), Value::Integer(1)]);
 
+    //    It never learns more either, so nobody waits there for ever.
+    assert_eq!(say(&mut cluster, other, &["WAIT 2 0"]), [Value::Integer(1)]);
+
     // 2. One node is gone: two others are waited for until the time is over, and what comes behind
     //    is held meanwhile.
     cluster.kill(follower);
@@ -123,6 +127,27 @@ fn wait_ends_by_client_unblock_and_does_not_wait_in_a_transaction() {
 
     let replies = say(&mut cluster, client, &["MULTI", "WAIT 9 0", "EXEC"]);
     assert_eq!(replies[2], Value::Array(vec![Value::Integer(2)]));
+}
+
+#[test]
+fn who_pipelines_behind_a_wait_without_end_stops_nobody_else() {
+    let (mut cluster, leader) = founded(3);
+    let (client, other) = (cluster.connect(leader), cluster.connect(leader));
+    assert_eq!(after(&mut cluster, client, 100, &["WAIT 9 0"]), []);
+    let line = format!("SET a {}", "x".repeat(1_000_000));
+    for _ in 0..1 + limits::HELD_CLIENT_BYTES / 1_000_000 {
+        cluster.send(client, &[&line]);
+        cluster.run_for(Duration::from_millis(100));
+        assert_eq!(say(&mut cluster, other, &["SET b 1", "GET b"]), [ok(), bulk("1")]);
+    }
+    assert_eq!(connected(&mut cluster, other), 1, "what it sends is bounded, at nobody's cost");
+    let held = cluster
+        .node(leader)
+        .expect("it lives")
+        .queues()
+        .into_iter()
+        .find(|it| it.name == "HELD_BYTES");
+    assert_eq!(held.expect("it is listed").held, 0);
 }
 
 #[test]

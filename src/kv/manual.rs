@@ -132,7 +132,7 @@ pub const ENTRIES: &[Entry] = &[
     row("hello", "A map that describes the server.", "`NOPROTO unsupported protocol version`, `WRONGPASS ...`, `ERR Syntax error in HELLO option '...'`", "There are no passwords: AUTH takes any one for the user `default`."),
     row("auth", OK, "`ERR AUTH <password> called without any password configured for the default user. ...`, `WRONGPASS ...`", "There are no passwords: it answers as Redis without one."),
     row("reset", "`RESET`.", "", "It ends watches, subscriptions and tracking too."),
-    row("wait", "How many nodes besides the leader surely have this connection's last write on disk.", "`ERR timeout is not an integer or out of range`, `ERR timeout is negative`", "A write is on the disks of a majority before it is answered, so WAIT is needed for more than that only. On the leader the number is exact; a follower answers the majority that it knows of, and waits for the whole time-out where more is asked. It may be sent to any node."),
+    row("wait", "How many nodes besides the leader surely have this connection's last write on disk.", "`ERR timeout is not an integer or out of range`, `ERR timeout is negative`", "A write is on the disks of a majority before it is answered, so WAIT is needed for more than that only. On the leader the number is exact; a follower answers the majority that it knows of: after the whole time-out where more is asked, at once where that is 0. It may be sent to any node."),
     row("readonly", "`OK`; this connection reads the node's own state from now on.", "", "Writes stay allowed."),
     row("readwrite", "`OK`; reads are linearizable again.", "", ""),
     row("client|id", "The connection's number.", "", "Numbers are each node's own."),

@@ -145,6 +145,8 @@ pub struct Server {
     peers_stamp: PeersStamp,
     /// A signal asked for the end, and by this instant it comes in any case.
     stop: Option<Instant>,
+    /// A signal has asked it to; the next one ends the process.
+    is_signalled: bool,
     /// A peer has met a later process of this directory.
     is_old_copy: bool,
     /// What was last logged about who leads.
@@ -224,6 +226,7 @@ impl Server {
             longest_turn: Duration::ZERO,
             peers_stamp: PeersStamp::default(),
             stop: None,
+            is_signalled: false,
             is_old_copy: false,
         };
         server.log_start();

@@ -37,6 +37,9 @@ pub(super) struct Peers {
     established: BTreeMap<ServerId, usize>,
     /// Those whom this node dials.
     dials: BTreeMap<ServerId, Dial>,
+    /// When those whom it misses are dialled first. That stays while leaders come and go, and with
+    /// them the wish to dial: the wait of a larger id would otherwise begin anew each time.
+    first_dials: BTreeMap<ServerId, Instant>,
     /// What the peers' names were looked up to be, dialled or not.
     addresses: BTreeMap<ServerId, (String, Option<SocketAddr>)>,
     /// Where this server asks to be let in.
@@ -78,6 +81,7 @@ impl Peers {
             first_token,
             established: BTreeMap::new(),
             dials: BTreeMap::new(),
+            first_dials: BTreeMap::new(),
             addresses: BTreeMap::new(),
             asks: Vec::new(),
             ready: VecDeque::new(),
@@ -96,6 +100,7 @@ impl Peers {
         let dialled = |peer: &&Peer| peer.dial;
         self.dials.retain(|id, _| peers.iter().filter(dialled).any(|peer| peer.id == *id));
         self.addresses.retain(|id, _| peers.iter().any(|peer| peer.id == *id));
+        self.first_dials.retain(|id, _| peers.iter().any(|peer| peer.id == *id));
         for peer in peers.iter().filter(|peer| !peer.address.is_empty()) {
             let known = self.addresses.get(&peer.id);
             if known.is_none_or(|(name, _)| *name != peer.address) {
@@ -113,7 +118,7 @@ impl Peers {
             }
             let (slot, retry_at) = match known {
                 Some(dial) => (dial.slot, Instant::ZERO),
-                None => (None, driver::first_dial(self.own, peer.id, now)),
+                None => (None, self.first_dial(peer.id, now)),
             };
             let dial = Dial {
                 name: peer.address.clone(),
@@ -124,6 +129,14 @@ impl Peers {
                 complained: false,
             };
             self.dials.insert(peer.id, dial);
+        }
+    }
+
+    fn first_dial(&mut self, peer: ServerId, now: Instant) -> Instant {
+        let first = driver::first_dial(self.own, peer, now);
+        match self.established.contains_key(&peer) {
+            true => first,
+            false => *self.first_dials.entry(peer).or_insert(first),
         }
     }
 
@@ -347,6 +360,7 @@ impl Peers {
             connection.say_hello(hello, &mut self.spares);
         }
         self.established.insert(peer, slot);
+        self.first_dials.remove(&peer);
         if let Some(dial) = self.dials.get_mut(&peer) {
             dial.failures = 0;
             dial.complained = false;

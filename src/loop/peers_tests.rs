@@ -172,6 +172,25 @@ fn peers_large_id_never_dials() {
 }
 
 #[test]
+fn peers_large_id_waits_once_however_often_leaders_change() {
+    // Whoever has moved is dialled by nobody, and must dial itself; it may only for as long as it
+    // knows no leader.
+    let mut large = Side::new(2);
+    let peer = |dial| Peer { id: ServerId(1), address: "127.0.0.1:1".to_owned(), dial };
+    let first = large.now.after(limits::DIAL_BY_LARGER);
+    for _ in 0..3 {
+        large.peers.update(&[peer(true)], large.now);
+        assert_eq!(large.peers.deadline(), first);
+        large.peers.update(&[peer(false)], large.now);
+        large.now = large.now.after(limits::DIAL_BY_LARGER / 2);
+    }
+    large.peers.update(&[], large.now);
+    large.peers.update(&[peer(true)], large.now);
+    let first = large.now.after(limits::DIAL_BY_LARGER);
+    assert_eq!(large.peers.deadline(), first, "it was forgotten, and is missed anew");
+}
+
+#[test]
 fn peers_newer_connection_replaces_the_older_one() {
     let (_small, _, mut large, there) = connected();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -117,8 +117,8 @@ impl Server {
         Some(next.since(now))
     }
 
-    /// The first signal asks the node to leave well and closes the client port; a second one ends
-    /// the process.
+    /// The first signal asks the node to leave well and closes the client port, unless a client's
+    /// SHUTDOWN has done so; a second one ends the process.
     fn hear_signals(&mut self) -> Result<(), LoopError> {
         if self.node.is_asked_to_stop() && self.stop.is_none() {
             log::info!("asked to stop by a client's SHUTDOWN");
@@ -131,8 +131,12 @@ impl Server {
         if signals == 0 {
             return Ok(());
         }
-        if signals > 1 || self.stop.is_some() {
+        if signals > 1 || self.is_signalled {
             return Err(LoopError::Interrupted);
+        }
+        self.is_signalled = true;
+        if self.stop.is_some() {
+            return Ok(());
         }
         log::info!("asked to stop");
         self.begin_to_stop();

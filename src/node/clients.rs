@@ -80,6 +80,8 @@ pub struct Client {
     pub parked: Requests,
     /// Whether a WATCH is the first of these.
     pub parks_watch: bool,
+    /// Whether they wait for as long as the client itself asked to (`is_held`).
+    pub parks_held: bool,
     /// What it has queued between MULTI and EXEC, and what it watches.
     pub block: Block,
     /// Nothing more is taken from it; it is closed behind its last reply.
@@ -158,6 +160,7 @@ impl Clients {
             writing: 0,
             parked: Requests::default(),
             parks_watch: false,
+            parks_held: false,
             block: Block::default(),
             closing: false,
             generation: id.generation,
@@ -174,18 +177,16 @@ impl Clients {
         self.count += 1;
     }
 
-    /// A client's connection is gone. Returns how many bytes of commands it had parked.
-    pub fn leave(&mut self, id: ClientId) -> usize {
+    /// A client's connection is gone.
+    pub fn leave(&mut self, id: ClientId) {
         let Some(client) = self.find(id) else {
-            return 0;
+            return;
         };
-        let parked_bytes = client.parked.bytes();
         self.pushed_bytes -= std::mem::take(&mut client.pushed_bytes);
         self.take_block(id);
         self.listeners.leave(id);
         self.connections[id.slot as usize] = None;
         self.count -= 1;
-        parked_bytes
     }
 
     /// The client, if it is still there.

@@ -3,7 +3,8 @@
 //! What a held client sends is *parked*, as behind a held read (`pipeline.rs`), and goes on when it
 //! is let go. WAIT counts the other nodes that have the connection's last write on disk: exactly on
 //! the leader, which knows how far each is. A follower knows that the entry is committed, and so
-//! that a majority has it: it answers the number that is sure, and never one that is too high.
+//! that a majority has it: it answers the number that is sure, and never one that is too high. It
+//! learns no more by waiting, and so waits for nobody who would wait for ever.
 //! Called by `pipeline.rs`, and at the end of a turn by `node.rs`.
 
 use std::time::Duration;
@@ -92,7 +93,8 @@ impl Node {
         let index = self.last_write_of(origin.client);
         let count = self.replicas_with(index);
         let is_full = self.operations.holding.held.len() >= limits::WAITING_CLIENTS;
-        if count >= wanted || is_full {
+        let is_endless = timeout_ms == 0 && !self.raft.is_leader();
+        if count >= wanted || is_full || is_endless {
             return self.clients.answer(origin, Reply::count(count), effects);
         }
         let until = match timeout_ms {
@@ -153,7 +155,8 @@ impl Node {
                 For::Snapshot { through } => self.saved(through),
                 For::Replicas { wanted, index } => {
                     let count = self.replicas_with(index);
-                    (is_due || count >= wanted).then(|| Reply::count(count))
+                    let is_endless = held.until == Instant::NEVER && !self.raft.is_leader();
+                    (is_due || is_endless || count >= wanted).then(|| Reply::count(count))
                 }
             };
             match reply {

@@ -34,6 +34,7 @@ mod node;
 mod operators;
 mod pace;
 mod parameters;
+mod parking;
 mod pipeline;
 mod plan;
 mod queues;

@@ -16,6 +16,7 @@ use super::divergence::Checkpoints;
 use super::export::Exports;
 use super::gateway::Gateway;
 use super::lineage::Descent;
+use super::parking::ParkedBytes;
 use super::pipeline::without_growth;
 use super::reads::Reads;
 use super::server::Operations;
@@ -83,7 +84,7 @@ pub struct Node {
     pub(super) operations: Operations,
     /// CONFIG SET maxclients goes up to this.
     pub(super) most_clients: usize,
-    pub(super) parked_bytes: usize,
+    pub(super) parked_bytes: ParkedBytes,
     pub(super) facts: Facts,
     pub(super) counters: Counters,
     pub(super) started: Instant,
@@ -157,7 +158,7 @@ impl Node {
             exports: Exports::default(),
             operations: Operations::default(),
             most_clients: config.limits.max_clients,
-            parked_bytes: 0,
+            parked_bytes: ParkedBytes::default(),
             facts: Facts::default(),
             counters: Counters::default(),
             started: now,
@@ -199,7 +200,10 @@ impl Node {
             Input::ClientArrived { client, info } => self.clients.arrive(now, client, info),
             Input::Requests { batch } => self.take_requests(now, &batch, effects),
             Input::Drained { client } => self.clients.drained(client),
-            Input::ClientGone { client } => self.parked_bytes -= self.clients.leave(client),
+            Input::ClientGone { client } => {
+                self.drop_parked(client);
+                self.clients.leave(client);
+            }
             Input::Persisted { through } => self.raft.persisted(now, through),
             Input::SnapshotWritten { kind, id, through } => {
                 self.snapshot_written(kind, id, through);
@@ -244,7 +248,7 @@ impl Node {
     pub fn accepts_requests(&self) -> bool {
         self.gateway.has_room()
             && self.reads.has_room()
-            && self.parked_bytes < limits::GATEWAY_WAITING_BYTES
+            && self.parked_bytes.has_room()
             && self.stop_deadline.is_none()
     }
 

@@ -3,7 +3,7 @@
 //! Design 2-client-path §3, "a connection sees its commands in order": what a connection sends in
 //! one turn is a *run*. A run with a write goes into the batch as a whole, reads in their places;
 //! so does a read behind an unapplied write of its connection. A write behind a held read waits
-//! (is *parked*) until the read is released. Called by `node.rs`.
+//! (is *parked*, `parking.rs`) until the read is released. Called by `node.rs`.
 
 use std::ops::Range;
 
@@ -140,14 +140,7 @@ impl Node {
         let must_park = follows_read && !is_on(Mutation::WriteOvertakesRead) || looks_early;
         let is_held = client.is_held || self.operations.holding.is_paused(now, has_write);
         if !client.parked.is_empty() || must_park || is_held {
-            reached(Mark::CommandParked);
-            client.parks_watch |= client.parked.is_empty() && looks_back;
-            let before = client.parked.bytes();
-            for position in places {
-                client.parked.push_from(batch, position);
-            }
-            self.parked_bytes += client.parked.bytes() - before;
-            return;
+            return self.park(id, batch, places, looks_back, effects);
         }
         let follows_write = client.writing > 0 && !is_on(Mutation::ReadOvertakesWrite);
         if follows_write && !has_write {
@@ -156,19 +149,6 @@ impl Node {
         let in_batch = has_write || follows_write;
         for request in resolved {
             self.take_request(now, id, request, in_batch, effects);
-        }
-    }
-
-    /// The held reads that a connection's commands waited for were released.
-    pub(super) fn take_parked(&mut self, now: Instant, effects: &mut Vec<Effect>) {
-        for id in self.clients.take_unparked() {
-            let Some(client) = self.clients.find(id) else {
-                continue;
-            };
-            let parked = std::mem::take(&mut client.parked);
-            client.parks_watch = false;
-            self.parked_bytes -= parked.bytes();
-            self.take_requests(now, &parked, effects);
         }
     }
 

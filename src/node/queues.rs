@@ -23,7 +23,7 @@ pub struct Queue {
 
 impl Node {
     /// All queues that have a bound; for tests and checkers.
-    pub fn queues(&self) -> [Queue; 18] {
+    pub fn queues(&self) -> [Queue; 19] {
         let queue = |name, held, most| Queue { name, held, most };
         let (batches, batch_bytes) = self.gateway.pending_held();
         let (waiting, waiting_bytes) = self.gateway.waiting_held();
@@ -36,6 +36,7 @@ impl Node {
             limits::SNAPSHOT_WRITE_AHEAD_BYTES as usize + limits::SNAPSHOT_WRITE_BYTES;
         let received_most = limits::SNAPSHOT_WINDOW_BYTES as usize + limits::SNAPSHOT_CHUNK_BYTES;
         let listeners = &self.clients.listeners;
+        let parked = &self.parked_bytes;
         let history = self.machine.store().history().bytes();
         // A single change that is larger than all that is kept is kept alone.
         let history_most = limits::HISTORY_BYTES + limits::FRAME_BYTES;
@@ -46,7 +47,8 @@ impl Node {
             queue("GATEWAY_WINDOW_BATCHES", batches, limits::GATEWAY_WINDOW_BATCHES),
             queue("GATEWAY_WINDOW_BYTES", batch_bytes, window_most),
             queue("GATEWAY_WINDOW_BATCHES (waiting)", waiting, limits::GATEWAY_WINDOW_BATCHES),
-            queue("GATEWAY_WAITING_BYTES", waiting_bytes + self.parked_bytes, waiting_most),
+            queue("GATEWAY_WAITING_BYTES", waiting_bytes + parked.behind_node(), waiting_most),
+            queue("HELD_BYTES", parked.behind_themselves(), limits::HELD_BYTES),
             queue("GATEWAY_READ_GROUPS", groups, limits::GATEWAY_READ_GROUPS),
             queue("GATEWAY_WAITING_BYTES (reads)", group_bytes, waiting_most),
             queue("LEADER_READ_REQUESTS", remote, limits::LEADER_READ_REQUESTS),

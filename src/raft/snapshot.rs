@@ -191,10 +191,15 @@ impl Raft {
         if bytes <= self.least_log_bytes() {
             return;
         }
+        let needed = self.needed_behind(now, taking);
+        let is_pinned = needed.is_some_and(|needed| needed <= self.log.base().last.index);
+        if is_pinned && bytes <= self.most_log_bytes() {
+            return;
+        }
         let surplus = bytes - self.least_log_bytes();
         let ours = last_applied.min(self.durability.durable_index());
         let mut to = self.log.index_past(surplus, limits::COMPACT_ENTRIES).min(ours);
-        if let Some(needed) = self.needed_behind(now, taking)
+        if let Some(needed) = needed
             && needed < to
         {
             let surplus = bytes.saturating_sub(self.most_log_bytes());

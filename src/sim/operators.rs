@@ -405,11 +405,15 @@ impl World {
                 return false;
             };
             let runs = server.process.is_some() && server.address(member.id) == member.peer;
-            let is_damaged = self.checkers.damaged.contains_key(&member.id);
-            match is_damaged {
-                true => is_to_be_readmitted && server.rotten.is_none() && !server.is_copy,
-                false => runs && (!member.is_met() || member.is_awaiting_promotion()),
+            let is_to_vote = runs && (!member.is_met() || member.is_awaiting_promotion());
+            if !self.checkers.damaged.contains_key(&member.id) {
+                return is_to_vote;
             }
+            // An operator may have let it in again before anyone was told to.
+            let directory = self.checkers.directory(member.id);
+            let is_named = !member.is_met() || directory == Some(member.incarnation);
+            let is_let_in = is_to_vote && is_named && self.is_on_new_disk(member.id);
+            (is_to_be_readmitted || is_let_in) && server.rotten.is_none() && !server.is_copy
         };
         let awaited = membership.members().iter().find(awaits);
         awaited.map(|member| {

@@ -92,6 +92,8 @@ pub(super) struct Process {
     generation: u32,
     established: BTreeMap<ServerId, StreamId>,
     dials: BTreeMap<ServerId, Dial>,
+    /// When those whom it misses are dialled first: see `loop/peers.rs`.
+    first_dials: BTreeMap<ServerId, Instant>,
     asks: Vec<Ask>,
     /// The peers that the dials were made for.
     peers_stamp: Option<PeersStamp>,
@@ -136,6 +138,7 @@ impl Process {
             generation: 0,
             established: BTreeMap::new(),
             dials: BTreeMap::new(),
+            first_dials: BTreeMap::new(),
             asks: Vec::new(),
             peers_stamp: None,
             lost: Vec::new(),

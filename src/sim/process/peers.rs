@@ -204,6 +204,7 @@ impl Process {
         }
         link.establish(verdict.peer);
         self.established.insert(verdict.peer, stream);
+        self.first_dials.remove(&verdict.peer);
         if let Some(dial) = self.dials.get_mut(&verdict.peer) {
             dial.failures = 0;
         }
@@ -238,13 +239,12 @@ impl Process {
             self.peers_stamp = Some(stamp);
             let known = self.node.peers();
             self.dials.retain(|id, _| known.iter().any(|peer| peer.id == *id && peer.dial));
+            self.first_dials.retain(|id, _| known.iter().any(|peer| peer.id == *id));
             for peer in known.into_iter().filter(|peer| peer.dial) {
+                let first = self.first_dial(peer.id, now);
                 let dial = self.dials.get(&peer.id);
                 if dial.is_none_or(|dial| dial.address != peer.address) {
-                    let retry_at = match dial {
-                        Some(_) => Instant::ZERO,
-                        None => driver::first_dial(self.own, peer.id, now),
-                    };
+                    let retry_at = dial.map_or(first, |_| Instant::ZERO);
                     self.dials.insert(peer.id, Dial::new(peer.address, dial, retry_at));
                 }
             }
@@ -265,6 +265,14 @@ impl Process {
                 retry_at: Instant::ZERO,
             };
             self.asks = asks.iter().map(ask).collect();
+        }
+    }
+
+    fn first_dial(&mut self, peer: ServerId, now: Instant) -> Instant {
+        let first = driver::first_dial(self.own, peer, now);
+        match self.established.contains_key(&peer) {
+            true => first,
+            false => *self.first_dials.entry(peer).or_insert(first),
         }
     }
 
