@@ -112,6 +112,33 @@ fn watch_misses_and_repeats_nothing_through_the_death_of_its_node() {
 }
 
 #[test]
+fn watch_leaves_a_node_that_has_no_majority() {
+    let cluster = Cluster::start();
+    cluster.wait_until_even();
+    let leader = cluster.wait_for_leader();
+    let watched = cluster.others(leader)[0];
+    let mut command = cli(&cluster, watched);
+    let args = ["--watch", "k", "-n", "2", "--timeout", "1", "--from", "0"];
+    let mut watching = Running(command.args(args).spawn().unwrap());
+    let mut said = BufReader::new(watching.0.stderr.take().unwrap()).lines();
+    let mut lines = watching.lines();
+    cluster.client(leader).must(&["SET", "k", "1"]);
+    assert!(lines.next().unwrap().ends_with(r#"set "k" "1""#));
+    // It goes on to say how far it is, and would do so for ever.
+    let others = cluster.others(watched);
+    others.iter().for_each(|other| cluster.pause(*other));
+    let line = said.next().unwrap().unwrap();
+    let endpoint = &cluster.nodes[watched].client;
+    assert!(line.starts_with(&format!("rkv-cli: {endpoint}: ")), "{line}");
+    assert!(line.ends_with("; going on from 1"), "{line}");
+    others.iter().for_each(|other| cluster.resume(*other));
+    cluster.wait_until_even();
+    cluster.client(leader).must(&["SET", "k", "2"]);
+    assert!(lines.next().unwrap().ends_with(r#"set "k" "2""#));
+    assert_eq!(watching.0.wait().unwrap().code(), Some(0));
+}
+
+#[test]
 fn watch_says_why_it_cannot_go_on() {
     let cluster = Cluster::start();
     let (code, out, err) = run(&cluster, &["--watch", &"k".repeat(70_000)]);

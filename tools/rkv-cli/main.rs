@@ -77,55 +77,68 @@ struct Arguments {
 
     /// Watch the keys with this prefix: each change with its revision, through fail-overs
     #[arg(long, value_name = "PREFIX", group = "mode")]
+    #[arg(help_heading = "Instead of a command")]
     watch: Option<OsString>,
 
     /// With --watch: begin behind this revision, rather than now
     #[arg(long, value_name = "REVISION", requires = "watch")]
+    #[arg(help_heading = "Instead of a command")]
     from: Option<u64>,
 
     /// Show a line about the node each second: keys, memory, clients, commands, Raft
     #[arg(long, group = "mode")]
+    #[arg(help_heading = "Instead of a command")]
     stat: bool,
 
     /// Measure how long a command takes, PING unless one is given
     #[arg(long, group = "mode")]
+    #[arg(help_heading = "Instead of a command")]
     latency: bool,
 
     /// Look through all keys for the largest values
     #[arg(long, group = "mode")]
+    #[arg(help_heading = "Instead of a command")]
     bigkeys: bool,
 
     /// Send what comes on stdin, RESP or one command a line, and only count the replies
     #[arg(long, group = "mode")]
+    #[arg(help_heading = "Instead of a command")]
     pipe: bool,
 
     /// Seconds between two lines of --stat
     #[arg(short, long, value_name = "SECONDS", default_value = "1", value_parser = parse_seconds)]
+    #[arg(help_heading = "Instead of a command")]
     interval: Duration,
 
     /// End after so many changes of --watch, lines of --stat, commands of --latency
     #[arg(short = 'n', long, value_name = "NUMBER")]
     #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(help_heading = "Instead of a command")]
     count: Option<u64>,
 
     /// Show each reply as one line of JSON
     #[arg(long, conflicts_with_all = ["csv", "raw", "no_raw"])]
+    #[arg(help_heading = "Output")]
     json: bool,
 
     /// Show each reply as one record of CSV
     #[arg(long, conflicts_with_all = ["raw", "no_raw"])]
+    #[arg(help_heading = "Output")]
     csv: bool,
 
     /// Show replies bare, as when the output is not a terminal
     #[arg(long, conflicts_with = "no_raw")]
+    #[arg(help_heading = "Output")]
     raw: bool,
 
     /// Show replies with their types, as when the output is a terminal
     #[arg(long)]
+    #[arg(help_heading = "Output")]
     no_raw: bool,
 
     /// When to use colour
     #[arg(long, value_name = "WHEN", value_enum, default_value_t)]
+    #[arg(help_heading = "Output")]
     color: When,
 
     /// The file that keeps what was typed at the prompt, '' for none [default: ~/.rkv_history]
