@@ -3,7 +3,8 @@
 //! A reader begins with [`store`], which stands on `records` (`slab`, `tree`, `index`), then [`command`] (the one table), then the themed files that
 //! hold the commands: [`strings`] with [`set`], [`exchange`], [`substrings`], [`bits`], [`lcs`],
 //! [`counters`], [`compare`]; [`keys`], [`moves`], [`scan`], [`range`], [`object`], [`expiry`];
-//! [`transaction`], [`txn`]; [`connection`], [`clients`], [`server`], [`cluster`], [`pubsub`], [`watches`],
+//! [`transaction`], [`txn`]; [`connection`], [`clients`], [`server`], [`latency`], [`cluster`], [`pubsub`], [`monitor`],
+//! [`watches`],
 //! [`tracking`]; and ends with [`gateways`] (exactly once) and [`machine`]; [`capture`] takes
 //! snapshots of it all, and [`loader`] reads them; [`history`] keeps the last changes. Called by `node/`. Knows nothing of Raft: it is
 //! given what the log says.
@@ -32,11 +33,13 @@ mod index;
 pub mod introspection;
 pub mod keys;
 mod lacking;
+pub mod latency;
 pub mod lcs;
 pub mod loader;
 pub mod luck;
 pub mod machine;
 pub mod manual;
+pub mod monitor;
 pub mod moves;
 pub mod object;
 mod pivots;
