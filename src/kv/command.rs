@@ -12,10 +12,10 @@ use super::luck::Luck;
 use super::server::ServerCommand;
 use super::store::Store;
 use super::{
-    bits, cluster, compare, connection, counters, exchange, expiry, in_session, keys, lcs, lease,
-    moves, object,
+    bits, cluster, compare, connection, counters, exchange, expiry, in_session, keys, latency, lcs,
+    lease, monitor, moves,
 };
-use super::{pubsub, range, scan, server, strings, substrings, transaction, txn, watches};
+use super::{object, pubsub, range, scan, server, strings, substrings, transaction, txn, watches};
 use crate::limits;
 use crate::proto::args::Args;
 use crate::proto::reply::Reply;
@@ -163,6 +163,8 @@ pub enum ConnectionCommand {
     PubSubNumSub,
     /// `PUBSUB NUMPAT`
     PubSubNumPat,
+    /// `MONITOR`
+    Monitor,
     /// `HELLO`: see [`connection::hello`].
     Hello,
     /// `COMMAND`
@@ -414,8 +416,10 @@ static THEMES: [&[Command]; NAMED + 2] = [
     txn::COMMANDS,
     watches::COMMANDS,
     pubsub::COMMANDS,
+    monitor::COMMANDS,
     connection::COMMANDS,
     server::COMMANDS,
+    latency::COMMANDS,
     cluster::COMMANDS,
     in_session::COMMANDS,
     transaction::INTERNAL,
@@ -423,7 +427,7 @@ static THEMES: [&[Command]; NAMED + 2] = [
 ];
 
 /// How many of the themes have commands that a client can name: all but the last two.
-const NAMED: usize = 22;
+const NAMED: usize = 24;
 
 /// Every command, without subcommands, in the table's order.
 pub fn all() -> impl Iterator<Item = &'static Command> {
@@ -441,18 +445,24 @@ pub fn by_code(code: u16) -> Option<&'static Command> {
     place.map(Place::command)
 }
 
+/// The row of the command, or subcommand, that these words name.
+///
+/// # Errors
+/// There is none.
+pub fn named(args: Args<'_>) -> Result<&'static Command, CommandError> {
+    let mut words = args.iter();
+    let name = words.next().unwrap_or_default();
+    let command = lookup(name).ok_or_else(|| CommandError::unknown_command(args))?;
+    match words.next().filter(|_| !command.subcommands.is_empty()) {
+        Some(word) => connection::subcommand(command, word),
+        None => Ok(command),
+    }
+}
+
 /// Finds what a client asks for, and every error that can be known without the store: the command
 /// or subcommand, the number of its arguments, then what its own check says.
 pub fn resolve(args: Args<'_>) -> Result<&'static Command, CommandError> {
-    let mut words = args.iter();
-    let name = words.next().unwrap_or_default();
-    let mut command = lookup(name).ok_or_else(|| CommandError::unknown_command(args))?;
-    if !command.subcommands.is_empty() {
-        command = match words.next() {
-            Some(word) => connection::subcommand(command, word)?,
-            None => command,
-        };
-    }
+    let command = named(args)?;
     if !command.takes(args.len()) {
         return Err(CommandError::WrongArity(command.name));
     }
@@ -502,7 +512,7 @@ impl Place {
 const SLOTS: usize = 256;
 
 /// Codes are below this; the table by code is that long.
-const CODE_LIMIT: usize = 128;
+pub const CODE_LIMIT: usize = 128;
 
 /// Names to rows: open addressing, built by the compiler.
 struct Index {

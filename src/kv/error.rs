@@ -114,6 +114,12 @@ pub enum CommandError {
     NotInMulti,
     /// A command on a RESP2 connection that is told messages.
     WhileSubscribed(&'static str),
+    /// A command on keys from a client that monitors.
+    WhileMonitoring,
+    /// CONFIG SET maxclients to more than so many.
+    TooManyClients(usize),
+    /// MONITOR in a transaction.
+    MonitorInMulti,
     /// CLIENT TRACKING with more prefixes than [`limits::TRACKED_PREFIXES`].
     TooManyPrefixes,
     /// CLIENT TRACKING with PREFIX and without BCAST.
@@ -331,6 +337,15 @@ impl CommandError {
                  RESET are allowed in this context"
             )
             .into(),
+            CommandError::TooManyClients(most) => format!(
+                "ERR CONFIG SET failed (possibly related to argument 'maxclients') - The operating \
+                 system is not able to handle the specified number of clients, try with {most}"
+            )
+            .into(),
+            CommandError::WhileMonitoring => "ERR Replica can't interact with the keyspace".into(),
+            CommandError::MonitorInMulti => {
+                "ERR MONITOR isn't allowed for DENY BLOCKING client".into()
+            }
             CommandError::Aborted => {
                 "EXECABORT Transaction discarded because of previous errors.".into()
             }
@@ -431,6 +446,7 @@ impl CommandError {
                 | CommandError::UnknownSubcommand { .. }
                 | CommandError::WrongArity(_)
                 | CommandError::KeyTooLong
+                | CommandError::WhileMonitoring
                 | CommandError::Moved(..)
                 | CommandError::Redirect(_)
         )

@@ -232,11 +232,15 @@ impl Store {
         ttl_ms: u64,
         deadline: ClusterTime,
     ) -> Result<LeaseId, CommandError> {
-        if id.is_some_and(|id| self.leases.contains(id)) {
+        if id.is_some_and(|id| self.leases.get(id, self.clock()).is_some()) {
             return Err(CommandError::LeaseExists);
         }
-        if self.leases.table.len() >= limits::LEASES {
+        let is_there = id.is_some_and(|id| self.leases.contains(id));
+        if self.leases.table.len() >= limits::LEASES && !is_there {
             return Err(CommandError::TooManyLeases);
+        }
+        if let Some(id) = id {
+            self.finish_ended(id);
         }
         let id = id.unwrap_or_else(|| {
             loop {
@@ -248,6 +252,18 @@ impl Store {
         });
         self.leases.grant(id, ttl_ms, deadline);
         Ok(id)
+    }
+
+    /// Removes what is left of a lease that has ended, if there is one of this number: nobody can
+    /// tell it from one that is gone.
+    fn finish_ended(&mut self, id: LeaseId) {
+        if !self.leases.contains(id) {
+            return;
+        }
+        while let Some(key) = self.leases.table[&id].keys.first().cloned() {
+            self.expire_leased(&key);
+        }
+        self.leases.end(id);
     }
 
     /// The lease lasts its whole time from now on again; returns that.

@@ -2,9 +2,10 @@
 //!
 //! A reader begins with [`store`], which stands on `records` (`slab`, `tree`, `index`), then [`command`] (the one table), then the themed files that
 //! hold the commands: [`strings`] with [`set`], [`exchange`], [`substrings`], [`bits`], [`lcs`],
-//! [`counters`], [`compare`]; [`keys`], [`moves`], [`scan`], [`range`], [`object`], [`expiry`], [`lease`] with [`leases`];
-//! [`transaction`], [`txn`]; [`connection`], [`clients`], [`server`], [`cluster`], [`pubsub`], [`watches`],
-//! [`tracking`]; and ends with [`gateways`] and [`sessions`] with [`in_session`] (exactly once) and [`machine`]; [`capture`] takes
+//! [`counters`], [`compare`]; [`keys`], [`moves`], [`scan`], [`range`], [`object`], [`expiry`],
+//! [`lease`] with [`leases`]; [`transaction`], [`txn`]; [`connection`], [`clients`], [`server`],
+//! [`latency`], [`cluster`], [`pubsub`], [`monitor`], [`watches`], [`tracking`]; and ends with
+//! [`gateways`] and [`sessions`] with [`in_session`] (exactly once) and [`machine`]; [`capture`] takes
 //! snapshots of it all, and [`loader`] reads them; [`history`] keeps the last changes. Called by `node/`. Knows nothing of Raft: it is
 //! given what the log says.
 
@@ -33,6 +34,7 @@ mod index;
 pub mod introspection;
 pub mod keys;
 mod lacking;
+pub mod latency;
 pub mod lcs;
 pub mod lease;
 pub mod leases;
@@ -40,6 +42,7 @@ pub mod loader;
 pub mod luck;
 pub mod machine;
 pub mod manual;
+pub mod monitor;
 pub mod moves;
 pub mod object;
 mod pivots;

@@ -1,6 +1,6 @@
 //! The rows of the commands about the server as a whole, and the reading of their arguments.
 //!
-//! Redis 7's TIME, WAIT, CONFIG SET, DEBUG, SHUTDOWN, SLOWLOG, LATENCY and their like, as far as
+//! Redis 7's TIME, WAIT, CONFIG SET, DEBUG, SHUTDOWN, SLOWLOG and their like, as far as
 //! they can be true of a replicated store of strings. None ever travels through the log. `node/`
 //! carries them out (`node/server.rs`); nothing here knows a node.
 
@@ -61,6 +61,8 @@ pub enum ServerCommand {
     LatencyReset,
     /// `LATENCY DOCTOR`
     LatencyDoctor,
+    /// `LATENCY HISTOGRAM [command ...]`
+    LatencyHistogram,
     /// `MEMORY DOCTOR`
     MemoryDoctor,
     /// `MEMORY STATS`
@@ -68,7 +70,7 @@ pub enum ServerCommand {
 }
 
 /// A command that needs no look at its arguments.
-const fn plain(command: ServerCommand) -> Handler {
+pub(super) const fn plain(command: ServerCommand) -> Handler {
     checked(|_| Ok(()), command)
 }
 
@@ -80,7 +82,6 @@ const SERVER: Command = Command { group: Group::Server, flags: LOADING_STALE, ..
 const SCRIPTING: Command =
     Command { group: Group::Scripting, flags: Flags::NOSCRIPT, arity: 2, ..ROW };
 const SLOWLOG: Command = Command { flags: ADMIN, arity: 2, since: "2.2.12", ..SERVER };
-const LATENCY: Command = Command { flags: ADMIN, arity: 2, since: "2.8.13", ..SERVER };
 
 pub(super) const COMMANDS: &[Command] = &[
     Command {
@@ -201,15 +202,6 @@ pub(super) const COMMANDS: &[Command] = &[
         ..SLOWLOG
     },
     Command {
-        name: "latency",
-        flags: Flags::NONE,
-        arity: -2,
-        complexity: "Depends on subcommand.",
-        summary: "A container for latency diagnostics commands",
-        subcommands: LATENCY_SUBCOMMANDS,
-        ..LATENCY
-    },
-    Command {
         name: "function",
         flags: Flags::NONE,
         arity: -2,
@@ -256,41 +248,6 @@ const SLOWLOG_SUBCOMMANDS: &[Command] = &[
         tips: &["request_policy:all_nodes", "response_policy:all_succeeded"],
         handler: plain(ServerCommand::SlowlogReset),
         ..SLOWLOG
-    },
-];
-
-const LATENCY_SUBCOMMANDS: &[Command] = &[
-    Command {
-        name: "latency|latest",
-        summary: "Return the latest latency samples for all events",
-        tips: &["nondeterministic_output", "request_policy:all_nodes", "response_policy:special"],
-        handler: plain(ServerCommand::LatencyLatest),
-        ..LATENCY
-    },
-    Command {
-        name: "latency|history",
-        arity: 3,
-        summary: "Return timestamp-latency samples for the event",
-        usage: "event",
-        tips: &["nondeterministic_output", "request_policy:all_nodes", "response_policy:special"],
-        handler: plain(ServerCommand::LatencyHistory),
-        ..LATENCY
-    },
-    Command {
-        name: "latency|reset",
-        arity: -2,
-        summary: "Reset latency data for one or more events.",
-        usage: "[event ...]",
-        tips: &["request_policy:all_nodes", "response_policy:all_succeeded"],
-        handler: plain(ServerCommand::LatencyReset),
-        ..LATENCY
-    },
-    Command {
-        name: "latency|doctor",
-        summary: "Return a human readable latency analysis report.",
-        tips: &["nondeterministic_output", "request_policy:all_nodes", "response_policy:special"],
-        handler: plain(ServerCommand::LatencyDoctor),
-        ..LATENCY
     },
 ];
 

@@ -168,16 +168,23 @@ impl Store {
             && let Some(key) = self.next_leased_dead()
         {
             removed += 1;
-            let Some(key) = key else { continue };
-            let Some(record) = self.records.get(&key) else {
-                // Nothing but a snapshot from elsewhere attaches a key that isn't there.
-                self.leases.detach(&key);
-                continue;
-            };
-            self.move_deadline(&key, record.deadline, NEVER);
-            self.remove_expired(&key);
+            if let Some(key) = key {
+                self.expire_leased(&key);
+            }
         }
         removed
+    }
+
+    /// Removes a key whose lease has ended.
+    pub(super) fn expire_leased(&mut self, key: &[u8]) {
+        match self.records.get(key).map(|record| record.deadline) {
+            Some(deadline) => {
+                self.move_deadline(key, deadline, NEVER);
+                self.remove_expired(key);
+            }
+            // Nothing but a snapshot from elsewhere attaches a key that isn't there.
+            None => self.leases.detach(key),
+        }
     }
 
     /// Takes the record of a dead key out, which is in no list of deadlines any more. One mutation.

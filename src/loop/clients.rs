@@ -241,6 +241,13 @@ impl Clients {
         }
     }
 
+    /// How many there may be, and how long one may be idle, zero being for ever. Fewer than there
+    /// are already closes none of them.
+    pub(super) fn set_bounds(&mut self, (max_clients, idle_timeout): (usize, Duration)) {
+        self.max_clients = max_clients;
+        self.idle_timeout = idle_timeout;
+    }
+
     /// Looks for connections whose time is up, at some of them each time.
     pub(super) fn sweep(&mut self, now: Instant) {
         if self.slots.is_empty() || now < self.sweep_at {

@@ -3,7 +3,7 @@
 //! Nothing else in the server reads a clock: the core is given [`Instant`]s and, with each tick, a
 //! [`WallClock`]. Called by `main` (recovery needs a first instant) and by the loop.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::types::{Instant, WallClock};
 
@@ -25,11 +25,16 @@ impl Clock {
         Instant(u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX - 1))
     }
 
-    /// The wall clock; zero if it stands before 1970.
+    /// The wall clock; zero if it stands before 1970. A begun millisecond counts as over: what is
+    /// counted on from here in whole milliseconds is then never behind the millisecond that a client
+    /// on this machine reads, and a deadline that the client makes of it never too far away.
     pub fn wall(&self) -> WallClock {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        WallClock(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+        WallClock(rounded_up(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()))
     }
+}
+
+fn rounded_up(since: Duration) -> u64 {
+    u64::try_from(since.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -44,5 +49,18 @@ mod tests {
         let second = copy.now();
         assert!(first <= second);
         assert!(second.since(first) < std::time::Duration::from_secs(60));
+    }
+
+    #[test]
+    fn what_is_counted_on_from_wall_is_never_behind_whole_milliseconds() {
+        for begun_us in 5_000..6_100 {
+            for later_us in [0, 1, 499, 999, 1000, 1001, 1999, 2500] {
+                let (begun, later) =
+                    (Duration::from_micros(begun_us), Duration::from_micros(later_us));
+                let counted = rounded_up(begun) + later.as_millis() as u64;
+                let read = (begun + later).as_millis() as u64;
+                assert!((read..=read + 1).contains(&counted), "{begun:?} and {later:?}");
+            }
+        }
     }
 }

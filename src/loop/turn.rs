@@ -300,6 +300,7 @@ impl Server {
             self.update_peers();
         }
         self.peers.keep_up(self.poll.registry(), self.now);
+        self.clients.set_bounds(self.node.client_bounds());
         self.clients.sweep(self.now);
         self.note_room();
         if self.node.deadline(self.now) <= self.now {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::Effect;
 use super::clients::Origin;
 use super::gateway::Pending;
+use super::latencies::Took;
 use super::node::Node;
 use super::pipeline::refusal;
 use super::snapshots::gateways;
@@ -128,6 +129,7 @@ impl Node {
         }
         // A batch that was given up has no origins left: its clients were told INDOUBT.
         let estimate = self.estimate(now);
+        let bucket = Took::of(took);
         let mut next_read = 0;
         let mut ahead = batch.commands();
         for (position, command) in batch.commands().enumerate() {
@@ -147,6 +149,7 @@ impl Node {
             };
             if let Some(origin) = origins.get(position) {
                 self.note_tracked(*origin, sent, before);
+                self.operations.slowlog.latencies.count(sent.code, bucket);
                 self.clients.answer(*origin, reply, effects);
             }
         }
@@ -154,7 +157,7 @@ impl Node {
         reads.release(next_read, usize::MAX, &context, &mut self.clients, effects);
         self.note_slow_batch(took, estimate, &batch, &origins);
         let slowlog = &mut self.operations.slowlog;
-        reads.note_slow(took, estimate, &mut self.clients, slowlog);
+        reads.note_time(took, estimate, &mut self.clients, slowlog);
         for origin in origins.iter().copied().chain(reads.origins()) {
             self.clients.write_applied(origin.client, index);
         }

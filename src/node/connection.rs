@@ -78,6 +78,7 @@ impl Node {
             | C::PubSubNumSub
             | C::PubSubNumPat => self.subscription_command(id, command, args),
             C::ClientTracking | C::ClientCaching => self.tracking_command(id, command, args),
+            C::Monitor => self.begin_monitor(id),
             C::KWatch | C::KUnwatch => self.watch_command(now, id, command, args),
             C::ClientInfo => self.client_info(now, id),
             C::Exec => unreachable!("the pipeline makes one command of it"),

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::Effect;
 use super::clients::{Clients, Origin};
+use super::latencies::Took;
 use super::slowlog::Slowlog;
 use crate::kv::command::{Command, Handler, ReadContext};
 use crate::kv::scan;
@@ -59,14 +60,19 @@ impl HeldReads {
         self.reads.iter().map(|read| read.origin)
     }
 
-    /// Notes all of them in the slow log, if it took so long until they were answered.
-    pub fn note_slow(
+    /// Counts how long it took until they were answered, and notes all of them in the slow log, if
+    /// that was long.
+    pub fn note_time(
         &self,
         took: Duration,
         at: ClusterTime,
         clients: &mut Clients,
         slowlog: &mut Slowlog,
     ) {
+        let bucket = Took::of(took);
+        for read in &self.reads {
+            slowlog.latencies.count(read.command.code, bucket);
+        }
         if !slowlog.is_slow(took) {
             return;
         }

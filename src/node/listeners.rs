@@ -5,8 +5,8 @@
 //! before what it was read to be. Changes nothing of the state.
 
 use super::Effect;
+use super::monitors::Monitors;
 use super::node::Node;
-use super::pipeline::loading;
 use super::subscribers::Subscribers;
 use super::tracking::Trackers;
 use super::watches::Watches;
@@ -27,6 +27,8 @@ pub struct Listeners {
     pub subscribers: Subscribers,
     /// What clients keep that they have read.
     pub trackers: Trackers,
+    /// Clients that are shown all commands.
+    pub monitors: Monitors,
     /// What is in front of this was told.
     position: Position,
     /// It was told up to this revision.
@@ -39,6 +41,7 @@ impl Listeners {
         self.watches.end_all(client);
         self.subscribers.end_all(client);
         self.trackers.end(client);
+        self.monitors.end(client);
     }
 
     /// When there is something to be told without anything happening before.
@@ -63,7 +66,7 @@ impl Node {
         let clients = &mut self.clients;
         if !clients.listeners.is_empty() {
             let mut listeners = std::mem::take(&mut clients.listeners);
-            let Listeners { watches, subscribers, trackers, position, fed } = &mut listeners;
+            let Listeners { watches, subscribers, trackers, position, fed, .. } = &mut listeners;
             let flags = self.config.client.notify_keyspace_events;
             if !subscribers.is_empty() {
                 subscribers.feed(history, *position, flags, clients, effects);
@@ -121,8 +124,8 @@ impl Node {
 
     /// KWATCH: answers the revision behind which the changes follow.
     fn begin_watch(&mut self, now: Instant, id: ClientId, args: Args<'_>) -> Reply {
-        if let Some(percent) = self.snapshots.loading_percent() {
-            return loading(percent);
+        if let Some(why) = self.outsider() {
+            return why;
         }
         let watch = match watches::parse(args) {
             Ok(watch) => watch,

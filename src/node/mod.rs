@@ -3,7 +3,8 @@
 //! `(now, Input)` in, [`Effect`]s out. Read in this order: [`Input`], [`Effect`], [`Node::handle`]
 //! with the end of a turn, `pipeline` (requests come in), `gateway`, `reads` and `held` (they
 //! wait), `apply` (they take effect), `clients` (they are answered), `connection`, `info`,
-//! `server`, `operators`, `redirects`, `parameters`, `holding` and `slowlog` (what a node answers by itself), `admin` and `plan` (who is to be a member), `snapshots` with `pace`
+//! `server`, `operators`, `redirects`, `parameters`, `holding`, `slowlog`, `latencies` and `monitors`
+//! (what a node answers by itself), `admin` and `plan` (who is to be a member), `snapshots` with `pace`
 //! and `verify` (what replaces the log), `export` (what backups are made of), `divergence` (who has
 //! come to something else), `handshake`, `lineage` and `admission` (who may connect). Drivers stand
 //! around it, the poll loop and the simulator, and neither of them decides anything.
@@ -23,9 +24,11 @@ mod held;
 mod holding;
 mod info;
 mod input;
+mod latencies;
 mod lineage;
 mod listeners;
 mod listings;
+mod monitors;
 #[expect(clippy::module_inception, reason = "the file holds Node and nothing else")]
 mod node;
 mod operators;

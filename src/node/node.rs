@@ -82,6 +82,8 @@ pub struct Node {
     pub(super) checkpoints: Checkpoints,
     pub(super) exports: Exports,
     pub(super) operations: Operations,
+    /// CONFIG SET maxclients goes up to this.
+    pub(super) most_clients: usize,
     pub(super) parked_bytes: ParkedBytes,
     pub(super) facts: Facts,
     pub(super) counters: Counters,
@@ -155,6 +157,7 @@ impl Node {
             checkpoints: Checkpoints::default(),
             exports: Exports::default(),
             operations: Operations::default(),
+            most_clients: config.limits.max_clients,
             parked_bytes: ParkedBytes::default(),
             facts: Facts::default(),
             counters: Counters::default(),

@@ -93,6 +93,7 @@ impl Node {
         let (channels, patterns) = listeners.subscribers.counts(id);
         let mut flags = String::new();
         let letters = [
+            ('O', listeners.monitors.has(id)),
             ('P', self.kind_of(id) == ClientKind::PubSub),
             ('x', queued.is_some()),
             ('b', client.is_held),

@@ -4,6 +4,8 @@
 //! server cannot vary may be set to what it is, which is what test harnesses and set-up scripts
 //! mostly do; another value is refused, never ignored. Called by `connection.rs` and `server.rs`.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use super::node::Node;
@@ -24,6 +26,8 @@ enum Setting {
     SlowlogLen(usize),
     LatencyThreshold(u64),
     Notify(NotifyFlags),
+    Timeout(Duration),
+    MaxClients(usize),
     /// To what it is.
     AsItIs,
 }
@@ -41,6 +45,24 @@ impl Node {
     pub(super) fn growth_refusal(&self) -> Option<GrowthRefusal> {
         let own = || self.is_over_quota().then_some(GrowthRefusal::Memory);
         self.raft.growth_refusal().or_else(own)
+    }
+
+    /// How many clients there may be, and how long one may be idle, zero being for ever: what the
+    /// driver goes by, and CONFIG SET changes.
+    pub fn client_bounds(&self) -> (usize, Duration) {
+        (self.config.limits.max_clients, self.config.client.idle_timeout)
+    }
+
+    /// CONFIG SET maxclients. The process has made sure of descriptors for as many as it began with.
+    fn max_clients(&self, value: &[u8]) -> Result<Setting, CommandError> {
+        let name = "maxclients";
+        match usize::try_from(integer(name, value)?) {
+            Ok(count) if (1..=self.most_clients).contains(&count) => Ok(Setting::MaxClients(count)),
+            Ok(0) | Err(_) => {
+                Err(wrong(name, "argument must be between 1 and 4294967295 inclusive"))
+            }
+            Ok(_) => Err(CommandError::TooManyClients(self.most_clients)),
+        }
     }
 
     /// All parameters that are shown, ordered by name.
@@ -95,7 +117,10 @@ impl Node {
                 return Err(wrong(name, "duplicate parameter"));
             }
             seen.push(name);
-            settings.push(read(name, value, current)?);
+            settings.push(match *name {
+                "maxclients" => self.max_clients(value)?,
+                _ => read(name, value, current)?,
+            });
         }
         for setting in settings {
             match setting {
@@ -104,11 +129,19 @@ impl Node {
                 Setting::SlowlogLen(len) => self.operations.slowlog.set_max_len(len),
                 Setting::LatencyThreshold(ms) => self.operations.slowlog.latency_threshold_ms = ms,
                 Setting::Notify(flags) => self.config.client.notify_keyspace_events = flags,
+                Setting::Timeout(timeout) => self.config.client.idle_timeout = timeout,
+                Setting::MaxClients(count) => self.config.limits.max_clients = count,
                 Setting::AsItIs => {}
             }
         }
         Ok(Reply::OK)
     }
+}
+
+/// A number of a parameter.
+fn integer(name: &str, value: &[u8]) -> Result<i64, CommandError> {
+    let refused = || wrong(name, "argument couldn't be parsed into an integer");
+    parse_integer(value).ok_or_else(refused)
 }
 
 fn wrong(name: &str, why: &'static str) -> CommandError {
@@ -117,10 +150,7 @@ fn wrong(name: &str, why: &'static str) -> CommandError {
 
 /// What setting `name` to `value` means.
 fn read(name: &'static str, value: &[u8], current: &str) -> Result<Setting, CommandError> {
-    let integer = || {
-        let not_a_number = || wrong(name, "argument couldn't be parsed into an integer");
-        parse_integer(value).ok_or_else(not_a_number)
-    };
+    let integer = || integer(name, value);
     match name {
         "maxmemory" => {
             let refused = || wrong(name, "argument must be a memory value");
@@ -139,6 +169,10 @@ fn read(name: &'static str, value: &[u8], current: &str) -> Result<Setting, Comm
             Err(_) => {
                 Err(wrong(name, "argument must be between 0 and 9223372036854775807 inclusive"))
             }
+        },
+        "timeout" => match i32::try_from(integer()?).map(u64::try_from) {
+            Ok(Ok(seconds)) => Ok(Setting::Timeout(Duration::from_secs(seconds))),
+            _ => Err(wrong(name, "argument must be between 0 and 2147483647 inclusive")),
         },
         "notify-keyspace-events" => {
             let refused = || wrong(name, "Invalid event class character. Use 'Ag$lshzxeKEtmdn'.");

@@ -37,7 +37,7 @@ const DEBUG: ConnectionCommand = ConnectionCommand::Server(ServerCommand::Debug)
 enum Resolved<'a> {
     Command(&'static Command, Args<'a>),
     InSession(SessionMark, &'static Command, Args<'a>),
-    Wrong(CommandError),
+    Wrong(CommandError, Args<'a>),
     Refused(&'a str),
     Malformed(&'a str),
 }
@@ -177,9 +177,13 @@ impl Node {
                     client.mark = None;
                 }
             }
-            Resolved::Wrong(error) => {
-                let reply = self.queue_wrong(id, error.clone());
+            Resolved::Wrong(error, args) => {
+                let is_queued = self.clients.find(id).is_some_and(|c| c.block.queued().is_some());
+                let reply = self.queue_wrong(id, error.clone(), *args);
                 self.answer_now(id, reply, effects);
+                if !is_queued {
+                    self.show_wrong(now, id, error, *args, effects);
+                }
             }
             Resolved::Refused(error) => {
                 self.answer_now(id, Reply::Error((*error).to_owned().into()), effects);
@@ -221,11 +225,15 @@ impl Node {
         };
         if self.is_restricted(id, own) {
             let error = CommandError::WhileSubscribed(command.name);
-            let reply = self.queue_wrong(id, error);
+            let reply = self.queue_wrong(id, error, args);
+            return self.clients.answer(origin, reply, effects);
+        }
+        if own.is_none() && self.clients.listeners.monitors.has(id) {
+            let reply = self.queue_wrong(id, CommandError::WhileMonitoring, args);
             return self.clients.answer(origin, reply, effects);
         }
         if let Some(elsewhere) = self.redirection(id, command, args) {
-            let reply = self.queue_wrong(id, elsewhere);
+            let reply = self.queue_wrong(id, elsewhere, args);
             return self.clients.answer(origin, reply, effects);
         }
         if let Some(queued) = self.queue(id, command, args) {
@@ -236,24 +244,17 @@ impl Node {
         if !matches!(own, Some(C::Multi | C::ClientCaching)) {
             self.clients.listeners.trackers.note_command(origin);
         }
-        if let Some(percent) = loading_percent
-            && matches!(command.handler, Handler::Write { .. } | Handler::Read { .. })
-        {
-            self.clients.answer(origin, loading(percent), effects);
-            return;
+        if let Some(percent) = loading_percent.filter(|_| own.is_none()) {
+            return self.clients.answer(origin, loading(percent), effects);
+        }
+        if let Some(refused) = growth_refusal.filter(|_| own.is_none() && command.grows()) {
+            reached(Mark::GrowthRefused);
+            return self.clients.answer(origin, refusal(refused), effects);
         }
         match command.handler {
-            Handler::Write { .. } | Handler::Read { .. } => match growth_refusal {
-                Some(refused) if command.grows() => {
-                    reached(Mark::GrowthRefused);
-                    self.clients.answer(origin, refusal(refused), effects);
-                }
-                _ => {
-                    self.take_store_command(
-                        now, origin, command, args, in_batch, read_mode, effects,
-                    );
-                }
-            },
+            Handler::Write { .. } | Handler::Read { .. } => {
+                self.take_store_command(now, origin, command, args, in_batch, read_mode, effects);
+            }
             Handler::Connection { command: ConnectionCommand::RaftAdmin, .. } => {
                 self.take_admin(now, origin, args, effects);
             }
@@ -272,6 +273,8 @@ impl Node {
             }
             Handler::Container => unreachable!("resolve returns no container"),
         }
+        // Behind it, so that who has just ended to monitor is not shown by which command.
+        self.show_monitors(now, id, command, args, effects);
     }
 
     /// Sends a command of the store where it belongs: into the batch, beside it, or to the reads.
@@ -354,7 +357,7 @@ fn resolve(batch: &Requests, position: usize) -> Option<Resolved<'_>> {
     let found = |mark: Option<SessionMark>, args| match (command::resolve(args), mark) {
         (Ok(command), Some(mark)) => Resolved::InSession(mark, command, args),
         (Ok(command), None) => Resolved::Command(command, args),
-        (Err(error), _) => Resolved::Wrong(error),
+        (Err(error), _) => Resolved::Wrong(error, args),
     };
     Some(match request {
         Request::InSession(mark, args) => found(Some(mark), args),

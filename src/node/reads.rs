@@ -213,7 +213,7 @@ impl Reads {
             let group = self.groups.pop_front().expect("just seen");
             self.bytes -= group.reads.bytes();
             group.reads.release(0, 0, context, clients, effects);
-            group.reads.note_slow(now.since(group.since), context.now, clients, slowlog);
+            group.reads.note_time(now.since(group.since), context.now, clients, slowlog);
             note_done(&group.reads, clients);
         }
     }

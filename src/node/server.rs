@@ -88,6 +88,7 @@ impl Node {
             S::ConfigSet => self.config_set(args).unwrap_or_else(|error| error.reply()),
             S::ConfigResetStat => {
                 self.counters.commands = 0;
+                slowlog.latencies.reset();
                 self.operations.figures_from = self.facts.clone();
                 Reply::OK
             }
@@ -124,6 +125,7 @@ impl Node {
             S::LatencyHistory => slowlog.history(args.get(2).unwrap_or_default()),
             S::LatencyReset => slowlog.reset_latency(args.iter().skip(2)),
             S::LatencyDoctor => Reply::Text(Bytes::from(slowlog.diagnosis())),
+            S::LatencyHistogram => slowlog.latencies.histogram(args),
             S::MemoryDoctor => self.memory_doctor(),
             S::MemoryStats => self.memory_stats(),
         }

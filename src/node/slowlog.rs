@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::clients::{Clients, Origin};
+use super::latencies::Latencies;
 use crate::kv::command::Command;
 use crate::limits;
 use crate::proto::args::Args;
@@ -48,6 +49,8 @@ pub struct Slowlog {
     pub latency_threshold_ms: u64,
     samples: VecDeque<Sample>,
     longest_ms: u64,
+    /// How long all commands took.
+    pub latencies: Latencies,
 }
 
 /// The only event there is, in Redis's name for it.
@@ -63,6 +66,7 @@ impl Default for Slowlog {
             latency_threshold_ms: 0,
             samples: VecDeque::new(),
             longest_ms: 0,
+            latencies: Latencies::default(),
         }
     }
 }

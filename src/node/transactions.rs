@@ -41,15 +41,12 @@ struct Transaction {
 }
 
 #[derive(Debug)]
-enum Queued {
-    Command {
-        command: &'static Command,
-        count: u32,
-        start: usize,
-        end: usize,
-    },
+struct Queued {
     /// What is wrong by itself is an error in its place.
-    Wrong(CommandError),
+    command: Result<&'static Command, CommandError>,
+    count: u32,
+    start: usize,
+    end: usize,
 }
 
 impl Block {
@@ -74,12 +71,14 @@ impl Transaction {
         self.arena.len() + self.queued.len() * size_of::<Queued>()
     }
 
-    fn push(&mut self, command: &'static Command, args: Args<'_>) {
+    fn push(&mut self, command: Result<&'static Command, CommandError>, args: Args<'_>) {
         let start = self.arena.len();
         self.arena.extend_from_slice(args.encoded());
         let (end, count) = (self.arena.len(), args.len() as u32);
-        self.effect = self.effect.max(transaction::Effect::of(command));
-        self.queued.push(Queued::Command { command, count, start, end });
+        if let Ok(command) = command {
+            self.effect = self.effect.max(transaction::Effect::of(command));
+        }
+        self.queued.push(Queued { command, count, start, end });
     }
 }
 
@@ -143,7 +142,7 @@ impl Node {
                 Some(problem)
             }
             None => {
-                transaction.push(command, args);
+                transaction.push(Ok(command), args);
                 Some(Reply::Simple("QUEUED"))
             }
         }
@@ -158,14 +157,19 @@ impl Node {
     }
 
     /// A command of a client is wrong by itself.
-    pub(super) fn queue_wrong(&mut self, id: ClientId, error: CommandError) -> Reply {
+    pub(super) fn queue_wrong(
+        &mut self,
+        id: ClientId,
+        error: CommandError,
+        args: Args<'_>,
+    ) -> Reply {
         let is_open = self.clients.find(id).is_some_and(|c| c.block.transaction.is_some());
         if !is_open {
             return error.reply();
         }
         let refused = match error.is_found_early() {
             true => Some(error.clone()),
-            false => self.reserve(0).err(),
+            false => self.reserve(args.encoded().len()).err(),
         };
         let Some(transaction) =
             self.clients.find(id).and_then(|client| client.block.transaction.as_mut())
@@ -178,7 +182,7 @@ impl Node {
                 refused.reply()
             }
             None => {
-                transaction.queued.push(Queued::Wrong(error));
+                transaction.push(Err(error), args);
                 Reply::Simple("QUEUED")
             }
         }
@@ -276,17 +280,24 @@ impl Node {
     ) -> Composite {
         let mut composite = Composite::new(watched);
         let mut encoded = Vec::new();
-        for queued in &transaction.queued {
-            let reply = match queued {
-                Queued::Wrong(error) => error.reply(),
-                Queued::Command { command, count, start, end } => {
-                    let args = Args::new(*count, &transaction.arena[*start..*end]);
-                    match command.handler {
+        for Queued { command, count, start, end } in &transaction.queued {
+            let args = Args::new(*count, &transaction.arena[*start..*end]);
+            let reply = match command {
+                Err(error) => {
+                    self.show_wrong(now, id, error, args, effects);
+                    error.reply()
+                }
+                Ok(row) => {
+                    self.show_monitors(now, id, row, args, effects);
+                    match row.handler {
+                        Handler::Connection { command: ConnectionCommand::Monitor, .. } => {
+                            CommandError::MonitorInMulti.reply()
+                        }
                         Handler::Connection { command, .. } => {
                             self.connection_command(now, id, command, args, effects)
                         }
                         _ => {
-                            composite.push_command(command, args);
+                            composite.push_command(row, args);
                             continue;
                         }
                     }

@@ -16,6 +16,7 @@ use crate::kv::history::{Change, ChangeKind, History, Position};
 use crate::kv::watches::{as_arrays, push_change, push_compacted, push_progress};
 use crate::limits;
 use crate::proto::reply::Protocol;
+use crate::testing::{Mutation, is_on};
 use crate::types::{ClientId, Instant, Revision};
 
 type Prefix = Box<[u8]>;
@@ -136,6 +137,10 @@ impl Watches {
         if group.members.is_empty() {
             *self.lengths.entry(prefix.len()).or_default() += 1;
         }
+        let after = match is_on(Mutation::WatchResumesTooFar) {
+            true => after.next(),
+            false => after,
+        };
         // It becomes a live one at the end of the turn, if it has nothing to catch up on.
         group.members.insert(client, Pace::Lagging { after, position: None, is_queued: true });
         self.queue.push_back((client, prefix.into()));
@@ -376,6 +381,9 @@ impl Watches {
     /// Places in the history mean nothing any more, because it is another one, behind an installed
     /// snapshot: each watcher goes on behind what it was told, or ends, if that is gone.
     pub fn begin_anew(&mut self, fed: Revision) {
+        if is_on(Mutation::WatchOutlivesInstall) {
+            return;
+        }
         let mut queued = Vec::new();
         for (prefix, group) in &mut self.groups {
             for (client, pace) in &mut group.members {

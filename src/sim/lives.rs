@@ -91,15 +91,21 @@ impl World {
         if std::mem::take(&mut server.is_doubtful) {
             self.strike("snapshot-done-without");
         }
+        let others = self.servers.iter().filter(|(other, _)| **other != id);
+        let others: Vec<String> = others.map(|(other, server)| server.address(*other)).collect();
         let server = self.servers.get_mut(&id).expect("just seen");
         let seed = self.random.random_range(0..=u64::MAX);
         let mut config = self.config.clone();
         config.id = id;
         if server.joins {
-            // Its own file knows no other server; it asks the founders.
+            // Its own file knows no other server; it asks the founders. The only one that ever
+            // founded asks whoever is there now: it would be the only one once more.
             let founders = std::mem::take(&mut config.cluster.nodes).into_iter();
-            let others = founders.filter(|founder| founder.id != id);
-            config.join = others.map(|founder| founder.peer).collect();
+            let founders = founders.filter(|founder| founder.id != id);
+            config.join = founders.map(|founder| founder.peer).collect();
+            if config.join.is_empty() {
+                config.join = others;
+            }
             config.cluster.nodes = vec![NodeConfig {
                 id,
                 peer: server.address(id),

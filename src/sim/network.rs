@@ -26,6 +26,7 @@ pub(super) struct StreamId(pub u64);
 pub(super) enum Host {
     Server(ServerId),
     Client(usize),
+    Watcher(usize),
 }
 
 /// What reaches an end of a connection.

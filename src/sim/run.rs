@@ -13,6 +13,7 @@ use super::clients::{Client, Words, shared_keys};
 use super::script::{Kind, Script};
 use super::story::Story;
 use super::swarm;
+use super::watchers::Watcher;
 use super::world::{BEGIN, World};
 use crate::proto::reply_decoder::Value;
 use crate::types::{LogIndex, ServerId};
@@ -68,6 +69,8 @@ pub const STRIKES: &[&str] = &[
     "torn-write",
     "unsynced-name-lost",
     "unsynced-sector-lost",
+    "watch-compacted",
+    "watch-resumed",
 ];
 
 /// Of so many seeds one is run twice: *reproducible*.
@@ -108,6 +111,7 @@ pub const INVARIANTS: &[&str] = &[
     "convergence",
     "reproducible",
     "one-change",
+    "watch-lossless",
 ];
 
 /// What a bad run has shown.
@@ -277,6 +281,7 @@ fn live(world: &mut World) {
         read_back(world, id, Duration::from_millis(patience_ms));
     }
     converge(world, Duration::from_millis(patience_ms));
+    hear_out(world, Duration::from_millis(patience_ms));
     // 4. No client was told anything that one server without faults would not have said.
     world.recorder.check_linearizable();
 }
@@ -310,6 +315,24 @@ fn converge(world: &mut World, patience: Duration) {
                 deadline = world.now.after(patience).min(end).max(deadline);
             }
         }
+        world.run_for(Duration::from_millis(5));
+    }
+}
+
+/// Every watcher has to be told everything within `patience`.
+fn hear_out(world: &mut World, patience: Duration) {
+    let deadline = world.now.after(patience);
+    loop {
+        let mut told = world.watchers.iter().map(Watcher::told);
+        let lacks = told.find(|(prefix, told)| !world.checkers.has_heard_all(prefix, *told));
+        let Some((prefix, told)) = lacks else {
+            return;
+        };
+        assert!(
+            world.now < deadline,
+            "convergence: a watcher of '{}' knows only what was up to {told:?}",
+            prefix.escape_ascii()
+        );
         world.run_for(Duration::from_millis(5));
     }
 }

@@ -58,7 +58,9 @@ settings! {
     heartbeat_ms = 50,
     /// When a gateway gives a command up, in milliseconds.
     request_timeout_ms = 2000,
-    /// When a client gives a connection up, in milliseconds.
+    /// Watchers, with one watch each.
+    watchers = 0,
+    /// When a client gives a connection up, and a watcher moves on, in milliseconds.
     client_timeout_ms = 1000,
     /// The size of a log segment in KiB.
     segment_kib = 64,

@@ -7,7 +7,7 @@ use rand::{RngExt, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
 use super::script::{Fault, Kind, Script, Settings};
-use super::{sieges, turnover};
+use super::{sieges, turnover, watchers};
 
 /// What is drawn here is not what the world draws from the same seed.
 const SALT: u64 = 0x5eed_5eed_5eed_5eed;
@@ -35,6 +35,7 @@ pub fn script(seed: u64) -> Script {
     }
     turnover::settle(seed, &mut settings);
     sieges::settle(seed, &mut settings);
+    watchers::settle(seed, &mut settings);
     let mut faults = Plan { random, settings: &settings, faults: Vec::new() }.all();
     turnover::plan(seed, &settings, &mut faults);
     sieges::plan(seed, &settings, &mut faults);

@@ -23,6 +23,7 @@ use super::process::{Callee, Mail};
 use super::script::{Fault, Kind, Script};
 use super::server::{Server, client_address, peer_address};
 use super::story::Story;
+use super::watchers::Watcher;
 use crate::config::{Config, NodeConfig, Overrides, Readmit};
 use crate::node::{Node, Role};
 use crate::types::{Instant, ServerId};
@@ -100,6 +101,13 @@ pub(super) enum Event {
         to: ServerId,
         is_cut: bool,
     },
+    Watcher {
+        watcher: usize,
+    },
+    WatchEnds {
+        watcher: usize,
+        watch: u64,
+    },
     /// An operator looks what became of a request.
     Operator {
         request: usize,
@@ -123,6 +131,7 @@ pub struct World {
     pub(super) servers: BTreeMap<ServerId, Server>,
     pub(super) network: Network,
     pub(super) clients: Vec<Client>,
+    pub(super) watchers: Vec<Watcher>,
     pub(super) recorder: Recorder,
     /// What operators ask for.
     pub(super) requests: Vec<Request>,
@@ -168,6 +177,7 @@ impl World {
             servers: BTreeMap::new(),
             network,
             clients,
+            watchers: Watcher::all(script.seed, settings),
             requests: Vec::new(),
             recorder: Recorder::new((!has_jumps).then(|| expiry_slack(script))),
             checkers: Checkers::new(settings.nodes as usize),
@@ -193,6 +203,9 @@ impl World {
         }
         for client in 0..world.clients.len() {
             world.plan(Duration::from_millis(1), Event::Client { client });
+        }
+        for watcher in 0..world.watchers.len() {
+            world.plan(Duration::from_millis(1), Event::Watcher { watcher });
         }
         for (place, fault) in script.faults.iter().enumerate() {
             world.plan(Duration::from_millis(fault.at_ms), Event::Fault { place });
@@ -343,6 +356,8 @@ impl World {
                     self.network.release(self.now);
                 }
             }
+            Event::Watcher { watcher } => self.watcher_acts(watcher),
+            Event::WatchEnds { watcher, watch } => self.watcher_moves_on(watcher, watch),
             Event::Operator { request } => self.look_after_request(request),
             Event::Ruin { fault } => self.ruin(fault),
             Event::Unstick { server, stream } => self.give(server, Mail::Unstuck(stream)),
@@ -359,6 +374,10 @@ impl World {
                 self.client_receives(client, stream, &bytes);
             }
             (Host::Client(client), Arrival::Closed) => self.client_loses(client, stream),
+            (Host::Watcher(watcher), Arrival::Bytes(bytes)) => {
+                self.watcher_receives(watcher, stream, &bytes);
+            }
+            (Host::Watcher(watcher), Arrival::Closed) => self.watcher_loses(watcher, stream),
         }
     }
 

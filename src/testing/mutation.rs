@@ -126,6 +126,10 @@ mutations! {
         "A learner is promoted before it has caught up.",
     RemovedLeaderCounts = "removed-leader-counts":
         "A leader that has left counts itself in the place of a voter.",
+    WatchOutlivesInstall = "watch-outlives-install":
+        "Watchers aren't set back when a snapshot replaces the history that they are fed from.",
+    WatchResumesTooFar = "watch-resumes-too-far":
+        "A watch that is resumed goes on one change too late.",
     InstallIgnoresTerm = "install-ignores-term":
         "A follower takes snapshots from leaders of former terms.",
     InstallAckedBeforeDurable = "install-acked-before-durable":

@@ -1,11 +1,14 @@
-//! Replies as text: with types as redis-cli shows them at a terminal, bare as it does in a pipe, or
-//! as JSON.
+//! Replies as text: with types as redis-cli shows them at a terminal, bare as it does in a pipe, as
+//! JSON or as CSV.
 //!
 //! Called for each reply. Only makes bytes; where they go is its caller's affair.
 
 use raftkv::client::ClientError;
 use raftkv::proto::reply_decoder::Value;
 use serde_json::json;
+
+use super::paint::{Colour, Paint};
+use super::tables;
 
 /// How replies are shown.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -16,13 +19,33 @@ pub enum Style {
     Raw,
     /// One line of JSON a reply.
     Json,
+    /// One record of CSV a reply (RFC 4180), an array's items its fields.
+    Csv,
+}
+
+/// How everything is shown.
+#[derive(Clone, Copy, Debug)]
+pub struct Look {
+    /// Its form.
+    pub style: Style,
+    /// Its colour.
+    pub paint: Paint,
 }
 
 /// A reply to the command `args`, its line's end included.
-pub fn reply(value: &Value, args: &[Vec<u8>], style: Style) -> Vec<u8> {
+pub fn reply(value: &Value, args: &[Vec<u8>], look: Look) -> Vec<u8> {
     let mut out = Vec::new();
-    match style {
-        Style::Typed if !is_text(args) => typed(value, "", &mut out),
+    let text = match value {
+        Value::Bulk(bytes) | Value::Text(bytes) => std::str::from_utf8(bytes).ok(),
+        _ => None,
+    };
+    let form = tables::form(args).zip(text);
+    match look.style {
+        Style::Typed if !is_text(args) => typed(value, "", look.paint, &mut out),
+        Style::Typed if form.is_some() => {
+            let table = form.and_then(|(form, text)| tables::table(form, text, look.paint));
+            out.extend_from_slice(table.as_deref().or(text).unwrap_or_default().as_bytes());
+        }
         Style::Typed | Style::Raw => {
             raw(value, &mut out);
             if !(is_text(args) && out.ends_with(b"\n")) {
@@ -30,16 +53,22 @@ pub fn reply(value: &Value, args: &[Vec<u8>], style: Style) -> Vec<u8> {
             }
         }
         Style::Json => {
-            out.extend_from_slice(json_of(value).to_string().as_bytes());
+            let object = form.and_then(|(form, text)| tables::object(form, text));
+            let json = object.unwrap_or_else(|| json_of(value));
+            out.extend_from_slice(json.to_string().as_bytes());
             out.push(b'\n');
+        }
+        Style::Csv => {
+            csv(value, &mut out);
+            out.extend_from_slice(b"\r\n");
         }
     }
     out
 }
 
 /// What came instead of a reply, its line's end included.
-pub fn error(error: &ClientError, style: Style) -> String {
-    match (style, error) {
+pub fn error(error: &ClientError, look: Look) -> String {
+    match (look.style, error) {
         (Style::Json, ClientError::Reply(_)) => {
             format!("{}\n", json!({"error": error.to_string()}))
         }
@@ -47,7 +76,14 @@ pub fn error(error: &ClientError, style: Style) -> String {
             format!("{}\n", json!({"indoubt": error.to_string()}))
         }
         (Style::Json, _) => format!("{}\n", json!({"failed": error.to_string()})),
-        (Style::Typed, ClientError::Reply(_)) => format!("(error) {error}\n"),
+        (Style::Csv, ClientError::Reply(_) | ClientError::InDoubt(_)) => {
+            let mut out = b"ERROR,".to_vec();
+            push_csv(error.to_string().as_bytes(), &mut out);
+            format!("{}\r\n", String::from_utf8_lossy(&out))
+        }
+        (Style::Typed, ClientError::Reply(_)) => {
+            format!("{}\n", look.paint.paint(Colour::Red, &format!("(error) {error}")))
+        }
         (_, ClientError::Reply(_) | ClientError::InDoubt(_)) => format!("{error}\n"),
         _ => format!("rkv-cli: {error}\n"),
     }
@@ -71,31 +107,43 @@ fn is_text(args: &[Vec<u8>]) -> bool {
 
 /// Ends each line. `prefix` goes in front of every line but the first, which stands behind the
 /// number of its item.
-fn typed(value: &Value, prefix: &str, out: &mut Vec<u8>) {
+fn typed(value: &Value, prefix: &str, paint: Paint, out: &mut Vec<u8>) {
     let line = match value {
         Value::Simple(text) => text.clone(),
-        Value::Error(text) => format!("(error) {text}"),
+        Value::Error(text) => paint.paint(Colour::Red, &format!("(error) {text}")),
         Value::Integer(number) => format!("(integer) {number}"),
         Value::Bulk(bytes) | Value::Text(bytes) => quoted(bytes),
-        Value::Nil => "(nil)".to_owned(),
+        Value::Nil => paint.paint(Colour::Dim, "(nil)"),
         Value::Double(number) => format!("(double) {number}"),
         Value::Boolean(truth) => format!("({truth})"),
         Value::BigNumber(digits) => format!("(integer) {digits}"),
-        Value::Array(items) => return typed_items(items, ')', "(empty array)", prefix, out),
-        Value::Set(items) => return typed_items(items, '~', "(empty set)", prefix, out),
-        Value::Push(items) => return typed_items(items, '>', "(empty push)", prefix, out),
-        Value::Map(pairs) => return typed_pairs(pairs, prefix, out),
+        Value::Array(items) => {
+            return typed_items(items, (')', "(empty array)"), prefix, paint, out);
+        }
+        Value::Set(items) => {
+            return typed_items(items, ('~', "(empty set)"), prefix, paint, out);
+        }
+        Value::Push(items) => {
+            return typed_items(items, ('>', "(empty push)"), prefix, paint, out);
+        }
+        Value::Map(pairs) => return typed_pairs(pairs, prefix, paint, out),
     };
     out.extend_from_slice(line.as_bytes());
     out.push(b'\n');
 }
 
-fn typed_items(items: &[Value], mark: char, empty: &str, prefix: &str, out: &mut Vec<u8>) {
+fn typed_items(
+    items: &[Value],
+    (mark, empty): (char, &str),
+    prefix: &str,
+    paint: Paint,
+    out: &mut Vec<u8>,
+) {
     let (width, inner) = numbering(items.len(), prefix);
     for (place, item) in items.iter().enumerate() {
         let before = if place == 0 { "" } else { prefix };
         out.extend_from_slice(format!("{before}{:>width$}{mark} ", place + 1).as_bytes());
-        typed(item, &inner, out);
+        typed(item, &inner, paint, out);
     }
     if items.is_empty() {
         out.extend_from_slice(empty.as_bytes());
@@ -103,18 +151,18 @@ fn typed_items(items: &[Value], mark: char, empty: &str, prefix: &str, out: &mut
     }
 }
 
-fn typed_pairs(pairs: &[(Value, Value)], prefix: &str, out: &mut Vec<u8>) {
+fn typed_pairs(pairs: &[(Value, Value)], prefix: &str, paint: Paint, out: &mut Vec<u8>) {
     let (width, inner) = numbering(pairs.len(), prefix);
     for (place, (key, value)) in pairs.iter().enumerate() {
         let before = if place == 0 { "" } else { prefix };
         out.extend_from_slice(format!("{before}{:>width$}# ", place + 1).as_bytes());
-        typed(key, &inner, out);
+        typed(key, &inner, paint, out);
         out.pop();
         out.extend_from_slice(b" => ");
         if is_long(value) {
             out.extend_from_slice(format!("\n{inner}").as_bytes());
         }
-        typed(value, &inner, out);
+        typed(value, &inner, paint, out);
     }
     if pairs.is_empty() {
         out.extend_from_slice(b"(empty hash)\n");
@@ -136,7 +184,8 @@ fn numbering(count: usize, prefix: &str) -> (usize, String) {
     (width, format!("{prefix}{}", " ".repeat(width + 2)))
 }
 
-fn quoted(bytes: &[u8]) -> String {
+/// In quotes, on one line, whatever it holds.
+pub fn quoted(bytes: &[u8]) -> String {
     let mut out = String::from("\"");
     for &byte in bytes {
         match byte {
@@ -185,7 +234,53 @@ fn raw(value: &Value, out: &mut Vec<u8>) {
     }
 }
 
-fn json_of(value: &Value) -> serde_json::Value {
+/// A record's fields: nested ones one after the other, nil as an empty field without quotes.
+fn csv(value: &Value, out: &mut Vec<u8>) {
+    match value {
+        Value::Simple(text) => push_csv(text.as_bytes(), out),
+        Value::Error(text) => {
+            out.extend_from_slice(b"ERROR,");
+            push_csv(text.as_bytes(), out);
+        }
+        Value::Bulk(bytes) | Value::Text(bytes) => push_csv(bytes, out),
+        Value::Integer(_) | Value::Double(_) | Value::BigNumber(_) => raw(value, out),
+        Value::Boolean(truth) => out.extend_from_slice(truth.to_string().as_bytes()),
+        Value::Nil => {}
+        Value::Array(items) | Value::Set(items) | Value::Push(items) => {
+            for (place, item) in items.iter().enumerate() {
+                if place > 0 {
+                    out.push(b',');
+                }
+                csv(item, out);
+            }
+        }
+        Value::Map(pairs) => {
+            for (place, (key, value)) in pairs.iter().enumerate() {
+                if place > 0 {
+                    out.push(b',');
+                }
+                csv(key, out);
+                out.push(b',');
+                csv(value, out);
+            }
+        }
+    }
+}
+
+/// A field that is text: in quotes, quotes in it twice.
+pub fn push_csv(bytes: &[u8], out: &mut Vec<u8>) {
+    out.push(b'"');
+    for &byte in bytes {
+        if byte == b'"' {
+            out.push(b'"');
+        }
+        out.push(byte);
+    }
+    out.push(b'"');
+}
+
+/// A value in JSON.
+pub fn json_of(value: &Value) -> serde_json::Value {
     match value {
         Value::Simple(text) | Value::BigNumber(text) => json!(text),
         Value::Error(text) => json!({ "error": text }),
@@ -233,7 +328,8 @@ mod tests {
     }
 
     fn shown(value: &Value, style: Style) -> String {
-        String::from_utf8(reply(value, &[b"GET".to_vec()], style)).unwrap()
+        let look = Look { style, paint: Paint::OFF };
+        String::from_utf8(reply(value, &[b"GET".to_vec()], look)).unwrap()
     }
 
     #[test]
@@ -273,8 +369,22 @@ mod tests {
         assert_eq!(shown(&Value::Array(Vec::new()), Style::Raw), "\n");
         let items = Value::Array(vec![bulk("a"), Value::Integer(1), Value::Nil, bulk("b")]);
         assert_eq!(shown(&items, Style::Raw), "a\n1\n\nb\n");
-        let info = reply(&bulk("# Server\r\n"), &[b"info".to_vec()], Style::Typed);
+        let look = Look { style: Style::Raw, paint: Paint::OFF };
+        let info = reply(&bulk("# Server\r\n"), &[b"info".to_vec()], look);
         assert_eq!(info, b"# Server\r\n");
+    }
+
+    #[test]
+    fn csv_is_one_record_a_reply() {
+        let items = Value::Array(vec![
+            bulk("a \"b\", c"),
+            Value::Integer(1),
+            Value::Nil,
+            bulk(""),
+            Value::Array(vec![Value::Error("ERR no".to_owned())]),
+        ]);
+        assert_eq!(shown(&items, Style::Csv), "\"a \"\"b\"\", c\",1,,\"\",ERROR,\"ERR no\"\r\n");
+        assert_eq!(shown(&Value::Nil, Style::Csv), "\r\n");
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! The invariants of design page 5 that need to see every server, asserted after every turn.
 //!
 //! Each assertion bears the invariant's name. They rest on three things: the logs and stores as the
-//! nodes hold them ([`log`], [`once`], [`leaders`], [`members`], [`bounds`]), the log records and snapshots on the
+//! nodes hold them ([`log`], [`once`], [`leaders`], [`members`], [`bounds`],
+//! [`watched`]), the log records and snapshots on the
 //! *stable* media ([`stable`], [`shelf`]), and who was told what. Logs may begin behind a snapshot
 //! ([`marks`]). Called by the world. A failed one panics; the run catches it and tells the story.
 
@@ -13,6 +14,7 @@ mod members;
 mod once;
 mod shelf;
 mod stable;
+mod watched;
 
 use std::collections::{BTreeMap, BTreeSet};
 
