@@ -384,3 +384,14 @@ fn a_node_that_installs_a_snapshot_ends_its_watches_and_others_go_on() {
     assert_eq!(all, history(&cluster, other, 0));
     assert_eq!(all.len(), 202);
 }
+
+#[test]
+fn who_has_left_refuses_watches() {
+    let (mut cluster, leader) = founded(9, calm());
+    let left = cluster.ids().into_iter().find(|id| *id != leader).expect("three nodes");
+    assert_eq!(cluster.call(left, "KWATCH a"), Value::Integer(0));
+    assert_eq!(cluster.call(leader, &format!("RAFT REMOVE {left}")), Value::Simple("OK".into()));
+    cluster.run_for(Duration::from_secs(2));
+    let Value::Error(text) = cluster.call(left, "KWATCH a") else { panic!("it watches") };
+    assert_eq!(text, "CLUSTERDOWN this node was removed from the cluster");
+}

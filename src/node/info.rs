@@ -297,17 +297,23 @@ impl Node {
         Reply::Text(Bytes::from(lines.join("\r\n") + "\r\n"))
     }
 
-    /// `RAFT HEALTH`: whether this node can serve a linearizable write now.
-    pub(super) fn raft_health(&self, now: Instant) -> Reply {
-        let refused = |text: String| Reply::Error(text.into());
+    /// Why this node is not one that is told what the cluster does, if it isn't.
+    pub(super) fn outsider(&self) -> Option<Reply> {
+        let refused = |text: String| Some(Reply::Error(text.into()));
         if let Some(reason) = self.recovering_reason() {
             return refused(format!("CLUSTERDOWN this node takes part in nothing: {reason}"));
         }
         if self.status().role == Role::Removed {
             return refused("CLUSTERDOWN this node was removed from the cluster".to_owned());
         }
-        if let Some(percent) = self.snapshots.loading_percent() {
-            return loading(percent);
+        self.snapshots.loading_percent().map(loading)
+    }
+
+    /// `RAFT HEALTH`: whether this node can serve a linearizable write now.
+    pub(super) fn raft_health(&self, now: Instant) -> Reply {
+        let refused = |text: String| Reply::Error(text.into());
+        if let Some(why) = self.outsider() {
+            return why;
         }
         let Some(leader) = self.raft.leader() else {
             return refused("CLUSTERDOWN this node knows no leader".to_owned());

@@ -7,7 +7,6 @@
 use super::Effect;
 use super::monitors::Monitors;
 use super::node::Node;
-use super::pipeline::loading;
 use super::subscribers::Subscribers;
 use super::tracking::Trackers;
 use super::watches::Watches;
@@ -125,8 +124,8 @@ impl Node {
 
     /// KWATCH: answers the revision behind which the changes follow.
     fn begin_watch(&mut self, now: Instant, id: ClientId, args: Args<'_>) -> Reply {
-        if let Some(percent) = self.snapshots.loading_percent() {
-            return loading(percent);
+        if let Some(why) = self.outsider() {
+            return why;
         }
         let watch = match watches::parse(args) {
             Ok(watch) => watch,
