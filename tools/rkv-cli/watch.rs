@@ -10,7 +10,7 @@ use std::io::{self, Write};
 use std::os::unix::ffi::OsStringExt;
 use std::time::{Duration, Instant};
 
-use raftkv::client::{Client, Connection, LinkError, Options, Wire};
+use raftkv::client::{Client, Connection, ErrorReply, LinkError, Options, Wire};
 use raftkv::limits;
 use raftkv::proto::reply_decoder::Value;
 use serde_json::json;
@@ -126,7 +126,8 @@ impl Watching {
                 self.was_connected = true;
                 self.position.get_or_insert(revision.unsigned_abs());
             }
-            Ok(Value::Error(text)) if text.starts_with("LOADING") => return Ok(End::Lost(text)),
+            // This node can't serve for now, or was removed; others may.
+            Ok(Value::Error(text)) if is_passing(&text) => return Ok(End::Lost(text)),
             Ok(Value::Error(text)) => return Ok(End::Refused(text)),
             Ok(_) => return Ok(End::Refused("it is no raftkv".to_owned())),
             Err(error) => return Ok(End::Lost(error.to_string())),
@@ -173,6 +174,10 @@ impl Watching {
         self.left -= u64::from(!is_mark);
         Ok(())
     }
+}
+
+fn is_passing(text: &str) -> bool {
+    ErrorReply { text: text.to_owned() }.is_passing()
 }
 
 /// A node without a majority has nothing to tell, and doesn't know it: it is asked where it was quiet.
