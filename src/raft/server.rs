@@ -405,6 +405,9 @@ impl Raft {
     /// A connection to `peer` stands.
     pub fn peer_up(&mut self, now: Instant, peer: ServerId, incarnation: Incarnation) {
         self.links.insert(peer, incarnation);
+        if let Role::Follower(following) = &mut self.role {
+            following.link_is_new();
+        }
         if let Role::Leader(leading) = &mut self.role
             && let Some(progress) = leading.followers.get_mut(&peer)
         {
