@@ -79,14 +79,19 @@ impl StateMachine {
         self.gateways.admit(id)
     }
 
-    /// Brings near what these commands are about to look up. Changes nothing.
-    pub fn warm<'a>(&self, mut commands: impl Iterator<Item = BatchCommand<'a>>) {
-        let keys = |command: BatchCommand<'a>| {
-            command::by_code(command.code).map(|row| row.keys.of(command.args))
-        };
-        self.store.warm(commands.by_ref().filter_map(keys).flatten());
-        // Where they had too many keys, those of the last ones are left out.
-        commands.for_each(drop);
+    /// Brings near what these commands are about to look up, as far as that is no more than
+    /// [`limits::WARMED_KEYS`]. Changes nothing.
+    pub fn warm(&self, commands: &[BatchCommand<'_>]) {
+        let mut keys: [&[u8]; limits::WARMED_KEYS] = [b""; limits::WARMED_KEYS];
+        let mut count = 0;
+        for command in commands {
+            let Some(row) = command::by_code(command.code) else { continue };
+            for (place, key) in keys[count..].iter_mut().zip(row.keys.of(command.args)) {
+                *place = key;
+                count += 1;
+            }
+        }
+        self.store.warm(&keys[..count]);
     }
 
     /// Carries out one command of a batch that takes effect.

@@ -46,15 +46,14 @@ impl Records {
     /// Brings near what a look-up of these keys will need: at most [`limits::WARMED_KEYS`] of them.
     /// One look-up after the other would wait for memory each time; here none depends on another
     /// one, so that the processor waits for many at once.
-    pub(super) fn warm<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) {
+    pub(super) fn warm(&self, keys: &[&[u8]]) {
         let mut hashes = [0; limits::WARMED_KEYS];
-        let (mut count, mut seen) = (0, 0);
+        let mut seen = 0;
         for (hash, key) in hashes.iter_mut().zip(keys) {
             *hash = index::hash(key);
             seen ^= self.index.touch(*hash);
-            count += 1;
         }
-        for hash in &hashes[..count] {
+        for hash in hashes.iter().take(keys.len()) {
             seen ^= self.index.guess(*hash).map_or(0, |handle| self.slab.touch(handle));
         }
         std::hint::black_box(seen);

@@ -161,7 +161,7 @@ impl Store {
     }
 
     /// Brings near what commands on these keys will need; see [`limits::WARMED_KEYS`].
-    pub(super) fn warm<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) {
+    pub(super) fn warm(&self, keys: &[&[u8]]) {
         self.records.warm(keys);
     }
 

@@ -81,10 +81,12 @@ impl Node {
             Verdict::Apply if is_on(Mutation::LosesForeignWrite) && self.identity.server.0 == 1 => {
             }
             Verdict::Apply => {
-                let mut ahead = batch.commands();
-                for (position, command) in batch.commands().enumerate() {
-                    self.warm(position, &mut ahead);
-                    self.machine.execute(command);
+                let mut rest = batch.commands();
+                let mut near = Vec::with_capacity(batch.len().min(limits::WARMED_KEYS));
+                while self.bring_near(&mut rest, &mut near) {
+                    for command in &near {
+                        self.machine.execute(*command);
+                    }
                 }
             }
             Verdict::Gap if is_own => self.gateway.note_gap(),
@@ -92,11 +94,17 @@ impl Node {
         }
     }
 
-    /// From time to time brings near what the next commands of a batch will look up.
-    fn warm<'a>(&self, position: usize, ahead: &mut impl Iterator<Item = BatchCommand<'a>>) {
-        if position.is_multiple_of(limits::WARMED_KEYS) {
-            self.machine.warm(ahead.take(limits::WARMED_KEYS));
-        }
+    /// Takes the next commands of a batch, and brings near what they will look up. Whether there
+    /// are any.
+    fn bring_near<'a>(
+        &self,
+        rest: &mut impl Iterator<Item = BatchCommand<'a>>,
+        near: &mut Vec<BatchCommand<'a>>,
+    ) -> bool {
+        near.clear();
+        near.extend(rest.take(limits::WARMED_KEYS));
+        self.machine.warm(near);
+        !near.is_empty()
     }
 
     /// A batch of this node's own clients takes effect: each command, and each read in its place
@@ -128,24 +136,21 @@ impl Node {
         // A batch that was given up has no origins left: its clients were told INDOUBT.
         let estimate = self.estimate(now);
         let mut next_read = 0;
-        let mut ahead = batch.commands();
-        for (position, command) in batch.commands().enumerate() {
-            self.warm(position, &mut ahead);
-            let (store, luck) = (self.machine.store(), &self.luck);
-            let context = ReadContext { store, now: estimate, luck };
-            next_read = reads.release(next_read, position, &context, &mut self.clients, effects);
-            let before = self.machine.store().revision();
-            let reply = match self.machine.execute(command) {
-                // Only this node knows how many of its clients get it.
-                Reply::Integer(_) if command.code == pubsub::PUBLISH => {
-                    let channel = command.args.get(1).unwrap_or_default();
-                    Reply::count(self.clients.listeners.subscribers.receivers(channel))
+        let (mut rest, mut position) = (batch.commands(), 0);
+        let mut near = Vec::with_capacity(batch.len().min(limits::WARMED_KEYS));
+        while self.bring_near(&mut rest, &mut near) {
+            for command in near.iter().copied() {
+                let (store, luck) = (self.machine.store(), &self.luck);
+                let context = ReadContext { store, now: estimate, luck };
+                let clients = &mut self.clients;
+                next_read = reads.release(next_read, position, &context, clients, effects);
+                let before = self.machine.store().revision();
+                let reply = self.execute_own(command);
+                if let Some(origin) = origins.get(position) {
+                    self.note_tracked(*origin, command, before);
+                    self.clients.answer(*origin, reply, effects);
                 }
-                reply => reply,
-            };
-            if let Some(origin) = origins.get(position) {
-                self.note_tracked(*origin, command, before);
-                self.clients.answer(*origin, reply, effects);
+                position += 1;
             }
         }
         let context = ReadContext { store: self.machine.store(), now: estimate, luck: &self.luck };
@@ -155,6 +160,18 @@ impl Node {
         reads.note_slow(took, estimate, &mut self.clients, slowlog);
         for origin in origins.iter().copied().chain(reads.origins()) {
             self.clients.write_applied(origin.client, index);
+        }
+    }
+
+    /// Carries out a command of this node's own clients.
+    fn execute_own(&mut self, command: BatchCommand<'_>) -> Reply {
+        match self.machine.execute(command) {
+            // Only this node knows how many of its clients get it.
+            Reply::Integer(_) if command.code == pubsub::PUBLISH => {
+                let channel = command.args.get(1).unwrap_or_default();
+                Reply::count(self.clients.listeners.subscribers.receivers(channel))
+            }
+            reply => reply,
         }
     }
 
