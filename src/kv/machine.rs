@@ -205,4 +205,9 @@ impl StateMachine {
     pub(super) fn restore(&mut self, record: SnapshotRecord<'_>) -> bool {
         self.store.restore(record)
     }
+
+    /// That was the last one.
+    pub(super) fn restored(&mut self) {
+        self.store.restored();
+    }
 }

@@ -100,7 +100,7 @@ impl Plot {
         let mut known = 0;
         for (key, record) in &self.model {
             assert_eq!(self.records.get(key), Some(record.with_key(key)));
-            let Records { slab, tree, index } = &self.records;
+            let Records { slab, tree, index, .. } = &self.records;
             let hint = index.find(index::hash(key), |handle| slab.key(handle) == *key);
             assert!(hint.is_none() || hint == tree.get(key, slab), "the index knows it elsewhere");
             known += usize::from(hint.is_some());

@@ -474,13 +474,18 @@ impl Store {
     pub(super) fn restore(&mut self, record: SnapshotRecord<'_>) -> bool {
         let SnapshotRecord { key, value, revision, deadline, .. } = record;
         let deadline = deadline.unwrap_or(NEVER);
-        if !self.records.insert(RecordRef { key, value, revision, deadline }) {
+        if !self.records.restore(RecordRef { key, value, revision, deadline }) {
             return false;
         }
         self.content_bytes += key.len() + value.len();
         self.pivots.insert(key);
         self.move_deadline(key, NEVER, deadline);
         true
+    }
+
+    /// To be called behind the last record that was restored, before the store is used.
+    pub(super) fn restored(&mut self) {
+        self.records.learn_all();
     }
 
     /// Drops everything without a revision.
