@@ -69,6 +69,11 @@ impl StateMachine {
         self.store.expire_due(limits::EXPIRE_KEYS);
     }
 
+    /// Whether somebody is told of changes: if not, fewer are kept.
+    pub fn bound_history(&mut self, is_heard: bool) {
+        self.store.bound_history(is_heard);
+    }
+
     /// The members' gateways are these from now on.
     pub fn set_members(&mut self, members: impl Iterator<Item = GatewayId>) {
         self.gateways.set_members(members);

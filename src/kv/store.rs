@@ -14,6 +14,7 @@ use super::pivots::Pivots;
 use super::record::{NEVER, RecordRef, known_deadline};
 use super::records::Records;
 use super::slab::Handle;
+use crate::limits;
 use crate::proto::snapshot::{SnapshotEnd, SnapshotHeader, SnapshotRecord};
 use crate::types::{ClusterTime, Revision};
 
@@ -128,6 +129,13 @@ impl Store {
     /// The last changes, in the order of their revisions.
     pub fn history(&self) -> &History {
         &self.history
+    }
+
+    /// Whether somebody is told of changes: if not, fewer are kept.
+    pub(super) fn bound_history(&mut self, is_heard: bool) {
+        let share = self.used_bytes() / limits::HISTORY_UNHEARD_SHARE;
+        let unheard = share.clamp(limits::HISTORY_UNHEARD_BYTES, limits::HISTORY_BYTES);
+        self.history.bound(if is_heard { limits::HISTORY_BYTES } else { unheard });
     }
 
     /// What changes from here on is done by the command of this code.

@@ -17,6 +17,7 @@ use crate::driver;
 use crate::limits;
 use crate::node::{Effect, Facts, Input};
 use crate::proto::hello::{Hello, HelloRefused, Refusal};
+use crate::storage::{SnapshotEvent, allocator};
 use crate::types::{Instant, Room};
 
 /// How the loop goes on.
@@ -280,7 +281,12 @@ impl Server {
         // A piece of a snapshot that is gone is answered with nothing under way that could complete.
         while let Some(event) = self.storage.next_snapshot_event() {
             snapshots::log_event(&event);
+            let is_whole = matches!(event, SnapshotEvent::Durable { .. });
             self.handle(driver::input(event));
+            if is_whole {
+                // Old records and a part of the log were kept for it.
+                allocator::give_back();
+            }
         }
         Ok(())
     }

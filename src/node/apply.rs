@@ -28,6 +28,7 @@ impl Node {
     /// Applies what is committed, within this turn's bound.
     pub(super) fn apply_committed(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         let mut bytes = 0;
+        self.machine.bound_history(!self.clients.listeners.is_empty());
         while self.has_unapplied() && bytes < limits::APPLY_BYTES && self.may_apply() {
             let index = self.machine.last_applied().next();
             let entry = self.raft.log().entry(index).expect("a committed entry is in the log");
