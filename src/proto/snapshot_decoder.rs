@@ -156,7 +156,6 @@ impl SnapshotDecoder {
             KIND_FOOTER => self.take_footer().map(Found::End),
             _ => {
                 self.at = BLOCK_HEADER_BYTES;
-                self.keys.bring_near(keys_of(&self.block));
                 return self.next_record().map(|record| Some(Found::Record(record)));
             }
         };
@@ -274,16 +273,6 @@ fn check_head(
         return Err(SnapshotFault::BadNumber(declared_number));
     }
     Ok((kind, declared as usize))
-}
-
-/// The keys of a block's records, up to one that can't be read.
-fn keys_of(block: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let mut at = BLOCK_HEADER_BYTES;
-    std::iter::from_fn(move || {
-        let record = parse_record(block, at)?;
-        at = record.value.end;
-        Some(&block[record.key])
-    })
 }
 
 /// The record that begins at `at`; `None` where the block ends before it does.

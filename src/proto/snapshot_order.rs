@@ -127,14 +127,6 @@ fn mark(key: &[u8]) -> usize {
 }
 
 impl KeyOrder {
-    /// Brings near what the checks of these keys will look at: none waits for another one's memory.
-    pub fn bring_near<'a>(&self, keys: impl Iterator<Item = &'a [u8]>) {
-        if !self.marks.words.is_empty() {
-            let near = keys.fold(0, |near, key| near ^ self.marks.words[mark(key) / 64]);
-            std::hint::black_box(near);
-        }
-    }
-
     /// The next record's key.
     pub fn check(&mut self, key: &[u8], is_early: bool) -> Result<(), SnapshotFault> {
         if let Some(last) = self.last.as_deref() {
