@@ -15,7 +15,7 @@ use raftkv::config::Config;
 use raftkv::event_loop::{Clock, Ended, Listeners, LoopError, Server};
 use raftkv::limits;
 use raftkv::node::Node;
-use raftkv::storage::Storage;
+use raftkv::storage::{Storage, allocator};
 
 use super::arguments::Arguments;
 use super::{FAULT, USAGE, configuration, fail, journal, storage_options};
@@ -31,6 +31,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         return fail(FAULT, &problem);
     }
     exit_on_panic(config.log.file.is_some());
+    allocator::keep_freed();
     if let Some(parent) = arguments.end_with_parent
         && !end_with(parent)
     {

@@ -75,12 +75,14 @@ struct Chunk {
 }
 
 /// The last changes. See the file's head.
-#[derive(Clone, Default, Debug)]
+#[derive(Clone, Debug)]
 pub struct History {
     chunks: VecDeque<Chunk>,
     /// The number of the first of these.
     first: u64,
     bytes: usize,
+    /// Bytes that are kept at most.
+    most: usize,
     /// Changes up to here are gone.
     floor: Revision,
     /// The command that is being carried out.
@@ -93,6 +95,19 @@ const HEAD_BYTES: usize = 1 + 2 + 8 + 8 + 4 + 4;
 /// Stands for no deadline, as it does in the store.
 const NO_DEADLINE: u64 = u64::MAX;
 
+impl Default for History {
+    fn default() -> History {
+        History {
+            chunks: VecDeque::new(),
+            first: 0,
+            bytes: 0,
+            most: limits::HISTORY_BYTES,
+            floor: Revision::ZERO,
+            command: 0,
+        }
+    }
+}
+
 impl History {
     /// One that knows no change up to this revision.
     pub(super) fn behind(revision: Revision) -> History {
@@ -102,6 +117,11 @@ impl History {
     /// Changes from here on are this command's.
     pub(super) fn begin(&mut self, command: u16) {
         self.command = command;
+    }
+
+    /// At most so many bytes are kept from here on.
+    pub(super) fn bound(&mut self, most: usize) {
+        self.most = most;
     }
 
     /// Forgets all changes: those up to `revision` can't be told any more. Positions stay in order:
@@ -149,7 +169,7 @@ impl History {
     fn begin_chunk(&mut self, needed: usize) {
         let capacity = needed.max(limits::HISTORY_CHUNK_BYTES);
         let mut spare = None;
-        while self.bytes + capacity > limits::HISTORY_BYTES
+        while self.bytes + capacity > self.most
             && let Some(oldest) = self.chunks.pop_front()
         {
             self.first += 1;
@@ -311,6 +331,27 @@ mod tests {
         let position = history.behind_revision(Revision(floor)).unwrap();
         assert_eq!(told(&history, position), (floor + 1..=pushed).collect::<Vec<_>>());
         assert_eq!(history.behind_revision(Revision(floor - 1)), None);
+    }
+
+    #[test]
+    fn bound_takes_the_oldest_away_with_the_next_changes() {
+        let mut history = History::default();
+        let value = vec![b'v'; 1000];
+        let pushed = limits::HISTORY_BYTES as u64 / 2000;
+        for revision in 1..=pushed {
+            history.push(ChangeKind::Set, Revision(revision), b"key", &value, None);
+        }
+        assert_eq!(history.floor(), Revision(0));
+        history.bound(limits::HISTORY_UNHEARD_BYTES);
+        let chunk = limits::HISTORY_CHUNK_BYTES as u64 / 1000;
+        for revision in pushed + 1..=pushed + chunk {
+            history.push(ChangeKind::Set, Revision(revision), b"key", &value, None);
+        }
+        assert!(history.bytes() <= limits::HISTORY_UNHEARD_BYTES);
+        let floor = history.floor().0;
+        assert!(floor + limits::HISTORY_UNHEARD_BYTES as u64 / 2000 < pushed + chunk);
+        let position = history.behind_revision(Revision(floor)).unwrap();
+        assert_eq!(told(&history, position), (floor + 1..=pushed + chunk).collect::<Vec<_>>());
     }
 
     #[test]

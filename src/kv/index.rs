@@ -165,7 +165,20 @@ impl Bucket {
     }
 
     fn with_tag(&self, tag: u16) -> impl Iterator<Item = Handle> + '_ {
-        self.entries().filter(move |(other, _)| *other == tag).map(|(_, handle)| handle)
+        let mut left = self.places_of(tag);
+        std::iter::from_fn(move || {
+            let handle = *self.handles.get(left.trailing_zeros() as usize)?;
+            left &= left - 1;
+            Some(handle)
+        })
+    }
+
+    /// A bit for each of its records that has this tag. All places are looked at, whether there is a
+    /// record or not: that takes no decision, which a processor would have to guess.
+    fn places_of(&self, tag: u16) -> u16 {
+        let alike = |place: usize| u16::from(self.tags[place] == tag) << place;
+        let places = (0..BUCKET_RECORDS).fold(0, |bits, place| bits | alike(place));
+        places & ((1 << self.count) - 1)
     }
 
     fn push(&mut self, tag: u16, handle: Handle) {

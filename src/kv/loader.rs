@@ -73,6 +73,9 @@ impl Loader {
     /// The file is not whole.
     pub fn finish(self) -> Result<(SnapshotHeader, StateMachine), SnapshotError> {
         self.decoder.finish()?;
-        Ok(self.state.expect("the decoder saw a whole file, its header included"))
+        let state = self.state.expect("the decoder saw a whole file, its header included");
+        let (header, mut machine) = state;
+        machine.restored();
+        Ok((header, machine))
     }
 }

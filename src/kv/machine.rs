@@ -71,6 +71,11 @@ impl StateMachine {
         self.store.sessions.expire(self.store.clock());
     }
 
+    /// Whether somebody is told of changes: if not, fewer are kept.
+    pub fn bound_history(&mut self, is_heard: bool) {
+        self.store.bound_history(is_heard);
+    }
+
     /// The members' gateways are these from now on.
     pub fn set_members(&mut self, members: impl Iterator<Item = GatewayId>) {
         self.gateways.set_members(members);
@@ -81,15 +86,20 @@ impl StateMachine {
         self.gateways.admit(id)
     }
 
-    /// Brings near what these commands are about to look up. Changes nothing.
-    pub fn warm<'a>(&self, mut commands: impl Iterator<Item = BatchCommand<'a>>) {
-        let keys = |command: BatchCommand<'a>| {
-            let command = in_session::sent(command);
-            command::by_code(command.code).map(|row| row.keys.of(command.args))
-        };
-        self.store.warm(commands.by_ref().filter_map(keys).flatten());
-        // Where they had too many keys, those of the last ones are left out.
-        commands.for_each(drop);
+    /// Brings near what these commands are about to look up, as far as that is no more than
+    /// [`limits::WARMED_KEYS`]. Changes nothing.
+    pub fn warm(&self, commands: &[BatchCommand<'_>]) {
+        let mut keys: [&[u8]; limits::WARMED_KEYS] = [b""; limits::WARMED_KEYS];
+        let mut count = 0;
+        for command in commands {
+            let command = in_session::sent(*command);
+            let Some(row) = command::by_code(command.code) else { continue };
+            for (place, key) in keys[count..].iter_mut().zip(row.keys.of(command.args)) {
+                *place = key;
+                count += 1;
+            }
+        }
+        self.store.warm(&keys[..count]);
     }
 
     /// Carries out one command of a batch that takes effect.
@@ -210,5 +220,10 @@ impl StateMachine {
     /// Puts a snapshot's record in. `false` if its key was there already.
     pub(super) fn restore(&mut self, record: SnapshotRecord<'_>) -> bool {
         self.store.restore(record)
+    }
+
+    /// That was the last one.
+    pub(super) fn restored(&mut self) {
+        self.store.restored();
     }
 }

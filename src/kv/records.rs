@@ -17,6 +17,8 @@ pub(super) struct Records {
     slab: Slab,
     tree: Tree,
     index: Index,
+    /// What was restored and is yet to be learned by the index.
+    unlearned: Vec<Handle>,
 }
 
 impl Records {
@@ -46,15 +48,14 @@ impl Records {
     /// Brings near what a look-up of these keys will need: at most [`limits::WARMED_KEYS`] of them.
     /// One look-up after the other would wait for memory each time; here none depends on another
     /// one, so that the processor waits for many at once.
-    pub(super) fn warm<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) {
+    pub(super) fn warm(&self, keys: &[&[u8]]) {
         let mut hashes = [0; limits::WARMED_KEYS];
-        let (mut count, mut seen) = (0, 0);
+        let mut seen = 0;
         for (hash, key) in hashes.iter_mut().zip(keys) {
             *hash = index::hash(key);
             seen ^= self.index.touch(*hash);
-            count += 1;
         }
-        for hash in &hashes[..count] {
+        for hash in hashes.iter().take(keys.len()) {
             seen ^= self.index.guess(*hash).map_or(0, |handle| self.slab.touch(handle));
         }
         std::hint::black_box(seen);
@@ -80,6 +81,38 @@ impl Records {
             self.slab.free(handle);
         }
         is_new
+    }
+
+    /// As [`insert`](Records::insert), for many records one after the other, which nobody looks for
+    /// before the last one was followed by [`learn_all`](Records::learn_all): the index learns many
+    /// at once, so that the processor waits for many of its lines at once.
+    pub(super) fn restore(&mut self, record: RecordRef<'_>) -> bool {
+        let handle = self.slab.put(record);
+        let is_new = self.tree.insert(handle, &self.slab);
+        if is_new {
+            self.unlearned.push(handle);
+            if self.unlearned.len() == limits::WARMED_KEYS {
+                self.learn_all();
+            }
+        } else {
+            self.slab.free(handle);
+        }
+        is_new
+    }
+
+    /// The index learns what was restored.
+    pub(super) fn learn_all(&mut self) {
+        let mut seen = 0;
+        for handle in &self.unlearned {
+            seen ^= self.index.touch(index::hash(self.slab.key(*handle)));
+        }
+        std::hint::black_box(seen);
+        let mut unlearned = std::mem::take(&mut self.unlearned);
+        for handle in unlearned.drain(..) {
+            self.learn(handle);
+        }
+        // The emptied list keeps its memory for the next ones.
+        self.unlearned = unlearned;
     }
 
     /// Makes the record at this place, which has the same key, what is given.
@@ -155,7 +188,7 @@ impl Records {
 
     /// Takes everything apart, in pieces of bounded size; each says how many bytes it was.
     pub(super) fn into_pieces(self) -> impl Iterator<Item = usize> + Send + 'static {
-        let Records { slab, tree, index } = self;
+        let Records { slab, tree, index, .. } = self;
         slab.into_pieces().chain(tree.into_pieces()).chain(index.into_pieces())
     }
 

@@ -95,11 +95,12 @@ impl Plot {
         let expected = || self.model.iter().map(|(key, record)| record.with_key(key));
         assert!(self.records.iter_behind(None).eq(expected()));
         assert!(self.records.iter_down_from(None).eq(expected().rev()));
-        self.records.warm(self.model.keys().map(Vec::as_slice));
+        let keys: Vec<&[u8]> = self.model.keys().map(Vec::as_slice).collect();
+        self.records.warm(&keys);
         let mut known = 0;
         for (key, record) in &self.model {
             assert_eq!(self.records.get(key), Some(record.with_key(key)));
-            let Records { slab, tree, index } = &self.records;
+            let Records { slab, tree, index, .. } = &self.records;
             let hint = index.find(index::hash(key), |handle| slab.key(handle) == *key);
             assert!(hint.is_none() || hint == tree.get(key, slab), "the index knows it elsewhere");
             known += usize::from(hint.is_some());

@@ -102,7 +102,15 @@ impl Slab {
 
     /// The key of a record.
     pub(super) fn key(&self, handle: Handle) -> &[u8] {
-        self.record(handle).key
+        match place_of(handle) {
+            Place::Slot(page, unit) => {
+                let page = self.pages[page].as_deref().expect("a record's page is there");
+                key_of(&page[unit * UNIT_BYTES..])
+            }
+            Place::Alone(place) => {
+                &self.alone[place].as_ref().expect("a handle names a record").key
+            }
+        }
     }
 
     /// A record as it is.
@@ -360,6 +368,15 @@ fn write_head(bytes: &mut [u8], record: &RecordRef<'_>) {
     LittleEndian::write_u64(bytes, record.revision.0);
     LittleEndian::write_u16(&mut bytes[8..], key_bytes);
     LittleEndian::write_u16(&mut bytes[10..], record.value.len() as u16);
+}
+
+fn key_of(bytes: &[u8]) -> &[u8] {
+    let key_bytes = LittleEndian::read_u16(&bytes[8..]);
+    let key_at = match key_bytes & HAS_DEADLINE {
+        0 => HEADER_BYTES,
+        _ => HEADER_BYTES + DEADLINE_BYTES,
+    };
+    &bytes[key_at..][..usize::from(key_bytes & !HAS_DEADLINE)]
 }
 
 fn read(bytes: &[u8]) -> RecordRef<'_> {

@@ -3,11 +3,14 @@
 //! Follows design 2-client-path §4 (the cluster clock) and §5 (revisions). Called by the commands
 //! beside it and by the state machine, with nothing but what the log says; it reads no clock. A
 //! key is dead, and invisible to every method, once the store's clock has reached its deadline.
-//! How records are kept and found is `records.rs`'s business; `capture.rs` takes snapshots of them.
+//! How records are kept and found is `records.rs`'s business; `store/snapshots.rs` is what a snapshot
+//! asks of a store.
+
+mod snapshots;
 
 use std::collections::BTreeSet;
 
-use super::capture::{Capture, SnapshotProgress};
+use super::capture::Capture;
 use super::graveyard::Graveyard;
 use super::history::{ChangeKind, History};
 use super::leases::Leases;
@@ -16,7 +19,7 @@ use super::record::{NEVER, RecordRef, known_deadline};
 use super::records::Records;
 use super::sessions::Sessions;
 use super::slab::Handle;
-use crate::proto::snapshot::{Section, SnapshotEnd, SnapshotHeader, SnapshotRecord};
+use crate::limits;
 use crate::types::{ClusterTime, Revision};
 
 /// What one record costs beside the bytes of its key and value: a header, its length rounded up,
@@ -142,6 +145,13 @@ impl Store {
         &self.history
     }
 
+    /// Whether somebody is told of changes: if not, fewer are kept.
+    pub(super) fn bound_history(&mut self, is_heard: bool) {
+        let share = self.used_bytes() / limits::HISTORY_UNHEARD_SHARE;
+        let unheard = share.clamp(limits::HISTORY_UNHEARD_BYTES, limits::HISTORY_BYTES);
+        self.history.bound(if is_heard { limits::HISTORY_BYTES } else { unheard });
+    }
+
     /// What changes from here on is done by the command of this code.
     pub(super) fn begin_command(&mut self, code: u16) {
         self.history.begin(code);
@@ -201,7 +211,7 @@ impl Store {
     }
 
     /// Brings near what commands on these keys will need; see [`limits::WARMED_KEYS`].
-    pub(super) fn warm<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) {
+    pub(super) fn warm(&self, keys: &[&[u8]]) {
         self.records.warm(keys);
     }
 
@@ -456,99 +466,6 @@ impl Store {
     /// How many records are stored, those of dead keys included: the same on every node.
     pub fn stored(&self) -> usize {
         self.records.len()
-    }
-
-    /// Begins a snapshot of the state as it is, under this header; appends the file's first bytes
-    /// to `out`. Until the snapshot is finished or abandoned, each change keeps what it needs.
-    pub(super) fn begin_capture(&mut self, header: &SnapshotHeader, out: &mut Vec<u8>) {
-        assert!(self.capture.is_none(), "one snapshot is taken at a time");
-        assert_eq!(header.revision, self.revision, "the header is that of this state");
-        let sessions = self.sessions.sections().map(|bytes| (Section::Sessions, bytes));
-        let leases = self.leases.sections().map(|bytes| (Section::Leases, bytes));
-        let sections = sessions.chain(leases);
-        let capture = Capture::new(header, sections.collect(), self.records.len(), out);
-        self.capture = Some(Box::new(capture));
-    }
-
-    /// Appends the snapshot's next bytes to `out`; its end once these were the last.
-    pub(super) fn capture_slice(
-        &mut self,
-        max_bytes: usize,
-        out: &mut Vec<u8>,
-    ) -> Option<SnapshotEnd> {
-        let mut capture = self.capture.take().expect("slices are taken of a snapshot that began");
-        if capture.slice(&self.records, max_bytes, out) {
-            return Some(capture.finish(out));
-        }
-        self.capture = Some(capture);
-        None
-    }
-
-    /// Gives up the snapshot that is being taken, if there is one.
-    pub(super) fn abandon_capture(&mut self) {
-        if let Some(capture) = self.capture.take() {
-            self.graveyard.take_over(capture.abandon());
-        }
-    }
-
-    /// What has left and still takes memory.
-    pub(super) fn graveyard(&self) -> &Graveyard {
-        &self.graveyard
-    }
-
-    /// Gives back a slice of the memory of what has left.
-    pub(super) fn free_slice(&mut self) {
-        self.graveyard.free_slice();
-    }
-
-    /// Takes all that another store holds, to give its memory back.
-    pub(super) fn bury(&mut self, other: Store) {
-        assert!(other.capture.is_none(), "a store in the making is in no snapshot");
-        self.graveyard.take_over(other.graveyard);
-        self.bury_all(other.records, other.deadlines);
-    }
-
-    fn bury_all(&mut self, records: Records, deadlines: BTreeSet<(ClusterTime, Box<[u8]>)>) {
-        self.graveyard.bury_records(records);
-        self.graveyard.bury(deadlines, |(_, key)| key.len());
-    }
-
-    /// How far the snapshot that is being taken has come.
-    pub(super) fn capture_progress(&self) -> Option<SnapshotProgress> {
-        self.capture.as_ref().map(|capture| capture.progress())
-    }
-
-    /// An empty store with the clock and revision of a snapshot.
-    pub(super) fn of_snapshot(header: &SnapshotHeader) -> Store {
-        let history = History::behind(header.revision);
-        let mut store = Store { revision: header.revision, history, ..Store::default() };
-        store.advance_clock(header.clock);
-        store
-    }
-
-    /// Puts a snapshot's record in. `false`, and nothing done, if its key was there already. Records
-    /// that come in the order of their keys are put in fast.
-    pub(super) fn restore(&mut self, record: SnapshotRecord<'_>) -> bool {
-        let SnapshotRecord { key, value, revision, deadline, .. } = record;
-        let deadline = deadline.unwrap_or(NEVER);
-        if !self.records.insert(RecordRef { key, value, revision, deadline }) {
-            return false;
-        }
-        self.content_bytes += key.len() + value.len();
-        self.pivots.insert(key);
-        self.move_deadline(key, NEVER, deadline);
-        true
-    }
-
-    /// Drops everything without a revision.
-    pub(super) fn discard(&mut self) {
-        assert!(self.capture.is_none(), "a snapshot of what is dropped was given up");
-        let records = std::mem::take(&mut self.records);
-        let deadlines = std::mem::take(&mut self.deadlines);
-        self.bury_all(records, deadlines);
-        self.pivots = Pivots::default();
-        self.history.forget(self.revision);
-        self.content_bytes = 0;
     }
 
     fn is_alive(&self, record: RecordRef<'_>) -> bool {

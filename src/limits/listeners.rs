@@ -12,6 +12,13 @@ use super::{BATCH_BYTES, KEY_BYTES};
 /// batch, so that no command that was written into one batch cuts whoever watches.
 pub const HISTORY_BYTES: usize = 16 * 1024 * 1024;
 
+/// Where nobody on this node is told of changes, so much of the state's estimated bytes is kept of
+/// them, but at least the second figure: for who comes from a node that has gone. Memory that nobody
+/// reads would be a tenth of what a million small records take.
+pub const HISTORY_UNHEARD_SHARE: usize = 32;
+/// See [`HISTORY_UNHEARD_SHARE`].
+pub const HISTORY_UNHEARD_BYTES: usize = 1024 * 1024;
+
 /// They go in pieces of so many bytes; a single larger change has one of its own.
 pub const HISTORY_CHUNK_BYTES: usize = 64 * 1024;
 
@@ -53,4 +60,6 @@ pub const TRACKED_PREFIXES: usize = 64;
 pub const WATCH_MARK_INTERVAL: Duration = Duration::from_secs(5);
 
 const _: () = assert!(TRACKED_FORGOTTEN_BYTES + KEY_BYTES < PUSH_LIMIT_BYTES);
+const _: () = assert!(HISTORY_UNHEARD_BYTES >= 2 * HISTORY_CHUNK_BYTES);
+const _: () = assert!(HISTORY_UNHEARD_BYTES <= HISTORY_BYTES);
 const _: () = assert!(BATCH_BYTES + 16 * HISTORY_CHUNK_BYTES <= HISTORY_BYTES);

@@ -17,6 +17,7 @@ use crate::driver;
 use crate::limits;
 use crate::node::{Effect, Facts, Input};
 use crate::proto::hello::{Hello, HelloRefused, Refusal};
+use crate::storage::{SnapshotEvent, allocator};
 use crate::types::{Instant, Room};
 
 /// How the loop goes on.
@@ -42,8 +43,8 @@ impl Server {
         self.complete_writes()?;
         self.tick();
         self.hand_over_requests();
-        self.carry_out()?;
-        self.before_sleep()?;
+        let has_appended = self.carry_out()?;
+        self.before_sleep(has_appended)?;
         for notice in self.node.take_notices() {
             log::warn!("{notice}");
         }
@@ -284,7 +285,12 @@ impl Server {
         // A piece of a snapshot that is gone is answered with nothing under way that could complete.
         while let Some(event) = self.storage.next_snapshot_event() {
             snapshots::log_event(&event);
+            let is_whole = matches!(event, SnapshotEvent::Durable { .. });
             self.handle(driver::input(event));
+            if is_whole {
+                // Old records and a part of the log were kept for it.
+                allocator::give_back();
+            }
         }
         Ok(())
     }
@@ -369,11 +375,16 @@ impl Server {
         self.handle(Input::EndOfTurn);
     }
 
-    /// Step 6: the effects, in list order, none of them conditional.
-    fn carry_out(&mut self) -> Result<(), LoopError> {
+    /// Step 6: the effects, in list order, none of them conditional. Whether the log is to be
+    /// written.
+    fn carry_out(&mut self) -> Result<bool, LoopError> {
+        let mut has_appended = false;
         for effect in self.effects.drain(..) {
             match effect {
-                Effect::Persist { seq, write } => self.storage.append(seq, &write),
+                Effect::Persist { seq, write } => {
+                    has_appended = true;
+                    self.storage.append(seq, &write);
+                }
                 Effect::Send { packet } => self.peers.send(&packet, self.now),
                 Effect::Reply { client, protocol, reply } => {
                     self.clients.reply(client, protocol, &reply);
@@ -385,15 +396,24 @@ impl Server {
                 }
             }
         }
-        Ok(())
+        Ok(has_appended)
     }
 
     /// Step 7: one disk write is submitted, and every socket that has something is flushed once.
-    fn before_sleep(&mut self) -> Result<(), LoopError> {
-        self.storage.submit()?;
+    /// What somebody waits for goes first. New entries have to be on a follower's disk as well as
+    /// on ours, and on the way there is more to do (§10.2.1). Without any, what peers are told is
+    /// what has been committed, and nobody waits for that as clients do for their replies.
+    fn before_sleep(&mut self, has_appended: bool) -> Result<(), LoopError> {
         let registry = self.poll.registry();
-        self.peers.flush(registry, self.now);
-        self.clients.flush(self.now, registry);
+        if has_appended {
+            self.peers.flush(registry, self.now);
+            self.storage.submit()?;
+            self.clients.flush(self.now, registry);
+        } else {
+            self.clients.flush(self.now, registry);
+            self.peers.flush(registry, self.now);
+            self.storage.submit()?;
+        }
         Ok(())
     }
 

@@ -30,6 +30,7 @@ impl Node {
     /// Applies what is committed, within this turn's bound.
     pub(super) fn apply_committed(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         let mut bytes = 0;
+        self.machine.bound_history(!self.clients.listeners.is_empty());
         while self.has_unapplied() && bytes < limits::APPLY_BYTES && self.may_apply() {
             let index = self.machine.last_applied().next();
             let entry = self.raft.log().entry(index).expect("a committed entry is in the log");
@@ -83,10 +84,12 @@ impl Node {
             Verdict::Apply if is_on(Mutation::LosesForeignWrite) && self.identity.server.0 == 1 => {
             }
             Verdict::Apply => {
-                let mut ahead = batch.commands();
-                for (position, command) in batch.commands().enumerate() {
-                    self.warm(position, &mut ahead);
-                    self.machine.execute(command);
+                let mut rest = batch.commands();
+                let mut near = Vec::with_capacity(batch.len().min(limits::WARMED_KEYS));
+                while self.bring_near(&mut rest, &mut near) {
+                    for command in &near {
+                        self.machine.execute(*command);
+                    }
                 }
             }
             Verdict::Gap if is_own => self.gateway.note_gap(),
@@ -94,11 +97,17 @@ impl Node {
         }
     }
 
-    /// From time to time brings near what the next commands of a batch will look up.
-    fn warm<'a>(&self, position: usize, ahead: &mut impl Iterator<Item = BatchCommand<'a>>) {
-        if position.is_multiple_of(limits::WARMED_KEYS) {
-            self.machine.warm(ahead.take(limits::WARMED_KEYS));
-        }
+    /// Takes the next commands of a batch, and brings near what they will look up. Whether there
+    /// are any.
+    fn bring_near<'a>(
+        &self,
+        rest: &mut impl Iterator<Item = BatchCommand<'a>>,
+        near: &mut Vec<BatchCommand<'a>>,
+    ) -> bool {
+        near.clear();
+        near.extend(rest.take(limits::WARMED_KEYS));
+        self.machine.warm(near);
+        !near.is_empty()
     }
 
     /// A batch of this node's own clients takes effect: each command, and each read in its place
@@ -131,26 +140,23 @@ impl Node {
         let estimate = self.estimate(now);
         let bucket = Took::of(took);
         let mut next_read = 0;
-        let mut ahead = batch.commands();
-        for (position, command) in batch.commands().enumerate() {
-            self.warm(position, &mut ahead);
-            let (store, luck) = (self.machine.store(), &self.luck);
-            let context = ReadContext { store, now: estimate, luck };
-            next_read = reads.release(next_read, position, &context, &mut self.clients, effects);
-            let before = self.machine.store().revision();
-            let sent = in_session::sent(command);
-            let reply = match self.machine.execute(command) {
-                // Only this node knows how many of its clients get it.
-                Reply::Integer(_) if sent.code == pubsub::PUBLISH => {
-                    let channel = sent.args.get(1).unwrap_or_default();
-                    Reply::count(self.clients.listeners.subscribers.receivers(channel))
+        let (mut rest, mut position) = (batch.commands(), 0);
+        let mut near = Vec::with_capacity(batch.len().min(limits::WARMED_KEYS));
+        while self.bring_near(&mut rest, &mut near) {
+            for command in near.iter().copied() {
+                let (store, luck) = (self.machine.store(), &self.luck);
+                let context = ReadContext { store, now: estimate, luck };
+                let clients = &mut self.clients;
+                next_read = reads.release(next_read, position, &context, clients, effects);
+                let before = self.machine.store().revision();
+                let sent = in_session::sent(command);
+                let reply = self.execute_own(command, sent);
+                if let Some(origin) = origins.get(position) {
+                    self.note_tracked(*origin, sent, before);
+                    self.operations.slowlog.latencies.count(sent.code, bucket);
+                    self.clients.answer(*origin, reply, effects);
                 }
-                reply => reply,
-            };
-            if let Some(origin) = origins.get(position) {
-                self.note_tracked(*origin, sent, before);
-                self.operations.slowlog.latencies.count(sent.code, bucket);
-                self.clients.answer(*origin, reply, effects);
+                position += 1;
             }
         }
         let context = ReadContext { store: self.machine.store(), now: estimate, luck: &self.luck };
@@ -160,6 +166,18 @@ impl Node {
         reads.note_time(took, estimate, &mut self.clients, slowlog);
         for origin in origins.iter().copied().chain(reads.origins()) {
             self.clients.write_applied(origin.client, index);
+        }
+    }
+
+    /// Carries out a command of this node's own clients, who have sent it as `sent`.
+    fn execute_own(&mut self, command: BatchCommand<'_>, sent: BatchCommand<'_>) -> Reply {
+        match self.machine.execute(command) {
+            // Only this node knows how many of its clients get it.
+            Reply::Integer(_) if sent.code == pubsub::PUBLISH => {
+                let channel = sent.args.get(1).unwrap_or_default();
+                Reply::count(self.clients.listeners.subscribers.receivers(channel))
+            }
+            reply => reply,
         }
     }
 

@@ -49,7 +49,8 @@ impl Listeners {
         self.watches.deadline()
     }
 
-    fn is_empty(&self) -> bool {
+    /// Whether nobody is told of anything.
+    pub fn is_empty(&self) -> bool {
         self.watches.is_empty() && self.subscribers.is_empty() && self.trackers.is_empty()
     }
 }

@@ -90,10 +90,13 @@ impl<'a> Batch<'a> {
         self.count == 0
     }
 
-    /// Its commands, in order.
+    /// Its commands, in order. All of them were checked when it was decoded.
     pub fn commands(&self) -> impl Iterator<Item = BatchCommand<'a>> + use<'a> {
         let mut rest = self.commands;
-        std::iter::from_fn(move || next_command(&mut rest))
+        std::iter::from_fn(move || {
+            let (code, arguments, encoded) = next_command(&mut rest)?;
+            Some(BatchCommand { code, args: Args::new(arguments, encoded) })
+        })
     }
 
     /// The same batch without its commands, under its own number.
@@ -105,23 +108,26 @@ impl<'a> Batch<'a> {
     fn is_well_formed(&self) -> bool {
         let mut rest = self.commands;
         let mut count = 0;
-        while next_command(&mut rest).is_some() {
+        while let Some((_, arguments, encoded)) = next_command(&mut rest) {
+            if Args::checked(arguments, encoded).is_none() {
+                return false;
+            }
             count += 1;
         }
         rest.is_empty() && count == self.count
     }
 }
 
-/// Takes the next command off `rest`; leaves `rest` as it is where there is none.
-fn next_command<'a>(rest: &mut &'a [u8]) -> Option<BatchCommand<'a>> {
+/// Takes the next command off `rest`: its code, how many arguments it is said to have, and what they
+/// are encoded in. Leaves `rest` as it is where there is none.
+fn next_command<'a>(rest: &mut &'a [u8]) -> Option<(u16, u32, &'a [u8])> {
     let header = rest.get(..COMMAND_HEADER_BYTES)?;
     let code = LittleEndian::read_u16(header);
     let arguments = LittleEndian::read_u32(&header[2..]);
     let length = LittleEndian::read_u32(&header[6..]) as usize;
-    let body = rest[COMMAND_HEADER_BYTES..].get(..length)?;
-    let args = Args::checked(arguments, body)?;
+    let encoded = rest[COMMAND_HEADER_BYTES..].get(..length)?;
     *rest = &rest[COMMAND_HEADER_BYTES + length..];
-    Some(BatchCommand { code, args })
+    Some((code, arguments, encoded))
 }
 
 /// Gathers commands; the batch gets its number last, when it is first sent or appended.

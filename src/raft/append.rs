@@ -23,6 +23,9 @@ pub(super) struct Following {
     acknowledged_index: LogIndex,
     /// Whether the leader awaits an answer even if nothing new is durable.
     owes_answer: bool,
+    /// Whether the leader knows, by this link, that our log is its own so far: else it waits for an
+    /// answer to whatever it sends, before it sends more.
+    is_followed: bool,
     /// A request that didn't fit our log, to be answered instead.
     conflict: Option<Conflict>,
     /// The newest read round that the leader named.
@@ -44,6 +47,11 @@ impl Following {
     pub fn verified(&mut self, index: LogIndex) {
         self.verified_index = self.verified_index.max(index);
         self.owes_answer = true;
+    }
+
+    /// A link is new, perhaps the one to the leader: what was said by the old one may be lost.
+    pub fn link_is_new(&mut self) {
+        self.is_followed = false;
     }
 }
 
@@ -138,6 +146,7 @@ impl Raft {
                 Some(Conflict { rejected_index: prev_log_index, hint_index, hint_term });
             return;
         }
+        let is_empty = request.entries.is_empty();
         let mut verified_index = prev_log_index.max(base_index);
         let mut has_appended = false;
         for entry in request.entries.into_iter().skip_while(|entry| entry.index <= base_index) {
@@ -168,12 +177,15 @@ impl Raft {
             }
             verified_index = index;
         }
+        let is_commit_news = is_empty && leader_commit.min(verified_index) > self.commit_index;
         self.commit_index = self.commit_index.max(leader_commit.min(verified_index));
         let following = self.following();
         following.verified_index = following.verified_index.max(verified_index);
         // New entries are answered when they are durable; a read round or a heartbeat doesn't wait
-        // for the disk.
-        following.owes_answer |= !has_appended || read_round > following.read_round;
+        // for the disk. That more is committed is no question: an answer to it would only wake a
+        // leader that has better things to do.
+        let is_told_only = has_appended || (is_commit_news && following.is_followed);
+        following.owes_answer |= !is_told_only || read_round > following.read_round;
         following.read_round = following.read_round.max(read_round);
     }
 
@@ -192,6 +204,7 @@ impl Raft {
         };
         let following = self.following();
         if let Some(InstallAnswer { snapshot, asked, outcome }) = following.install_answer.take() {
+            following.is_followed = false;
             let response = InstallSnapshotResponse { term, snapshot, asked, outcome };
             self.outbox.push((leader, Message::InstallSnapshotResponse(response)));
         }
@@ -205,10 +218,12 @@ impl Raft {
         }
         let following = self.following();
         let outcome = if let Some(conflict) = following.conflict.take() {
+            following.is_followed = false;
             let Conflict { rejected_index, hint_index, hint_term } = conflict;
             AppendOutcome::Conflict { rejected_index, hint_index, hint_term }
         } else if following.owes_answer || match_index > following.acknowledged_index {
             following.owes_answer = false;
+            following.is_followed = true;
             following.acknowledged_index = match_index;
             AppendOutcome::Match { match_index }
         } else {

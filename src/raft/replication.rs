@@ -144,7 +144,6 @@ impl Raft {
     /// Sends what there is to say; nothing but heartbeats to a follower that needs a snapshot first.
     fn replicate_to(&mut self, now: Instant, to: ServerId, is_installing: bool) {
         let commit_index = self.commit_index;
-        let mut is_told = false;
         loop {
             let Role::Leader(leading) = &mut self.role else {
                 return;
@@ -157,9 +156,12 @@ impl Raft {
                 reached(Mark::WindowClosed);
             }
             let has_news = progress.commit_told < commit_index || progress.round_told < read_round;
-            if !has_more && (is_told || !(has_news || leading.heartbeat_due.contains(&to))) {
+            if !has_more && !has_news && !leading.heartbeat_due.contains(&to) {
                 return;
             }
+            // What brings entries is answered when they are durable, and what says that more is
+            // committed not at all: so a heartbeat is a message of its own.
+            let is_bare = !has_more && progress.commit_told == commit_index;
             // Every log agrees with ours before its first entry.
             let (prev_log_index, prev_log_term) = match is_installing {
                 true => (LogIndex::ZERO, Term::ZERO),
@@ -181,8 +183,9 @@ impl Raft {
             }
             progress.commit_told = commit_index;
             progress.round_told = read_round;
-            leading.heartbeat_due.remove(&to);
-            is_told = true;
+            if is_bare {
+                leading.heartbeat_due.remove(&to);
+            }
             let request = AppendEntries {
                 term: self.current_term,
                 prev_log_index,

@@ -405,6 +405,9 @@ impl Raft {
     /// A connection to `peer` stands.
     pub fn peer_up(&mut self, now: Instant, peer: ServerId, incarnation: Incarnation) {
         self.links.insert(peer, incarnation);
+        if let Role::Follower(following) = &mut self.role {
+            following.link_is_new();
+        }
         if let Role::Leader(leading) = &mut self.role
             && let Some(progress) = leading.followers.get_mut(&peer)
         {
@@ -464,8 +467,8 @@ impl Raft {
     pub fn flush(&mut self, now: Instant, actions: &mut Vec<Action>) {
         self.progress_change(now);
         self.progress_transfer(now);
-        // What is replicated goes out before this server's own write is durable (§10.2.1), but
-        // behind the Persist: the driver begins the write first and then flushes its sockets.
+        // What is replicated goes out before this server's own write is durable (§10.2.1). In which
+        // order the driver flushes its sockets and begins the write is its own business.
         if let Some((seq, write)) = self.durability.take_write(now) {
             actions.push(Action::Persist { seq, write });
         }

@@ -14,6 +14,7 @@
 //! silently.
 
 pub mod ahead;
+pub mod allocator;
 pub mod aside;
 pub mod buffer;
 pub mod compaction;

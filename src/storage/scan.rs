@@ -25,6 +25,8 @@ pub struct Records<'a> {
     at: u64,
     /// How far the file was read.
     read: u64,
+    /// What it is read through.
+    window: Vec<u8>,
 }
 
 /// One step through a segment.
@@ -44,6 +46,7 @@ impl<'a> Records<'a> {
             decoder: RecordDecoder::new(segment.key),
             at: FIRST_RECORD,
             read: FIRST_RECORD,
+            window: vec![0; WINDOW_BYTES],
         }
     }
 
@@ -75,9 +78,9 @@ impl<'a> Records<'a> {
                 }
                 Ok(Decoded::Incomplete) => {
                     let left = (self.segment.capacity - self.read).min(WINDOW_BYTES as u64);
-                    let mut window = vec![0; left as usize];
-                    disk.read_at(self.segment.file, self.read, &mut window)?;
-                    self.decoder.push(&window);
+                    let window = &mut self.window[..left as usize];
+                    disk.read_at(self.segment.file, self.read, window)?;
+                    self.decoder.push(window);
                     self.read += left;
                 }
             }

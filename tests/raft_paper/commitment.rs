@@ -134,6 +134,41 @@ fn section_3_5_the_commit_index_is_told_without_a_heartbeat() {
 }
 
 #[test]
+fn section_3_5_the_commit_index_alone_is_answered_only_on_a_new_link() {
+    // 1. The leader awaits an answer to the first thing that it says, whatever that is.
+    let mut server = Start::member(1, &[1, 1, 1]).start();
+    server.peer_up(2);
+    assert_eq!(acknowledged(&server.answer(2, append(1, (3, 1), &[], 1))), [3]);
+
+    // 2. Then that more is committed is taken without a word, and a heartbeat is answered.
+    assert_eq!(acknowledged(&server.answer(2, append(1, (3, 1), &[], 2))), []);
+    assert_eq!(server.commit(), 2);
+    assert_eq!(acknowledged(&server.answer(2, append(1, (3, 1), &[], 2))), [3]);
+
+    // 3. A new link begins anew: what was said by the old one may be lost.
+    server.peer_up(2);
+    assert_eq!(acknowledged(&server.answer(2, append(1, (3, 1), &[], 3))), [3]);
+}
+
+#[test]
+fn section_3_5_a_heartbeat_is_a_message_of_its_own() {
+    // 1. A heartbeat is due in the moment in which an entry is committed.
+    let mut leader = elect(Start::member(1, &[1]));
+    leader.answer(2, matched(2, 2));
+    leader.answer(3, matched(2, 2));
+    leader.propose();
+    leader.settle();
+    leader.time_out();
+    leader.hear(2, matched(2, 3));
+
+    // 2. Both are told: a follower that answers only the second one is heard.
+    let mail = leader.flush();
+    let told: Vec<u64> = appends(&mail, 3).iter().map(|told| told.leader_commit.0).collect();
+    assert_eq!(told, [3, 3]);
+    assert!(appends(&mail, 3).iter().all(|told| told.entries.is_empty()));
+}
+
+#[test]
 fn section_3_6_3_a_committed_entry_is_given_up_for_no_message() {
     let mut server = Start::member(1, &[1, 1, 1]).start();
     server.answer(2, append(1, (3, 1), &[], 3));

@@ -1,0 +1,67 @@
+//! The C library's allocator: what it keeps of memory that was freed, and when that goes back.
+//!
+//! See mallopt(3) and malloc_trim(3). Called by the program at its start, and by the loop behind a
+//! snapshot. Never called where a turn is in a hurry; does nothing with another C library.
+#![cfg_attr(
+    target_env = "gnu",
+    allow(unsafe_code, reason = "the allocator's settings are functions of the C library")
+)]
+
+/// A piece of this size or more is the system's own, page by page, each time that it is taken: that
+/// is more than a batch or a buffer of the loop.
+#[cfg(target_env = "gnu")]
+const OWN_PIECE_BYTES: i32 = 32 * 1024 * 1024;
+
+/// So much that is free at the heap's end stays, to be used again. The next batch would have the
+/// kernel find and clear pages once more.
+#[cfg(target_env = "gnu")]
+const KEPT_FREE_BYTES: i32 = 64 * 1024 * 1024;
+
+/// What is free goes back if it is at least so much, and at most so much: to give back more than
+/// that takes longer than a turn may.
+#[cfg(target_env = "gnu")]
+const GIVEN_BACK_BYTES: std::ops::RangeInclusive<usize> = 8 * 1024 * 1024..=64 * 1024 * 1024;
+
+/// Has the allocator keep what a steady load takes and frees again and again.
+pub fn keep_freed() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: they set two numbers of the allocator, under its own lock.
+    unsafe {
+        // What it refuses stays as it was.
+        libc::mallopt(libc::M_MMAP_THRESHOLD, OWN_PIECE_BYTES);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT_FREE_BYTES);
+    }
+}
+
+/// Gives back what is free, between pieces in use too. To be called where much was freed and it is
+/// not taken again at once.
+pub fn give_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: both look only at what is free, under the allocator's own lock.
+    unsafe {
+        if GIVEN_BACK_BYTES.contains(&libc::mallinfo2().fordblks) {
+            libc::malloc_trim(0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn give_back_leaves_what_is_in_use_as_it_is() {
+        let mut pieces: Vec<Vec<u8>> = (0..4096u32).map(|n| vec![n as u8; 8192]).collect();
+        // Every second one goes: there are holes between those that stay.
+        let mut number = 0;
+        pieces.retain(|_| {
+            number += 1;
+            number % 2 == 0
+        });
+        give_back();
+        for (place, piece) in pieces.iter().enumerate() {
+            let expected = (2 * place + 1) as u8;
+            assert!(piece.len() == 8192 && piece.iter().all(|byte| *byte == expected));
+        }
+    }
+}
