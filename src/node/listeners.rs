@@ -44,11 +44,6 @@ impl Listeners {
         self.monitors.end(client);
     }
 
-    /// When there is something to be told without anything happening before.
-    pub fn deadline(&self) -> Instant {
-        self.watches.deadline()
-    }
-
     /// Whether nobody is told of anything.
     pub fn is_empty(&self) -> bool {
         self.watches.is_empty() && self.subscribers.is_empty() && self.trackers.is_empty()
@@ -81,6 +76,15 @@ impl Node {
         }
         clients.listeners.position = history.end();
         clients.listeners.fed = revision;
+    }
+
+    /// When there is something to be told without anything happening before. Nothing, while a
+    /// snapshot is loaded: a time that is over would only wake us again and again.
+    pub(super) fn listeners_deadline(&self) -> Instant {
+        match self.snapshots.is_loading() {
+            true => Instant::NEVER,
+            false => self.clients.listeners.watches.deadline(),
+        }
     }
 
     /// The same between two entries, where so much has changed that its beginning could be gone

@@ -237,7 +237,7 @@ impl Node {
         let stop = self.stop_deadline.filter(|_| !self.is_abandoned).unwrap_or(Instant::NEVER);
         let expiry = self.expiry_deadline(now);
         let snapshots = self.snapshots.deadline(self.machine.snapshot_progress());
-        let listeners = self.clients.listeners.deadline();
+        let listeners = self.listeners_deadline();
         let holding = self.operations.holding.deadline();
         let own = self.raft.deadline().min(snapshots).min(listeners).min(holding);
         own.min(undecided).min(resend).min(reads).min(requested).min(stop).min(expiry)
