@@ -389,5 +389,5 @@ fn is_to_be_asked_again(reply: &Value) -> bool {
     let Value::Error(text) = reply else {
         return false;
     };
-    ["MISCONF", "CLUSTERDOWN", "INDOUBT"].iter().any(|code| text.starts_with(code))
+    ["MISCONF", "CLUSTERDOWN", "INDOUBT", "LOADING"].iter().any(|code| text.starts_with(code))
 }
