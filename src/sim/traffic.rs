@@ -148,8 +148,13 @@ impl World {
 
     fn connect_client(&mut self, number: usize) -> bool {
         let nodes = self.script.settings.machines();
+        // In the end who must have an answer asks those who can give one.
+        let sound = if self.is_healing { self.sound() } else { Vec::new() };
         let client = &mut self.clients[number];
-        let server = ServerId(client.random.random_range(1..=nodes));
+        let server = match sound.len() {
+            0 => ServerId(client.random.random_range(1..=nodes)),
+            count => sound[client.random.random_range(0..count)],
+        };
         client.server = server;
         self.connect_client_to(number, server)
     }
