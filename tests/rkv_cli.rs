@@ -350,9 +350,11 @@ impl Terminal {
     fn open(cluster: &Cluster, history: &Path, color: &str) -> Terminal {
         let (program, endpoint) = (env!("CARGO_BIN_EXE_rkv-cli"), &cluster.nodes[0].client);
         let history = history.display();
-        let line = format!("{program} -c {endpoint} --history {history} --color {color}");
+        // A shell that stays between would, after a Ctrl-C, end with 130 whatever the program said.
+        let line = format!("exec {program} -c {endpoint} --history {history} --color {color}");
         let mut child = Command::new("script")
             .args(["-qec", &line, "/dev/null"])
+            .env("SHELL", "/bin/sh")
             .env("TERM", "xterm")
             .env_remove("NO_COLOR")
             .stdin(Stdio::piped())
