@@ -26,7 +26,7 @@
 //! 10. [`sim`]: whole clusters in one thread, network, disks and clocks included, from one seed;
 //!     `tools/rkv-sim/` runs it over many.
 //! 11. `tests/`: the rules of the paper one by one (`raft_paper`), clusters in memory
-//!     (`raft_cluster`, `sim`), real processes (`cluster_*`), real clients (`clients_*`), bad input.
+//!     (`raft`, `sim`), real processes (`cluster`, `chaos`), real clients (`clients`), bad input.
 //!
 //! Imports go downwards only; `raft`, `kv`, `node` and `proto` are pure: no sockets, files, clocks
 //! or threads. `tests/floors.rs` holds both.

@@ -1,6 +1,6 @@
 //! What must hold of the request decoder for any bytes: no panic, bounded memory, well-formed
 //! arguments, and the same result however the input is cut. Called by the fuzz target and by
-//! `tests/resp_decoder.rs`, which replays the corpus.
+//! `tests/fuzz/resp_decoder.rs`, which replays the corpus.
 
 use raftkv::limits;
 use raftkv::proto::args::Args;

@@ -1,7 +1,7 @@
 //! What each command answers, which errors are its own, and what differs from Redis: for people.
 //!
 //! The part of the manual that the command table's fields don't tell; `docs/COMMANDS.md` is made
-//! from both (`tests/commands_page.rs`). A row for every command and subcommand that can be run.
+//! from both (`tests/surface/commands_page.rs`). A row for every command and subcommand that can be run.
 //! Nothing here decides anything.
 
 /// One command's part of the manual. Each is a sentence or a few, or empty.

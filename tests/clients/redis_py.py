@@ -1,7 +1,7 @@
 """A session of redis-py with a real cluster: argv is host:port of each node.
 
 Speaks RESP3 (what redis-py 8 asks for by default) and RESP2; prints "ok" at its end. Called by
-tests/clients_redis_py.rs.
+tests/clients/redis_py.rs.
 """
 
 import sys

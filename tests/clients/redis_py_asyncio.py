@@ -2,7 +2,7 @@
 
 As `redis_py_asyncio.py load HOST:PORT ...` it reads and writes through these nodes until its input
 ends, and counts what was answered by an error. Prints "ok" at its end. Called by
-tests/clients_redis_py.rs.
+tests/clients/redis_py.rs.
 """
 
 import asyncio

@@ -39,6 +39,7 @@ impl Action {
 #[derive(Clone, Debug)]
 pub struct Operation {
     /// Where the client was connected to.
+    #[allow(dead_code, reason = "a history that cannot be is printed with it")]
     pub address: String,
     pub action: Action,
     pub sent: Instant,
