@@ -24,6 +24,7 @@ pub fn carry_out(effect: Effect, storage: &mut Storage) -> Result<(), StorageErr
         Effect::AbandonSnapshot { kind } => storage.abandon_snapshot(kind),
         Effect::CompactLog { through } => storage.compact(through),
         Effect::Diverged(divergence) => storage.note_divergence(divergence),
+        Effect::Outdated { in_force, known } => Err(StorageError::Outdated { in_force, known }),
         Effect::ReadSnapshot { id, offset, length, reader } => {
             storage.read_snapshot(PieceRead { id, offset, length, reader })
         }

@@ -276,6 +276,28 @@ pub enum SnapshotReader {
     Client,
 }
 
+/// A version of the command set: which commands, and which meanings of them, the log may hold. It
+/// lives in the log and grows only (design 3-storage §5).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct CommandSet(pub u32);
+
+impl CommandSet {
+    /// What every build knows, and every log begins with.
+    pub const FIRST: CommandSet = CommandSet(1);
+}
+
+impl Default for CommandSet {
+    fn default() -> CommandSet {
+        CommandSet::FIRST
+    }
+}
+
+impl fmt::Display for CommandSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

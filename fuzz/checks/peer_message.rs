@@ -45,7 +45,7 @@ fn check_contents(packet: &Packet) {
                 match entry.kind {
                     EntryKind::Batch => check_batch(&entry.payload),
                     EntryKind::Membership => check_membership(&entry.payload),
-                    EntryKind::Empty => {}
+                    EntryKind::Empty | EntryKind::CommandSet => {}
                 }
             }
         }

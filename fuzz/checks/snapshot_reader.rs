@@ -71,7 +71,6 @@ fn snapshot(header: &SnapshotHeader, machine: &mut StateMachine) -> Vec<u8> {
         cluster: header.cluster,
         membership_index: header.membership_index,
         membership: header.membership.clone(),
-        command_set: header.command_set,
     };
     let mut file = Vec::new();
     machine.begin_snapshot(context, &mut file);

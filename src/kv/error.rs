@@ -8,10 +8,20 @@ use std::borrow::Cow;
 use super::lacking;
 use crate::limits;
 use crate::proto::reply::{Reply, escape_echo};
+use crate::types::CommandSet;
 
 /// Why a command is refused. Nothing was changed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum CommandError {
+    /// Not every node of the cluster knows it yet.
+    NotYet {
+        /// The command.
+        name: &'static str,
+        /// The version of the command set that brought it.
+        needed: CommandSet,
+        /// The version in force.
+        in_force: CommandSet,
+    },
     /// No such command; the name and arguments as they are shown.
     UnknownCommand {
         /// The name that was sent, cut and escaped.
@@ -213,6 +223,11 @@ impl CommandError {
                 format!("ERR unknown command '{name}', with args beginning with: {arguments}{hint}")
                     .into()
             }
+            CommandError::NotYet { name, needed, in_force } => format!(
+                "ERR '{name}' needs command set {needed}, and {in_force} is in force until all \
+                 nodes know a later one: see raft_command_set_awaits in INFO raft"
+            )
+            .into(),
             CommandError::UnknownSubcommand { name, command } => {
                 let command = command.to_ascii_uppercase();
                 format!("ERR unknown subcommand '{name}'. Try {command} HELP.").into()
@@ -443,6 +458,7 @@ impl CommandError {
         matches!(
             self,
             CommandError::UnknownCommand { .. }
+                | CommandError::NotYet { .. }
                 | CommandError::UnknownSubcommand { .. }
                 | CommandError::WrongArity(_)
                 | CommandError::KeyTooLong

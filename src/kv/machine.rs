@@ -19,7 +19,7 @@ use crate::proto::message::{BatchId, GatewayId};
 use crate::proto::reply::Reply;
 use crate::proto::snapshot::{Section, SnapshotEnd, SnapshotHeader, SnapshotRecord};
 use crate::testing::{Mutation, is_on};
-use crate::types::{ClusterId, LogIndex, SnapshotId};
+use crate::types::{ClusterId, CommandSet, LogIndex, SnapshotId};
 
 /// What the log has made of nothing.
 #[derive(Default, Debug)]
@@ -29,6 +29,7 @@ pub struct StateMachine {
     /// The last entry applied.
     last: SnapshotId,
     digest: Digest,
+    command_set: CommandSet,
 }
 
 /// What a snapshot's header holds and the state machine does not know.
@@ -40,8 +41,6 @@ pub struct SnapshotContext {
     pub membership_index: LogIndex,
     /// That membership, as its entry has it.
     pub membership: Bytes,
-    /// The version of the command set in force.
-    pub command_set: u32,
 }
 
 impl StateMachine {
@@ -59,6 +58,16 @@ impl StateMachine {
     /// same. To be asked for between two entries.
     pub fn digest(&self) -> u64 {
         self.digest.value(&self.store)
+    }
+
+    /// The version of the command set that is in force.
+    pub fn command_set(&self) -> CommandSet {
+        self.command_set
+    }
+
+    /// An entry says that this version of the command set is in force from here on. It never falls.
+    pub fn raise(&mut self, set: CommandSet) {
+        self.command_set = self.command_set.max(set);
     }
 
     /// Begins with an entry: moves the clock, and removes some of the keys that are dead by it.
@@ -123,7 +132,7 @@ impl StateMachine {
     /// # Panics
     /// One is being taken already.
     pub fn begin_snapshot(&mut self, context: SnapshotContext, out: &mut Vec<u8>) -> SnapshotId {
-        let SnapshotContext { cluster, membership_index, membership, command_set } = context;
+        let SnapshotContext { cluster, membership_index, membership } = context;
         let mut id = self.last;
         if is_on(Mutation::SnapshotAheadOfApplied) {
             id.index = id.index.next();
@@ -141,7 +150,7 @@ impl StateMachine {
             revision: self.store.revision(),
             digest: self.digest(),
             used_bytes: self.store.used_bytes() as u64,
-            command_set,
+            command_set: self.command_set,
             gateways,
         };
         self.store.begin_capture(&header, out);
@@ -202,6 +211,7 @@ impl StateMachine {
             store: Store::of_snapshot(header),
             gateways: Gateways::of_rows(&header.gateways),
             last: header.id,
+            command_set: header.command_set,
             digest: match is_on(Mutation::SnapshotWithoutDigest) {
                 true => Digest::default(),
                 false => Digest::of_snapshot(header.digest),

@@ -15,6 +15,7 @@ pub mod capture;
 pub mod clients;
 pub mod cluster;
 pub mod command;
+pub mod command_set;
 pub mod compare;
 pub mod connection;
 pub mod counters;

@@ -89,6 +89,13 @@ fn parse(args: Args<'_>) -> Result<Txn<'_>, CommandError> {
     Ok(txn)
 }
 
+/// The rows of the commands that it carries.
+pub(super) fn carried(args: Args<'_>) -> impl Iterator<Item = &'static Command> {
+    let txn = parse(args).unwrap_or_default();
+    let carried = txn.then.into_iter().chain(txn.otherwise);
+    carried.filter_map(|command| command::resolve(command).ok())
+}
+
 /// The compare that these words begin with, and how many words it has.
 fn parse_compare(args: Args<'_>) -> Result<(Compare<'_>, usize), CommandError> {
     let mut words = args.iter().skip(1);

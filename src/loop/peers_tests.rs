@@ -36,6 +36,7 @@ fn hello(sender: ServerId, receiver: ServerId) -> Hello {
         membership_index: crate::types::LogIndex(0),
         lineage: crate::types::Lineage::ZERO,
         is_blank: false,
+        command_set: crate::types::CommandSet::FIRST,
     }
 }
 

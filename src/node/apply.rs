@@ -31,7 +31,11 @@ impl Node {
     pub(super) fn apply_committed(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         let mut bytes = 0;
         self.machine.bound_history(!self.clients.listeners.is_empty());
-        while self.has_unapplied() && bytes < limits::APPLY_BYTES && self.may_apply() {
+        while self.has_unapplied()
+            && !self.is_outdated()
+            && bytes < limits::APPLY_BYTES
+            && self.may_apply()
+        {
             let index = self.machine.last_applied().next();
             let entry = self.raft.log().entry(index).expect("a committed entry is in the log");
             let mut entry = entry.clone();
@@ -44,6 +48,7 @@ impl Node {
             self.machine.begin(&entry);
             match entry.kind {
                 EntryKind::Empty => {}
+                EntryKind::CommandSet => self.apply_command_set(&entry),
                 EntryKind::Membership => self.apply_membership(&entry, effects),
                 EntryKind::Batch => self.apply_batch(now, &entry, effects),
             }

@@ -9,7 +9,7 @@ use crate::proto::entry::LogWrite;
 use crate::proto::message::Packet;
 use crate::proto::reply::{Protocol, Reply};
 use crate::types::{
-    ClientId, Divergence, LogIndex, SnapshotId, SnapshotKind, SnapshotReader, WalSeq,
+    ClientId, CommandSet, Divergence, LogIndex, SnapshotId, SnapshotKind, SnapshotReader, WalSeq,
 };
 
 /// One effect.
@@ -90,6 +90,14 @@ pub enum Effect {
     /// A majority contradicts this node: nothing it says can be trusted. Note that durably, so that
     /// the directory doesn't serve again, and end the process; nothing of this turn leaves it.
     Diverged(Divergence),
+    /// The log has commands in force that this build doesn't know: end the process; nothing of this
+    /// turn leaves it.
+    Outdated {
+        /// The version in force.
+        in_force: CommandSet,
+        /// The newest that this build knows.
+        known: CommandSet,
+    },
     /// The log up to here is in a durable snapshot, and may go.
     CompactLog {
         /// The last entry that isn't needed.

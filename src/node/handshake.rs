@@ -47,6 +47,7 @@ impl Node {
             membership_index: self.raft.membership_index(),
             lineage: self.descent.lineage,
             is_blank: self.is_blank(),
+            command_set: self.known_command_set(),
         }
     }
 
@@ -93,6 +94,7 @@ impl Node {
             );
             return Err(HelloRefused { code: Refusal::OldCopy, text });
         }
+        self.check_version(hello)?;
         self.check_room_for(peer)?;
         self.receive_guest(hello);
         if hello.receiver_incarnation == self.identity.incarnation {
@@ -102,6 +104,7 @@ impl Node {
         let adopt = self.adopt(cluster, hello.lineage);
         let record = (known != Some(identity)).then_some(identity);
         let known = self.known_peers.insert(peer, identity);
+        self.note_version(hello);
         Ok(Verdict { peer, incarnation, record, known, adopt })
     }
 

@@ -6,7 +6,8 @@
 //! `server`, `operators`, `redirects`, `parameters`, `holding`, `slowlog`, `latencies` and `monitors`
 //! (what a node answers by itself), `admin` and `plan` (who is to be a member), `snapshots` with `pace`
 //! and `verify` (what replaces the log), `export` (what backups are made of), `divergence` (who has
-//! come to something else), `handshake`, `lineage` and `admission` (who may connect). Drivers stand
+//! come to something else), `handshake`, `lineage` and `admission` and
+//! `versions` (who may connect, and which commands there are). Drivers stand
 //! around it, the poll loop and the simulator, and neither of them decides anything.
 
 mod admin;
@@ -50,6 +51,7 @@ mod subscribers;
 mod tracking;
 mod transactions;
 mod verify;
+mod versions;
 mod watches;
 
 pub use effect::Effect;

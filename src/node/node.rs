@@ -21,6 +21,7 @@ use super::pipeline::without_growth;
 use super::reads::Reads;
 use super::server::Operations;
 use super::snapshots::{Snapshots, log_tail_bytes, snapshot_of};
+use super::versions::Versions;
 use super::{Effect, Facts, Input, Role, SnapshotReader, Status};
 use crate::config::Config;
 use crate::kv::command::ReadContext;
@@ -72,6 +73,7 @@ pub struct Node {
     pub(super) known_peers: BTreeMap<ServerId, Identity>,
     pub(super) raft: Raft,
     pub(super) machine: StateMachine,
+    pub(super) versions: Versions,
     pub(super) clients: Clients,
     pub(super) gateway: Gateway,
     pub(super) reads: Reads,
@@ -148,6 +150,7 @@ impl Node {
             known_peers: known.map(|peer| (peer.server, peer)).collect(),
             raft: Raft::new(setup, now),
             machine: StateMachine::default(),
+            versions: Versions::default(),
             clients: Clients::default(),
             gateway: Gateway::new(identity.boot),
             luck: Luck::new(seed),
@@ -402,6 +405,7 @@ impl Node {
         self.note_leadership();
         self.compact_log(now);
         self.apply_committed(now, effects);
+        self.stop_if_outdated(effects);
         self.release_reads(now, effects);
         self.release_held(now, effects);
         self.take_parked(now, effects);
@@ -417,6 +421,7 @@ impl Node {
         self.ask_for_reads(now, effects);
         self.progress_admin(now, effects);
         self.expire_keys(now);
+        self.raise_command_set(now);
         self.advance_snapshots(now, effects);
         self.flush_raft(now, effects);
         // Where this node is its own majority, the round that was just begun is confirmed already.

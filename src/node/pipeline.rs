@@ -236,6 +236,10 @@ impl Node {
             let reply = self.queue_wrong(id, elsewhere, args);
             return self.clients.answer(origin, reply, effects);
         }
+        if let Some(early) = self.not_yet(command, args) {
+            let reply = self.queue_wrong(id, early, args);
+            return self.clients.answer(origin, reply, effects);
+        }
         if let Some(queued) = self.queue(id, command, args) {
             self.clients.answer(origin, queued, effects);
             return;

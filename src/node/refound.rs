@@ -13,10 +13,11 @@ use crate::proto::snapshot_decoder::{SnapshotDecoder, SnapshotItem};
 use crate::proto::snapshot_encoder::SnapshotEncoder;
 use crate::raft::membership::{Member, Membership};
 use crate::types::{
-    BatchSeq, Boot, ClusterId, Incarnation, LogIndex, Revision, ServerId, SnapshotId,
+    BatchSeq, Boot, ClusterId, CommandSet, Incarnation, LogIndex, Revision, ServerId, SnapshotId,
 };
 
-use super::snapshots::{COMMAND_SET, gateways};
+use super::snapshots::gateways;
+use crate::kv::command_set::{self, THIS};
 use crate::kv::gateways::Verdict;
 use crate::kv::machine::{SnapshotContext, StateMachine};
 
@@ -43,7 +44,7 @@ pub enum RefoundError {
     /// It is damaged.
     Damaged(SnapshotError),
     /// It needs a command set that this version does not know.
-    CommandSet(u32),
+    CommandSet(CommandSet),
     /// Its index, term or revision cannot be raised any more.
     Exhausted,
 }
@@ -53,7 +54,8 @@ impl std::fmt::Display for RefoundError {
         match self {
             RefoundError::Damaged(error) => error.fmt(f),
             RefoundError::CommandSet(version) => {
-                write!(f, "it needs command set {version}, this version knows {COMMAND_SET}")
+                let known = THIS.known;
+                write!(f, "it needs command set {version}, this version knows {known}")
             }
             RefoundError::Exhausted => f.write_str("its numbers are at the end of their range"),
         }
@@ -68,7 +70,7 @@ impl std::error::Error for RefoundError {}
 /// # Errors
 /// [`RefoundError::CommandSet`], [`RefoundError::Exhausted`].
 pub fn refounded(old: &SnapshotHeader, new: &NewCluster) -> Result<SnapshotHeader, RefoundError> {
-    if old.command_set > COMMAND_SET {
+    if old.command_set > THIS.known {
         return Err(RefoundError::CommandSet(old.command_set));
     }
     let id = SnapshotId { index: old.id.index.next(), term: old.id.term.next() };
@@ -168,6 +170,9 @@ pub fn replay(machine: &mut StateMachine, entry: &Entry) {
     machine.begin(entry);
     match entry.kind {
         EntryKind::Empty => {}
+        EntryKind::CommandSet => {
+            command_set::decode(&entry.payload).into_iter().for_each(|set| machine.raise(set));
+        }
         EntryKind::Membership => {
             let membership = Membership::decode(&entry.payload)
                 .expect("consensus adopted it when it entered the log");
@@ -192,7 +197,6 @@ pub fn begin_snapshot_of(machine: &mut StateMachine, cluster: ClusterId, out: &m
         cluster,
         membership_index: LogIndex::ZERO,
         membership: Membership::nobody().encode(),
-        command_set: COMMAND_SET,
     };
     machine.begin_snapshot(context, out);
 }
@@ -214,7 +218,7 @@ mod tests {
             revision: Revision(17),
             digest: 99,
             used_bytes: 4,
-            command_set: COMMAND_SET,
+            command_set: THIS.known,
             gateways: Vec::new(),
         };
         let mut file = Vec::new();
@@ -281,8 +285,8 @@ mod tests {
         assert!(matches!(refounding.finish(&mut Vec::new()), Err(RefoundError::Damaged(_))));
         let exhausted = SnapshotHeader { revision: Revision(u64::MAX - 5), ..header.clone() };
         assert_eq!(refounded(&exhausted, &new_cluster()), Err(RefoundError::Exhausted));
-        let newer = SnapshotHeader { command_set: COMMAND_SET + 1, ..header };
-        let refused = RefoundError::CommandSet(COMMAND_SET + 1);
+        let newer = SnapshotHeader { command_set: CommandSet(THIS.known.0 + 1), ..header };
+        let refused = RefoundError::CommandSet(CommandSet(THIS.known.0 + 1));
         assert_eq!(refounded(&newer, &new_cluster()), Err(refused));
     }
 }

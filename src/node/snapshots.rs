@@ -9,7 +9,7 @@ use bytes::{Buf, Bytes};
 use super::Effect;
 use super::node::Node;
 use super::pace::Pace;
-use super::verify::Verifying;
+use super::verify::{Unfit, Verifying};
 use crate::config::Config;
 use crate::kv::capture::SnapshotProgress;
 use crate::kv::loader::Loader;
@@ -22,9 +22,6 @@ use crate::raft::membership::Membership;
 use crate::raft::{Piece, Snapshot};
 use crate::testing::{Mark, Mutation, is_on, reached};
 use crate::types::{Instant, LogIndex, SnapshotId, SnapshotKind, SnapshotReader};
-
-/// The version of the command set in force. There has been only one.
-pub(super) const COMMAND_SET: u32 = 1;
 
 /// What an entry takes in the log beside its payload, in bytes.
 const ENTRY_BYTES: u64 = 64;
@@ -256,7 +253,6 @@ impl Node {
             cluster: self.identity.cluster,
             membership_index,
             membership: membership.encode(),
-            command_set: COMMAND_SET,
         };
         let mut made = Vec::new();
         let id = self.machine.begin_snapshot(context, &mut made);
@@ -397,7 +393,8 @@ impl Node {
     pub(super) fn receive_piece(&mut self, piece: Piece, effects: &mut Vec<Effect>) {
         let Piece { snapshot: id, total, offset, bytes } = piece;
         if offset == 0 {
-            self.snapshots.verifying = Some(Verifying::new(self.identity.cluster, id, total));
+            self.snapshots.verifying =
+                Some(Verifying::new(self.identity.cluster, self.known_command_set(), id, total));
         }
         let Some(verifying) = self.snapshots.verifying.as_mut().filter(|held| held.id() == id)
         else {
@@ -411,6 +408,7 @@ impl Node {
                     effects.push(Effect::FinishSnapshot { kind, id, length: total });
                 }
             }
+            Err(Unfit::Outdated(in_force)) => self.note_in_force(in_force),
             Err(_) => {
                 self.counters.bad_snapshots += 1;
                 reached(Mark::SnapshotDoubted);
@@ -491,6 +489,7 @@ impl Node {
             Err(error) => panic!("snapshot {id:?} was whole when it was checked: {error}"),
         };
         assert_eq!(header.id, id, "a snapshot is what its name says");
+        self.note_in_force(header.command_set);
         assert!(!self.machine.has_graveyard(), "it was empty before the first piece was read");
         self.machine = machine;
         self.listeners_begin_anew(effects);

@@ -3,11 +3,10 @@
 //! Design page 3, §3: index and term are checked before anything is replaced. Called by
 //! `snapshots.rs` with each piece, in order. Keeps one block of the file at most, and its header.
 
-use super::snapshots::COMMAND_SET;
 use crate::proto::snapshot::{SnapshotError, SnapshotHeader};
 use crate::proto::snapshot_decoder::{SnapshotDecoder, SnapshotItem};
 use crate::raft::membership::Membership;
-use crate::types::{ClusterId, SnapshotId};
+use crate::types::{ClusterId, CommandSet, SnapshotId};
 
 /// Why a snapshot is not taken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -16,14 +15,17 @@ pub(super) enum Unfit {
     Damaged(SnapshotError),
     /// It is another cluster's, or another snapshot than it was called.
     Misnamed,
-    /// Its membership is none, or it needs commands that this version doesn't know.
+    /// Its membership is none.
     NotUnderstood,
+    /// It has a version of the command set in force that this build doesn't know.
+    Outdated(CommandSet),
 }
 
 /// A snapshot that is being received.
 #[derive(Debug)]
 pub(super) struct Verifying {
     cluster: ClusterId,
+    known: CommandSet,
     id: SnapshotId,
     total: u64,
     decoder: SnapshotDecoder,
@@ -33,9 +35,10 @@ pub(super) struct Verifying {
 
 impl Verifying {
     /// Of the snapshot `id` of `cluster`, whose file is `total` bytes long, nothing has come yet.
-    pub fn new(cluster: ClusterId, id: SnapshotId, total: u64) -> Verifying {
+    /// This build knows the command set up to `known`.
+    pub fn new(cluster: ClusterId, known: CommandSet, id: SnapshotId, total: u64) -> Verifying {
         let decoder = SnapshotDecoder::new();
-        Verifying { cluster, id, total, decoder, header: None, is_whole: false }
+        Verifying { cluster, known, id, total, decoder, header: None, is_whole: false }
     }
 
     /// Which snapshot.
@@ -49,6 +52,9 @@ impl Verifying {
         while let Some(item) = self.decoder.decode(&mut rest).map_err(Unfit::Damaged)? {
             if let SnapshotItem::Header(header) = item {
                 check_header(&header, self.cluster, self.id)?;
+                if header.command_set > self.known {
+                    return Err(Unfit::Outdated(header.command_set));
+                }
                 self.header = Some(header);
             }
         }
@@ -73,7 +79,7 @@ fn check_header(header: &SnapshotHeader, cluster: ClusterId, id: SnapshotId) -> 
     }
     let membership = Membership::decode(&header.membership);
     let is_founded = membership.is_some_and(|membership| !membership.is_empty());
-    if !is_founded || header.membership_index > id.index || header.command_set > COMMAND_SET {
+    if !is_founded || header.membership_index > id.index {
         return Err(Unfit::NotUnderstood);
     }
     Ok(())

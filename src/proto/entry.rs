@@ -20,6 +20,8 @@ pub enum EntryKind {
     Batch = 1,
     /// The membership from here on: see [`super::membership`](crate::raft::membership).
     Membership = 2,
+    /// The version of the command set from here on, as four bytes: see `kv/command_set.rs`.
+    CommandSet = 3,
 }
 
 impl EntryKind {
@@ -29,6 +31,7 @@ impl EntryKind {
             0 => Some(EntryKind::Empty),
             1 => Some(EntryKind::Batch),
             2 => Some(EntryKind::Membership),
+            3 => Some(EntryKind::CommandSet),
             _ => None,
         }
     }

@@ -8,7 +8,7 @@ use std::error::Error;
 use std::fmt;
 
 use crate::limits;
-use crate::types::{Boot, Incarnation, Lineage, LogIndex, Nonce, ServerId};
+use crate::types::{Boot, CommandSet, Incarnation, Lineage, LogIndex, Nonce, ServerId};
 
 /// The version of what is exchanged behind the hello.
 pub const PROTOCOL_VERSION: u16 = 1;
@@ -60,6 +60,8 @@ pub struct Hello {
     pub lineage: Lineage,
     /// Whether the sender has no data: it takes over the lineage of whoever admits it.
     pub is_blank: bool,
+    /// The newest version of the command set that the sender knows; a client's says nothing.
+    pub command_set: CommandSet,
 }
 
 /// Why a payload is no hello. Always its sender's fault.
@@ -114,6 +116,7 @@ impl Hello {
             membership_index: LogIndex::ZERO,
             lineage: Lineage::ZERO,
             is_blank: false,
+            command_set: CommandSet::FIRST,
         }
     }
 
@@ -139,6 +142,7 @@ impl Hello {
             out.extend_from_slice(&number.to_le_bytes());
         }
         out.push(u8::from(self.is_blank));
+        out.extend_from_slice(&self.command_set.0.to_le_bytes());
         push_text(&self.cluster, out);
     }
 
@@ -165,6 +169,7 @@ impl Hello {
             [1] => true,
             [_] => return Err(HelloError::BadFlag),
         };
+        let command_set = CommandSet(u32::from_le_bytes(take(input)?));
         let cluster = take_text(input, limits::CLUSTER_NAME_BYTES)?;
         Ok(Hello {
             role,
@@ -178,6 +183,7 @@ impl Hello {
             membership_index,
             lineage,
             is_blank,
+            command_set,
         })
     }
 }
@@ -212,6 +218,8 @@ pub enum Refusal {
     Lineage = 10,
     /// The receiver has no room to remember the sender's process; later it may have.
     DiskFull = 11,
+    /// The sender's build doesn't know the version of the command set that is in force.
+    CommandSet = 12,
 }
 
 impl Refusal {
@@ -228,6 +236,7 @@ impl Refusal {
             9 => Refusal::OldCopy,
             10 => Refusal::Lineage,
             11 => Refusal::DiskFull,
+            12 => Refusal::CommandSet,
             _ => Refusal::Unknown,
         }
     }
@@ -356,7 +365,7 @@ mod tests {
     proptest! {
         #[test]
         fn decode_gives_what_was_encoded(
-            numbers in any::<[u64; 8]>(), is_blank in any::<bool>(), is_peer in any::<bool>(), cluster in "[a-zé]{0,32}",
+            numbers in any::<[u64; 8]>(), set in any::<u32>(), is_blank in any::<bool>(), is_peer in any::<bool>(), cluster in "[a-zé]{0,32}",
         ) {
             let hello = Hello {
                 role: if is_peer { Role::Peer } else { Role::Client },
@@ -370,6 +379,7 @@ mod tests {
                 membership_index: LogIndex(numbers[6]),
                 lineage: Lineage(numbers[7]),
                 is_blank,
+                command_set: CommandSet(set),
             };
             prop_assert_eq!(Hello::decode(&encoded(&hello)), Ok(hello));
         }

@@ -28,8 +28,8 @@ use bytes::Bytes;
 use super::message::GatewayId;
 use crate::limits;
 use crate::types::{
-    BatchSeq, Boot, ClusterId, ClusterTime, Incarnation, LogIndex, Revision, ServerId, SnapshotId,
-    Term,
+    BatchSeq, Boot, ClusterId, ClusterTime, CommandSet, Incarnation, LogIndex, Revision, ServerId,
+    SnapshotId, Term,
 };
 
 /// What a header's payload begins with.
@@ -106,7 +106,7 @@ pub struct SnapshotHeader {
     /// The memory that the records take, by the store's own estimate, in bytes.
     pub used_bytes: u64,
     /// The version of the command set in force.
-    pub command_set: u32,
+    pub command_set: CommandSet,
     /// The newest batch of every member's gateway, ordered by gateway.
     pub gateways: Vec<(GatewayId, Boot, BatchSeq)>,
 }
@@ -238,7 +238,7 @@ impl SnapshotHeader {
         }
         out.extend_from_slice(&self.digest.to_le_bytes());
         out.extend_from_slice(&self.used_bytes.to_le_bytes());
-        out.extend_from_slice(&self.command_set.to_le_bytes());
+        out.extend_from_slice(&self.command_set.0.to_le_bytes());
         let length = u32::try_from(self.membership.len()).expect("limits::MEMBERS bounds it");
         out.extend_from_slice(&length.to_le_bytes());
         assert_eq!(out.len() - start, HEADER_PREFIX_BYTES);
@@ -275,7 +275,7 @@ impl SnapshotHeader {
             revision: Revision(number(52)),
             digest: number(60),
             used_bytes: number(68),
-            command_set: LittleEndian::read_u32(&prefix[76..80]),
+            command_set: CommandSet(LittleEndian::read_u32(&prefix[76..80])),
             gateways: decode_gateways(rest)?,
         })
     }

@@ -336,6 +336,7 @@ mod tests {
     use crate::proto::message::GatewayId;
     use crate::proto::snapshot::BLOCK_HEADER_BYTES;
     use crate::proto::snapshot_encoder::SnapshotEncoder;
+    use crate::types::CommandSet;
     use crate::types::{
         BatchSeq, Boot, ClusterId, Incarnation, LogIndex, ServerId, SnapshotId, Term,
     };
@@ -355,7 +356,7 @@ mod tests {
             revision: Revision(99),
             digest: 0x0123_4567_89ab_cdef,
             used_bytes: 77,
-            command_set: 1,
+            command_set: CommandSet::FIRST,
             gateways: vec![(gateway(1), Boot(2), BatchSeq(3)), (gateway(2), Boot(4), BatchSeq(5))],
         }
     }

@@ -74,6 +74,7 @@ impl World {
             | Kind::Transfer
             | Kind::Snapshot => self.request(fault),
             Kind::Launch => self.launch(id),
+            Kind::Upgrade => self.upgrade(id),
             Kind::SnapshotRot if fault.b == 0 => self.rot_quietly(id),
             Kind::SnapshotRot => self.rot_snapshots(id, fault.b as usize),
             Kind::Kill => self.strike_kill(id, fault.b),
@@ -550,6 +551,7 @@ impl World {
             for number in server.disk.under_way() {
                 self.plan(Duration::ZERO, Event::Disk { server: id, life, number });
             }
+            self.upgrade(id);
             self.start_again(id);
             self.wake(id, now);
         }

@@ -115,7 +115,8 @@ impl World {
         }
         server.boot = recovered.identity.boot;
         let now = server.clock.local(self.now);
-        let node = Node::recover(&config, recovered, seed, now);
+        let node = Node::recover(&config, recovered, seed, now).of_build(server.build);
+        self.checkers.is_of_build(id, server.build);
         server.disk.with(|state| self.checkers.started(id, &node, &state.media));
         let entries = node.status().last_log_index;
         let term = node.status().current_term;
@@ -214,6 +215,9 @@ impl World {
             return self.crash(id);
         }
         self.tell(|| format!("n{id} ends: {error}"));
+        if let StorageError::Outdated { in_force, .. } = error {
+            self.outdated(id, *in_force);
+        }
         if let StorageError::Diverged { .. } = error {
             let is_told = self.checkers.distrusted.contains(&id);
             assert!(is_told, "state-machine-safety: n{id} stops: {error}");

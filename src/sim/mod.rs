@@ -38,6 +38,7 @@ pub mod swarm;
 mod traffic;
 mod turnover;
 mod turns;
+mod upgrades;
 mod watchers;
 mod world;
 

@@ -111,6 +111,8 @@ settings! {
     repeat_pc = 0,
     /// Clients of the last ones whose writes are those of a client session.
     sessions = 0,
+    /// Whether servers begin with an older build, which doesn't know every command.
+    upgrades = 0,
     /// Whether clients set keys that expire.
     expiry = 0,
     /// A client in a hundred turns moves to another server with commands unanswered.
@@ -239,6 +241,8 @@ kinds! {
     WallJump = "wall-jump",
     /// Client `a` resets its connection in the middle of a command.
     ClientReset = "client-reset",
+    /// Server `a` dies, and comes back as a newer build.
+    Upgrade = "upgrade",
     /// `b` clients connect to server `a` (0: the leader) and say nothing.
     IdleClients = "idle-clients",
 }

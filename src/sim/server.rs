@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use super::disk::SimDisk;
 use super::media::Media;
 use super::process::{Mail, Process};
+use crate::kv::command_set::Build;
 use crate::types::{Boot, Instant, ServerId, WallClock};
 
 /// What the wall clocks show when the world begins, in milliseconds.
@@ -86,6 +87,8 @@ pub(super) struct Server {
     pub joins: bool,
     /// It stays down until what it was stopped for has happened.
     pub is_held: bool,
+    /// What its processes know.
+    pub build: Build,
     /// How often its machine has moved to another address.
     pub moves: u64,
 }
@@ -103,7 +106,7 @@ pub(super) fn client_address(id: ServerId, moves: u64) -> String {
 impl Server {
     /// A machine that nothing runs on yet; its clock runs `ppm` millionths too fast. A spare is no
     /// founder of the cluster.
-    pub fn new(disk: SimDisk, ppm: i64, is_spare: bool) -> Server {
+    pub fn new(disk: SimDisk, ppm: i64, build: Build, is_spare: bool) -> Server {
         Server {
             disk,
             process: None,
@@ -125,6 +128,7 @@ impl Server {
             is_launched: !is_spare,
             joins: is_spare,
             is_held: false,
+            build,
             moves: 0,
         }
     }

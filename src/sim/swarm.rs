@@ -7,7 +7,7 @@ use rand::{RngExt, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
 use super::script::{Fault, Kind, Script, Settings};
-use super::{sieges, turnover, watchers};
+use super::{sieges, turnover, upgrades, watchers};
 
 /// What is drawn here is not what the world draws from the same seed.
 const SALT: u64 = 0x5eed_5eed_5eed_5eed;
@@ -36,9 +36,11 @@ pub fn script(seed: u64) -> Script {
     turnover::settle(seed, &mut settings);
     sieges::settle(seed, &mut settings);
     watchers::settle(seed, &mut settings);
+    upgrades::settle(seed, &mut settings);
     let mut faults = Plan { random, settings: &settings, faults: Vec::new() }.all();
     turnover::plan(seed, &settings, &mut faults);
     sieges::plan(seed, &settings, &mut faults);
+    upgrades::plan(seed, &settings, &mut faults);
     faults.sort_by_key(|fault| fault.at_ms);
     Script { seed, settings, faults }
 }
@@ -100,7 +102,7 @@ fn lengthen(settings: &mut Settings, minutes: u64) {
 }
 
 fn is_planned_apart(kind: Kind) -> bool {
-    turnover::plans(kind) || sieges::plans(kind)
+    turnover::plans(kind) || sieges::plans(kind) || upgrades::plans(kind)
 }
 
 /// A run of more than this many milliseconds is a long one.

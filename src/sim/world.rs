@@ -23,6 +23,7 @@ use super::process::{Callee, Mail};
 use super::script::{Fault, Kind, Script};
 use super::server::{Server, client_address, peer_address};
 use super::story::Story;
+use super::upgrades;
 use super::watchers::Watcher;
 use crate::config::{Config, NodeConfig, Overrides, Readmit};
 use crate::node::{Node, Role};
@@ -223,7 +224,8 @@ impl World {
             self.strike("clock-skew");
         }
         let is_spare = id.0 > self.script.settings.nodes;
-        let server = Server::new(disk, ppm, is_spare);
+        let build = upgrades::first_build(&self.script.settings);
+        let server = Server::new(disk, ppm, build, is_spare);
         self.servers.insert(id, server);
     }
 

@@ -11,7 +11,7 @@ use crate::proto::entry::{Entry, EntryKind, HardState, LogWrite, Recovered};
 use crate::proto::snapshot::{SnapshotHeader, SnapshotRecord};
 use crate::proto::snapshot_encoder::SnapshotEncoder;
 use crate::types::{ClusterId, ClusterTime, LogIndex, Revision, SnapshotId, SnapshotKind};
-use crate::types::{Term, WalSeq};
+use crate::types::{CommandSet, Term, WalSeq};
 
 /// A server's log and what the cluster has committed.
 #[derive(Default)]
@@ -62,7 +62,7 @@ pub fn snapshot(id: SnapshotId) -> (SnapshotHeader, Bytes) {
         revision: Revision(id.index.0),
         digest: id.term.0,
         used_bytes: 0,
-        command_set: 1,
+        command_set: CommandSet::FIRST,
         gateways: Vec::new(),
     };
     let mut bytes = Vec::new();

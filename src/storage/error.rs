@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::{fmt, io};
 
-use crate::types::Divergence;
+use crate::types::{CommandSet, Divergence};
 
 /// An operation on a file that the operating system refused.
 #[derive(Debug)]
@@ -79,6 +79,13 @@ pub enum StorageError {
         file: PathBuf,
         /// Where, and what was compared.
         divergence: Divergence,
+    },
+    /// The log or a snapshot has a later version of the command set in force than this build knows.
+    Outdated {
+        /// The version in force.
+        in_force: CommandSet,
+        /// The newest that this build knows.
+        known: CommandSet,
     },
     /// The directory was to be made from a snapshot, and that did not come to its end.
     Unfinished {
@@ -157,6 +164,11 @@ impl fmt::Display for StorageError {
                     file.display()
                 )
             }
+            StorageError::Outdated { in_force, known } => write!(
+                f,
+                "version {in_force} of the command set is in force in this cluster, and this build \
+                 of raftkvd knows it up to version {known}: start a newer one. Nothing is lost"
+            ),
             StorageError::Unfinished { file } => write!(
                 f,
                 "{} says that a restore, or recover-quorum, into this directory did not come to \

@@ -134,6 +134,10 @@ marks! {
         "A gateway refuses a command that would grow the store.",
     GrowthEmptied = "growth-emptied":
         "A leader appends a batch emptied, because it would grow the store.",
+    CommandSetRaised = "command-set-raised":
+        "A new version of the command set is in force.",
+    CommandNotYet = "command-not-yet":
+        "A command is refused because not every node knows it.",
     ExpiryEntry = "expiry-entry":
         "A leader appends an empty entry because a key's time has come.",
     ReadAwaitsExpiry = "read-awaits-expiry":

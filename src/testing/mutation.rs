@@ -148,6 +148,10 @@ mutations! {
         "A session's command takes effect as often as it is sent.",
     CompactsPastSnapshot = "compacts-past-snapshot":
         "Segments are removed whose entries no snapshot includes.",
+    RaisesCommandSetAlone = "raises-command-set-alone":
+        "A leader puts a version of the command set in force without asking who knows it.",
+    TakesCommandsEarly = "takes-commands-early":
+        "A node sends commands to the log before every node knows them.",
 }
 
 #[cfg(feature = "testing")]

@@ -10,7 +10,9 @@ use crate::common::{Client, Cluster, Options, Reply, eventually};
 use raftkv::limits;
 use raftkv::proto::frame::{ClientTag, FrameKind, PREFACE, encode_frame};
 use raftkv::proto::hello::{Hello, HelloRefused, Refusal, Role};
-use raftkv::types::{Boot, Incarnation, Lineage, LogIndex, Nonce, RequestSeq, ServerId, SessionId};
+use raftkv::types::{
+    Boot, CommandSet, Incarnation, Lineage, LogIndex, Nonce, RequestSeq, ServerId, SessionId,
+};
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -199,6 +201,7 @@ fn bad_peers_are_closed_and_counted_and_change_nothing() {
         membership_index: LogIndex(0),
         lineage: Lineage::ZERO,
         is_blank: false,
+        command_set: CommandSet::FIRST,
     };
     let framed = |kind: FrameKind, payload: &dyn Fn(&mut Vec<u8>)| {
         let mut bytes = PREFACE.to_vec();

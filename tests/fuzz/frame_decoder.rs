@@ -5,7 +5,9 @@ use raftkv::proto::frame::{
     ClientTag, FLAG_MORE, FrameKind, PREFACE, encode_client_reply, encode_frame,
 };
 use raftkv::proto::hello::{Hello, HelloRefused, Refusal, Role};
-use raftkv::types::{Boot, Incarnation, Lineage, LogIndex, Nonce, RequestSeq, ServerId, SessionId};
+use raftkv::types::{
+    Boot, CommandSet, Incarnation, Lineage, LogIndex, Nonce, RequestSeq, ServerId, SessionId,
+};
 
 #[path = "../../fuzz/checks/frame_decoder.rs"]
 mod checks;
@@ -37,6 +39,7 @@ fn seeds() -> crate::corpus::Seeds {
         membership_index: LogIndex(7),
         lineage: Lineage(9),
         is_blank: true,
+        command_set: CommandSet(3),
     };
     let hello = |out: &mut Vec<u8>| {
         encode_frame(FrameKind::Hello, 0, out, |out| Hello::client().encode(out));

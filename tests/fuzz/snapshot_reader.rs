@@ -7,8 +7,8 @@ use raftkv::proto::message::GatewayId;
 use raftkv::proto::snapshot::{BLOCK_HEADER_BYTES, SnapshotHeader, SnapshotRecord};
 use raftkv::proto::snapshot_encoder::SnapshotEncoder;
 use raftkv::types::{
-    BatchSeq, Boot, ClusterId, ClusterTime, Incarnation, LogIndex, Revision, ServerId, SnapshotId,
-    Term,
+    BatchSeq, Boot, ClusterId, ClusterTime, CommandSet, Incarnation, LogIndex, Revision, ServerId,
+    SnapshotId, Term,
 };
 
 #[path = "../../fuzz/checks/snapshot_reader.rs"]
@@ -90,7 +90,7 @@ fn header(clock: u64) -> SnapshotHeader {
         revision: Revision(9),
         digest: 0x0123_4567_89ab_cdef,
         used_bytes: 77,
-        command_set: 1,
+        command_set: CommandSet::FIRST,
         gateways: vec![(gateway(1), Boot(2), BatchSeq(3)), (gateway(2), Boot(4), BatchSeq(5))],
     }
 }

@@ -18,8 +18,8 @@ use raftkv::proto::snapshot::{SnapshotHeader, SnapshotRecord};
 use raftkv::proto::snapshot_encoder::SnapshotEncoder;
 use raftkv::raft::membership::{Member, Membership};
 use raftkv::types::{
-    Boot, ClusterId, ClusterTime, Identity, Incarnation, Instant, LogIndex, Nonce, ReadRound,
-    Revision, ServerId, SnapshotId, Term, WallClock,
+    Boot, ClusterId, ClusterTime, CommandSet, Identity, Incarnation, Instant, LogIndex, Nonce,
+    ReadRound, Revision, ServerId, SnapshotId, Term, WallClock,
 };
 
 const CLUSTER: ClusterId = ClusterId(7);
@@ -74,7 +74,7 @@ fn snapshot(
         revision: Revision(1),
         digest: 0,
         used_bytes,
-        command_set: 1,
+        command_set: CommandSet::FIRST,
         gateways: Vec::new(),
     };
     let mut file = Vec::new();

@@ -12,4 +12,5 @@ mod operators;
 mod redis_replies;
 mod tracking;
 mod transactions;
+mod versions;
 mod watches;

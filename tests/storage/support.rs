@@ -11,7 +11,8 @@ use raftkv::proto::snapshot::{SnapshotHeader, SnapshotRecord};
 use raftkv::proto::snapshot_encoder::SnapshotEncoder;
 use raftkv::storage::{Options, SnapshotEvent, Storage, StorageError};
 use raftkv::types::{
-    ClusterId, ClusterTime, LogIndex, Revision, ServerId, SnapshotId, SnapshotKind, Term, WalSeq,
+    ClusterId, ClusterTime, CommandSet, LogIndex, Revision, ServerId, SnapshotId, SnapshotKind,
+    Term, WalSeq,
 };
 
 pub const BOTH: [SyncMode; 2] = [SyncMode::Uring, SyncMode::Thread];
@@ -98,7 +99,7 @@ pub fn snapshot(id: SnapshotId, length: usize) -> (SnapshotHeader, Bytes) {
         revision: Revision(u64::MAX),
         digest: 9,
         used_bytes: 0,
-        command_set: 1,
+        command_set: CommandSet::FIRST,
         gateways: Vec::new(),
     };
     let mut bytes = Vec::new();

@@ -136,7 +136,6 @@ fn context() -> SnapshotContext {
         cluster: ClusterId(7),
         membership_index: LogIndex(1),
         membership: Bytes::from_static(b"a membership"),
-        command_set: 1,
     }
 }
 

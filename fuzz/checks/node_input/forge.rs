@@ -6,6 +6,7 @@
 use bytes::Bytes;
 
 use raftkv::kv::command;
+use raftkv::kv::command_set;
 use raftkv::node::Node;
 use raftkv::proto::args::{Args, push_arg};
 use raftkv::proto::batch::{Batch, BatchBuilder, Standing};
@@ -16,7 +17,8 @@ use raftkv::proto::message::{
 };
 use raftkv::raft::membership::{Member, Membership};
 use raftkv::types::{
-    BatchSeq, Boot, ClusterId, ClusterTime, Incarnation, LogIndex, ReadRound, ServerId, Term,
+    BatchSeq, Boot, ClusterId, ClusterTime, CommandSet, Incarnation, LogIndex, ReadRound, ServerId,
+    Term,
 };
 
 use super::reader::Reader;
@@ -227,13 +229,17 @@ fn forge_entry(
     let kind = match reader.below(16) {
         _ if membership.is_empty() && !reader.one_in(16) => EntryKind::Membership,
         0..=8 => EntryKind::Batch,
-        9..=13 => EntryKind::Empty,
+        9..=12 => EntryKind::Empty,
+        13 => EntryKind::CommandSet,
         _ => EntryKind::Membership,
     };
     let payload = match kind {
         EntryKind::Empty if reader.one_in(16) => Bytes::copy_from_slice(reader.bytes(8)),
         EntryKind::Empty => Bytes::new(),
         EntryKind::Batch => batch(reader, server, None),
+        // One that the node doesn't know would end its process, and rightly so.
+        EntryKind::CommandSet if reader.one_in(4) => Bytes::copy_from_slice(reader.bytes(3)),
+        EntryKind::CommandSet => Bytes::copy_from_slice(&command_set::encode(CommandSet::FIRST)),
         EntryKind::Membership if reader.one_in(16) => Bytes::copy_from_slice(reader.bytes(8)),
         EntryKind::Membership => change(reader, membership, index).encode(),
     };

@@ -17,8 +17,8 @@ use raftkv::proto::hello::{Hello, HelloRefused, Refusal};
 use raftkv::proto::message::{Message, Packet, ReadId, RequestVote};
 use raftkv::proto::peer_message;
 use raftkv::types::{
-    Boot, ClusterId, Incarnation, Instant, Lineage, LogIndex, Nonce, Room, ServerId, Term,
-    WallClock,
+    Boot, ClusterId, CommandSet, Incarnation, Instant, Lineage, LogIndex, Nonce, Room, ServerId,
+    Term, WallClock,
 };
 
 use super::Seen;
@@ -548,6 +548,7 @@ fn hello(from: ServerId, to: ServerId, boot: Boot) -> Hello {
         membership_index: LogIndex(1),
         lineage: Lineage::ZERO,
         is_blank: false,
+        command_set: CommandSet::FIRST,
     }
 }
 

@@ -206,6 +206,7 @@ pub fn kind(body: &Body) -> &'static str {
             EntryKind::Empty => "empty",
             EntryKind::Batch => "batch",
             EntryKind::Membership => "membership",
+            EntryKind::CommandSet => "command-set",
         },
         Body::HardState(_) => "hard-state",
         Body::Truncation(_) => "truncation",

@@ -20,6 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::media::Media;
 use super::rules::Rules;
+use crate::kv::command_set::Build;
 use crate::kv::store::Store;
 use crate::node::{Node, Role};
 use crate::proto::entry::Entry;
@@ -139,6 +140,11 @@ impl Checkers {
     /// Entries that some server has applied.
     pub fn committed(&self) -> u64 {
         self.committed.len() as u64
+    }
+
+    /// The server's next process is of this build.
+    pub fn is_of_build(&mut self, id: ServerId, build: Build) {
+        self.once.builds.insert(id, build);
     }
 
     /// A server has started from its disk: nothing that it promised may be forgotten.

@@ -6,25 +6,33 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::kv::command_set::{self, Build, THIS};
 use crate::kv::machine::StateMachine;
 use crate::kv::store::Store;
 use crate::proto::batch::Batch;
 use crate::proto::entry::{Entry, EntryKind};
 use crate::proto::message::{BatchId, GatewayId};
 use crate::raft::membership::Membership;
-use crate::types::{BatchSeq, Boot, LogIndex};
+use crate::types::{BatchSeq, Boot, LogIndex, ServerId};
 
 /// What the committed log makes of nothing, each batch once.
 pub(super) struct Once {
     machine: StateMachine,
     members: BTreeSet<GatewayId>,
+    /// What each server's newest process knows.
+    pub(super) builds: BTreeMap<ServerId, Build>,
     /// How many batches of each epoch took effect: they are 1, 2, 3 ...
     taken: BTreeMap<(GatewayId, Boot), u64>,
 }
 
 impl Once {
     pub fn new() -> Once {
-        Once { machine: StateMachine::default(), members: BTreeSet::new(), taken: BTreeMap::new() }
+        Once {
+            machine: StateMachine::default(),
+            members: BTreeSet::new(),
+            builds: BTreeMap::new(),
+            taken: BTreeMap::new(),
+        }
     }
 
     pub fn last_applied(&self) -> LogIndex {
@@ -40,6 +48,18 @@ impl Once {
         self.machine.begin(entry);
         match entry.kind {
             EntryKind::Empty => {}
+            EntryKind::CommandSet => {
+                let set = command_set::decode(&entry.payload);
+                let set = set.expect("known-commands: what is committed can be read");
+                for GatewayId { server, .. } in &self.members {
+                    let known = self.builds[server].known;
+                    assert!(
+                        known >= set,
+                        "known-commands: {set} in force, n{server} knows {known}"
+                    );
+                }
+                self.machine.raise(set);
+            }
             EntryKind::Membership => {
                 let membership = Membership::decode(&entry.payload);
                 let membership = membership.expect("one-change: what is committed can be read");
@@ -56,6 +76,13 @@ impl Once {
                 let batch = batch.expect("a gateway of this version built it");
                 if self.takes_effect(batch.id) {
                     for command in batch.commands() {
+                        let needed = self.builds.values().next();
+                        let needed = needed.map_or(THIS, |build| *build).needed_in_log(command);
+                        assert!(
+                            needed.is_some_and(|needed| needed <= self.machine.command_set()),
+                            "known-commands: entry {} has a command that not everybody knows",
+                            entry.index
+                        );
                         self.machine.execute(command);
                     }
                 }
@@ -81,7 +108,7 @@ impl Once {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{Incarnation, ServerId};
+    use crate::types::Incarnation;
 
     #[test]
     fn takes_effect_is_once_in_order_and_ends_with_the_next_epoch() {

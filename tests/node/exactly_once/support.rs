@@ -19,8 +19,8 @@ use raftkv::proto::snapshot::{SnapshotHeader, SnapshotRecord};
 use raftkv::proto::snapshot_encoder::SnapshotEncoder;
 use raftkv::raft::membership::{Member, Membership};
 use raftkv::types::{
-    BatchSeq, Boot, ClientId, ClusterId, ClusterTime, Identity, Incarnation, Instant, Lineage,
-    LogIndex, Nonce, ReadRound, Revision, ServerId, SnapshotId, Term, WalSeq, WallClock,
+    BatchSeq, Boot, ClientId, ClusterId, ClusterTime, CommandSet, Identity, Incarnation, Instant,
+    Lineage, LogIndex, Nonce, ReadRound, Revision, ServerId, SnapshotId, Term, WalSeq, WallClock,
 };
 
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -255,6 +255,7 @@ impl World {
                     self.completions.push(Input::SnapshotRead { id, offset, bytes, reader });
                 }
                 Effect::AbandonSnapshot { .. } | Effect::CompactLog { .. } => {}
+                Effect::Outdated { .. } => panic!("known-commands: there is one version"),
                 Effect::Diverged(divergence) => panic!("state-machine-safety: {divergence:?}"),
             }
         }
@@ -378,7 +379,7 @@ impl World {
             revision: Revision(1),
             digest: 0,
             used_bytes: 0,
-            command_set: 1,
+            command_set: CommandSet::FIRST,
             gateways: vec![(gateway, Boot(1), BatchSeq(batches))],
         };
         let mut file = Vec::new();
