@@ -152,6 +152,8 @@ pub struct World {
     pub(super) changes_members: bool,
     /// Operators have replaced whatever was damaged.
     pub(super) is_repaired: bool,
+    /// An operator has moved machines back, and has yet to look where they are known to be.
+    pub(super) is_relocating: bool,
     /// An operator has said FORCE.
     pub(super) has_forced: bool,
 }
@@ -196,6 +198,7 @@ impl World {
                 || settings.repair > 0
                 || script.faults.iter().any(|fault| fault.kind.is_request()),
             is_repaired: false,
+            is_relocating: false,
             has_forced: false,
         };
         for (id, disk) in (1..).map(ServerId).zip(disks) {
