@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use raftkv::sim::{self, script::Script};
 use raftkv::testing::{Mark, mark};
 
-/// The seeds of `tests/sim.rs`, and one that a sweep has found: a truncation meets a write.
+/// The seeds of `tests/sim.rs`, and one that a sweep has found: a write of several records is torn.
 const SEEDS: std::ops::Range<u64> = 0..300;
-const MORE_SEEDS: [u64; 1] = [495];
+const MORE_SEEDS: [u64; 1] = [450];
 
 /// The scripts that are kept, by name.
 fn scripts() -> Vec<(String, Script)> {

@@ -120,6 +120,7 @@ impl Sessions {
             self.bytes -= cost;
         }
         if number > session.last.next() {
+            reached(Mark::SessionGap);
             return Verdict::Gap(session.last.next());
         }
         if number == session.last.next() || is_on(Mutation::SessionForgetsReplies) {

@@ -19,14 +19,12 @@ impl Node {
         let membership = self.raft.membership();
         if membership.is_empty() {
             // Whoever is to join knows nobody's id: it is dialled, or asks at the addresses that
-            // it was given.
+            // it was given. Whoever is to found dials everyone: it may be a member that lost its
+            // disk and runs on another machine, whom nobody would look for there.
             let nodes = self.config.cluster.nodes.iter().filter(|_| self.config.join.is_empty());
             let others = nodes.filter(|node| node.id != own);
-            let peer = |node: &NodeConfig| Peer {
-                id: node.id,
-                address: node.peer.clone(),
-                dial: own < node.id,
-            };
+            let peer =
+                |node: &NodeConfig| Peer { id: node.id, address: node.peer.clone(), dial: true };
             return others.map(peer).collect();
         }
         let dials_everyone = self.dials_everyone();

@@ -32,6 +32,9 @@ const GENERATION_MS: u64 = 200;
 /// Generations of keys in one run at most.
 const GENERATIONS: u64 = 40;
 
+/// One number of a session in so many is lost.
+const LOST_NUMBER_IN: u64 = 50;
+
 /// What a client that never reads asks for again and again.
 const FLOOD_VALUE_BYTES: usize = 64 * 1024;
 
@@ -333,6 +336,11 @@ impl Client {
     fn say(&mut self, now: Instant, words: Words, recorder: &mut Recorder, out: &mut Vec<u8>) {
         let bytes: usize = words.iter().map(|word| word.len() + 1).sum();
         let fits_a_line = bytes < limits::INLINE_BYTES && words.iter().all(|word| !word.is_empty());
+        if let Some(session) = &mut self.session
+            && self.random.random_range(0..LOST_NUMBER_IN) == 0
+        {
+            session.skip();
+        }
         let number = self.session.as_mut().map_or(0, |session| session.number(&words));
         if self.manner == Manner::Inline && fits_a_line {
             out.extend_from_slice(&words.join(&b' '));

@@ -125,6 +125,8 @@ impl World {
             Kind::Heal => self.heal_network(),
             Kind::WallJump => self.jump(id, fault.b as i64 - fault.c as i64),
             Kind::ClientReset => self.reset_client(fault.a as usize),
+            Kind::LateAnswers => self.answer_late(id, fault.b),
+            Kind::ForgetfulVoter => self.forget_leader(fault.a, fault.b, fault.c),
             Kind::IdleClients => self.connect_idle_clients(id, fault.b),
         };
         if struck {

@@ -8,6 +8,7 @@
 //! what tells: [`story`], [`shrink`]. Called by `rkv-sim` and tests. Contains no second
 //! implementation of anything that it tests.
 
+mod ambush;
 mod checkers;
 mod clients;
 mod cluster;

@@ -413,7 +413,8 @@ impl World {
             let directory = self.checkers.directory(member.id);
             let is_named = !member.is_met() || directory == Some(member.incarnation);
             let is_let_in = is_to_vote && is_named && self.is_on_new_disk(member.id);
-            (is_to_be_readmitted || is_let_in) && server.rotten.is_none() && !server.is_copy
+            let is_to_come = is_to_be_readmitted && (runs || !self.is_relocating);
+            (is_to_come || is_let_in) && server.rotten.is_none() && !server.is_copy
         };
         let awaited = membership.members().iter().find(awaits);
         awaited.map(|member| {

@@ -264,9 +264,12 @@ fn live(world: &mut World) {
         // A change takes an entry or two, an operator asks again, and each waits for the others.
         patience_ms += 10_000;
         if world.correct_addresses() {
-            // What was asked before machines were moved back may yet be done.
+            // What was asked before machines were moved back may yet be done. Who is to be readmitted
+            // can't be found before that is put right.
+            world.is_relocating = true;
             world.run_for(Duration::from_millis(settings.request_timeout_ms));
             converge(world, Duration::from_millis(patience_ms));
+            world.is_relocating = false;
             world.correct_addresses();
         }
     }

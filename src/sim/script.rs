@@ -237,6 +237,12 @@ kinds! {
     /// Server `a` dies, and a bit of each of its newest `b` snapshots flips. If `b` is 0: of the
     /// newest one, and the server goes on.
     SnapshotRot = "snapshot-rot",
+    /// What server `a` (0: the leader) was ever answered, in whatever term, comes once more within `b`
+    /// milliseconds, in any order.
+    LateAnswers = "late-answers",
+    /// Of three, one of the leader's followers, the first or second of them by `a`, loses it; `b`
+    /// milliseconds later the other one, which dies then and is back within `c` milliseconds.
+    ForgetfulVoter = "forgetful-voter",
     /// The wall clock of server `a` jumps `b` minutes ahead and `c` minutes back.
     WallJump = "wall-jump",
     /// Client `a` resets its connection in the middle of a command.

@@ -74,6 +74,11 @@ impl Session {
         self.next - 1
     }
 
+    /// A number is lost: the command that it belonged to is never said.
+    pub fn skip(&mut self) {
+        self.next += 1;
+    }
+
     /// A command as one of the session, where `awaited` is the first that is not answered.
     pub fn marked(&self, words: &Words, number: u64, awaited: u64) -> Words {
         let mut marked = vec![b"SESSION".to_vec(), b"DO".to_vec()];

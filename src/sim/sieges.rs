@@ -1,5 +1,5 @@
-//! The part of a seed in which a leader is cut off again and again while clients read by its lease,
-//! and that in which thousands of clients connect and say nothing.
+//! The part of a seed in which a leader is cut off again and again while clients read from it, and
+//! that in which thousands of clients connect and say nothing.
 //!
 //! A lease holds for a fraction of a second, so what breaks it has to come just then; by chance it
 //! hardly ever would. Drawn from a generator of its own, so that a seed without any of it is what it
@@ -27,7 +27,7 @@ const OLD_MAIL_PM: u64 = 400;
 
 /// Whether this file plans faults of that kind.
 pub(super) fn plans(kind: Kind) -> bool {
-    kind == Kind::IdleClients
+    matches!(kind, Kind::IdleClients | Kind::LateAnswers | Kind::ForgetfulVoter)
 }
 
 fn is_siege(seed: u64) -> bool {
@@ -47,7 +47,7 @@ pub(super) fn settle(seed: u64, settings: &mut Settings) {
     settings.lease = 1;
     settings.skew_ppm = pick(&[0, 100_000]);
     (settings.election_min_ms, settings.election_max_ms, settings.heartbeat_ms) =
-        [(150, 300, 50), (50, 100, 15)][pick(&[0, 1]) as usize];
+        [(150, 300, 50), (50, 100, 15), (300, 450, 100)][pick(&[0, 1, 2]) as usize];
     (settings.clients, settings.readers) = (6, 3);
     (settings.think_ms, settings.pipeline, settings.keys) = (pick(&[1, 5]), pick(&[1, 4]), 2);
     settings.chaos_ms = 4000;
@@ -84,8 +84,8 @@ pub(super) fn plan(seed: u64, settings: &Settings, faults: &mut Vec<Fault>) {
     }
     let mut at = 2 * settings.election_max_ms + plan.below(settings.election_max_ms);
     while at < settings.chaos_ms {
-        at = match plan.below(2) {
-            1 if settings.copy_pm != OLD_MAIL_PM => plan.forgetful_voter(at),
+        at = match plan.below(4) {
+            1 | 2 if settings.copy_pm != OLD_MAIL_PM => plan.forgetful_voter(at),
             _ => plan.cut_off(at),
         };
     }
@@ -102,39 +102,32 @@ impl Plan<'_> {
         self.random.random_range(0..bound.max(1))
     }
 
-    fn push(&mut self, at_ms: u64, kind: Kind, a: u64, b: u64) {
-        self.faults.push(Fault { at_ms, kind, a, b, c: 0 });
+    fn push(&mut self, at_ms: u64, kind: Kind, a: u64, b: u64, c: u64) {
+        self.faults.push(Fault { at_ms, kind, a, b, c });
     }
 
-    /// The leader hears nobody until the others have long had another. Returns when that is over.
+    /// The leader hears nobody until the others have long had another; in half of all cases but what
+    /// it was answered before, perhaps when it led for the first time. Returns when that is over.
     fn cut_off(&mut self, at: u64) -> u64 {
         let timeout = self.settings.election_max_ms;
-        self.push(at, Kind::Isolate, 0, 0);
+        self.push(at, Kind::Isolate, 0, 0, 0);
+        if self.below(2) == 0 {
+            self.push(at, Kind::LateAnswers, 0, 3 * timeout, 0);
+        }
         let healed = at + 2 * timeout + self.below(timeout);
-        self.push(healed, Kind::Heal, 0, 0);
+        self.push(healed, Kind::Heal, 0, 0, 0);
         healed + timeout + self.below(timeout)
     }
 
-    /// A server is cut off from the leader, and asks the third one for its vote, which still hears
-    /// that leader and refuses; until it dies, as the last one whom the leader hears, and comes back
-    /// at once without a memory of whom it heard. Returns when that is over.
+    /// A server loses its leader, and the third one forgets that it hears it: see
+    /// [`Kind::ForgetfulVoter`]. Returns when that is over.
     fn forgetful_voter(&mut self, at: u64) -> u64 {
         let timeout = self.settings.election_max_ms;
-        let leader = 1 + self.below(3);
-        let candidate = (leader + self.below(2)) % 3 + 1;
-        let voter = 6 - leader - candidate;
-        for (from, to) in [(leader, candidate), (candidate, leader)] {
-            self.push(at, Kind::Cut, from, to);
-        }
-        let dies = at + timeout + self.below(timeout);
-        for (from, to) in [(leader, voter), (voter, leader)] {
-            self.push(dies, Kind::Cut, from, to);
-        }
-        self.push(dies, Kind::Kill, voter, 0);
-        let back = dies + 1 + self.below(5);
-        self.push(back, Kind::Start, voter, 0);
-        let healed = dies + 2 * timeout + self.below(timeout);
-        self.push(healed, Kind::Heal, 0, 0);
+        let (place, dies) = (self.below(2), timeout + self.below(timeout));
+        let back = 1 + self.below(5);
+        self.push(at, Kind::ForgetfulVoter, place, dies, back);
+        let healed = at + dies + timeout + self.below(timeout);
+        self.push(healed, Kind::Heal, 0, 0, 0);
         healed + timeout + self.below(timeout)
     }
 }

@@ -189,6 +189,10 @@ impl Plan<'_> {
         for other in (1..=self.settings.machines()).filter(|other| is_slow && *other != server) {
             self.push(back + 1, Kind::Slow, other, server, kib);
         }
+        if self.below(3) == 0 {
+            // What it is sent has rotted where it was taken.
+            self.push(back - 1, Kind::SnapshotRot, 0, 0, 0);
+        }
         self.push(back, Kind::Heal, 0, 0, 0);
         for _ in 0..1 + self.below(4) {
             let (then, other) = (back + 2 + self.below(1200), 1 + self.below(self.settings.nodes));

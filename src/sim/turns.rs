@@ -74,7 +74,7 @@ impl World {
     }
 
     fn carry_out(&mut self, id: ServerId, has_applied: bool) {
-        let World { servers, random, script, .. } = self;
+        let World { servers, random, script, mailbag, .. } = self;
         let server = servers.get_mut(&id).expect("a server of this world");
         let process = server.process.as_mut().expect("it is its turn");
         let settings = &script.settings;
@@ -87,6 +87,7 @@ impl World {
             if is_calm {
                 return false;
             }
+            mailbag.keep(packet, frame);
             if chance(settings.copy_pm) {
                 let is_late = chance(settings.hours_pm);
                 copies.push((packet.envelope.to, Bytes::copy_from_slice(frame), is_late));

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use rand::{RngExt, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
+use super::ambush::Mailbag;
 use super::checkers::Checkers;
 use super::clients::Client;
 use super::disk::SimDisk;
@@ -113,6 +114,10 @@ pub(super) enum Event {
     Operator {
         request: usize,
     },
+    /// What an earlier fault has led up to.
+    Strike {
+        fault: Fault,
+    },
     /// The damage strikes for which a server was stopped.
     Ruin {
         fault: Fault,
@@ -131,6 +136,7 @@ pub struct World {
     pub(super) script: Script,
     pub(super) servers: BTreeMap<ServerId, Server>,
     pub(super) network: Network,
+    pub(super) mailbag: Mailbag,
     pub(super) clients: Vec<Client>,
     pub(super) watchers: Vec<Watcher>,
     pub(super) recorder: Recorder,
@@ -153,6 +159,8 @@ pub struct World {
     pub(super) changes_members: bool,
     /// Operators have replaced whatever was damaged.
     pub(super) is_repaired: bool,
+    /// An operator has moved machines back, and has yet to look where they are known to be.
+    pub(super) is_relocating: bool,
     /// An operator has said FORCE.
     pub(super) has_forced: bool,
 }
@@ -177,6 +185,7 @@ impl World {
             script: script.clone(),
             servers: BTreeMap::new(),
             network,
+            mailbag: Mailbag::new(script),
             clients,
             watchers: Watcher::all(script.seed, settings),
             requests: Vec::new(),
@@ -197,6 +206,7 @@ impl World {
                 || settings.repair > 0
                 || script.faults.iter().any(|fault| fault.kind.is_request()),
             is_repaired: false,
+            is_relocating: false,
             has_forced: false,
         };
         for (id, disk) in (1..).map(ServerId).zip(disks) {
@@ -361,6 +371,11 @@ impl World {
             Event::Watcher { watcher } => self.watcher_acts(watcher),
             Event::WatchEnds { watcher, watch } => self.watcher_moves_on(watcher, watch),
             Event::Operator { request } => self.look_after_request(request),
+            Event::Strike { fault } => {
+                if !self.is_healing {
+                    self.strike_now(fault);
+                }
+            }
             Event::Ruin { fault } => self.ruin(fault),
             Event::Unstick { server, stream } => self.give(server, Mail::Unstuck(stream)),
         }

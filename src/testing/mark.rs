@@ -124,6 +124,8 @@ marks! {
         "Everything pending is sent again because of a gap.",
     SessionRepeat = "session-repeat":
         "A session's command comes again.",
+    SessionGap = "session-gap":
+        "A session's command comes though one before it is missing.",
     DuplicateBatch = "duplicate-batch":
         "A copy of a batch is skipped.",
     DeadEpoch = "dead-epoch":

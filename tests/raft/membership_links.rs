@@ -238,6 +238,30 @@ fn automatic(count: u64, seed: u64) -> Cluster {
 }
 
 #[test]
+fn a_wiped_node_makes_itself_known_from_where_nobody_was_told_that_it_is() {
+    for id in 1..=3 {
+        let mut cluster = automatic(3, 20 + id);
+        let known = |c: &Cluster| {
+            let membership = c.node(c.leader()?)?.raft().membership();
+            let member = membership.member(server(id))?;
+            member.voter.then_some(member.incarnation)
+        };
+        let before = known(&cluster).expect("who founded votes");
+        // 1. A server gets a new machine, with another address and an empty disk, and the others'
+        //    addresses in its configuration.
+        cluster.kill(server(id));
+        cluster.wipe(server(id));
+        cluster.relocate(server(id), &["10.0.0.33:7201".to_owned()]);
+        cluster.start(server(id));
+        // 2. The others can't dial it. Whatever its id, it dials them, and is readmitted.
+        cluster.run_until(20 * SECOND, "it votes anew", |c| {
+            known(c).is_some_and(|incarnation| incarnation != before)
+        });
+        cluster.converge(5 * SECOND);
+    }
+}
+
+#[test]
 fn a_note_about_a_lost_disk_lapses() {
     let mut cluster = automatic(5, 8);
     transfer(&mut cluster, 2, 1);
