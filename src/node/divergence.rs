@@ -83,7 +83,7 @@ impl Node {
         self.checkpoints.peers.retain(|id, _| membership.member(*id).is_some());
         self.checkpoints.differing.retain(|id| membership.member(*id).is_some());
         let members: Vec<ServerId> = membership.members().iter().map(|one| one.id).collect();
-        for id in members {
+        for id in members.into_iter().filter(|_| !self.raft.is_recovering()) {
             if id != self.identity.server && self.raft.has_link(id) {
                 self.tell(id, checkpoint, effects);
             }
