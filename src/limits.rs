@@ -154,6 +154,10 @@ pub const SNAPSHOT_WINDOW_BYTES_MIN: u64 = 1024;
 /// peer isn't reading, and Raft sends again what matters.
 pub const PEER_OUTPUT_BYTES: usize = 64 * 1024 * 1024;
 
+/// Bytes of commands that gather over several turns while a leader's last entry is on its way to the
+/// disk. With that many there is enough to do at once: the batch is ended, and the next one begins.
+pub const GATHER_BYTES: usize = 64 * 1024;
+
 /// Bytes of numbered batches that one gateway keeps until they are applied. At the bound new
 /// commands wait, unnumbered, and client sockets are not read.
 pub const GATEWAY_WINDOW_BYTES: usize = 16 * 1024 * 1024;
@@ -558,6 +562,7 @@ const _: () = assert!(FRAME_BUFFER_KEPT_BYTES < FRAME_BYTES);
 const _: () = assert!(VALUE_BYTES < REPLY_BYTES && CLIENT_OUTPUT_BYTES < REPLY_BYTES);
 const _: () = assert!(PEER_WINDOW_BYTES < PEER_OUTPUT_BYTES);
 const _: () = assert!(BATCH_BYTES <= GATEWAY_WINDOW_BYTES);
+const _: () = assert!(GATHER_BYTES < BATCH_BYTES);
 const _: () = assert!(COMMAND_BYTES + 64 * 1024 <= FRAME_BYTES);
 const _: () = assert!(CLIENT_PIPELINE_BYTES <= READ_BUDGET_BYTES);
 const _: () = assert!(CLIENT_OUTPUT_PAUSE_BYTES < CLIENT_OUTPUT_BYTES);

@@ -9,8 +9,10 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::graveyard::Graveyard;
+use super::leases::CapturedLeases;
 use super::record::{Record, RecordRef, known_deadline};
 use super::records::Records;
+use super::sessions::CapturedSessions;
 use crate::limits;
 use crate::proto::snapshot::{Section, SnapshotEnd, SnapshotHeader, SnapshotRecord};
 use crate::proto::snapshot_encoder::SnapshotEncoder;
@@ -53,8 +55,8 @@ pub(super) struct Capture {
     revision: Revision,
     total_records: u64,
     encoder: SnapshotEncoder,
-    /// What the state had beside records when it began, as the file has it.
-    sections: VecDeque<(Section, Vec<u8>)>,
+    /// What the state had beside records when it began, until all of it is in the file.
+    sections: Option<Sections>,
     /// The last key that the cursor has passed.
     cursor: Option<Box<[u8]>>,
     /// The records that a `clear` took from the store. From then on they are what the cursor walks,
@@ -73,6 +75,25 @@ struct OldForm {
     value_bytes: usize,
     revision: Revision,
     deadline: ClusterTime,
+}
+
+/// What a state had beside records when a snapshot began: made bytes of when its turn has come.
+#[derive(Clone, Debug)]
+pub(super) struct Sections {
+    sessions: CapturedSessions,
+    leases: CapturedLeases,
+}
+
+impl Sections {
+    pub(super) fn new(sessions: CapturedSessions, leases: CapturedLeases) -> Sections {
+        Sections { sessions, leases }
+    }
+
+    /// The next one as the file has it.
+    fn next(&mut self) -> Option<(Section, Vec<u8>)> {
+        let sessions = self.sessions.next().map(|bytes| (Section::Sessions, bytes));
+        sessions.or_else(|| self.leases.next().map(|bytes| (Section::Leases, bytes)))
+    }
 }
 
 /// What is left of a slice.
@@ -97,7 +118,7 @@ impl Capture {
     /// has, `sections` what there is beside them.
     pub(super) fn new(
         header: &SnapshotHeader,
-        sections: VecDeque<(Section, Vec<u8>)>,
+        sections: Sections,
         records: usize,
         out: &mut Vec<u8>,
     ) -> Capture {
@@ -106,7 +127,7 @@ impl Capture {
             revision: header.revision,
             total_records: records as u64,
             encoder: SnapshotEncoder::new(header, out),
-            sections,
+            sections: Some(sections),
             cursor: None,
             orphans: None,
             early: VecDeque::new(),
@@ -179,14 +200,17 @@ impl Capture {
     /// and at most [`limits::SNAPSHOT_SLICE_KEYS`] of them. `true` once nothing is left.
     pub(super) fn slice(&mut self, records: &Records, max_bytes: usize, out: &mut Vec<u8>) -> bool {
         let mut budget = Budget { bytes: max_bytes.max(1), keys: limits::SNAPSHOT_SLICE_KEYS };
-        while !budget.is_spent()
-            && let Some((section, bytes)) = self.sections.pop_front()
-        {
-            self.encoder.section(section, &bytes, out);
-            budget.spend(bytes.len());
-        }
-        if !self.sections.is_empty() {
-            return false;
+        while let Some(sections) = &mut self.sections {
+            if budget.is_spent() {
+                return false;
+            }
+            match sections.next() {
+                Some((section, bytes)) => {
+                    self.encoder.section(section, &bytes, out);
+                    budget.spend(bytes.len());
+                }
+                None => self.sections = None,
+            }
         }
         while !budget.is_spent()
             && let Some((key, record)) = self.early.pop_front()
@@ -209,7 +233,7 @@ impl Capture {
 
     /// Appends what is left of the file.
     pub(super) fn finish(self, out: &mut Vec<u8>) -> SnapshotEnd {
-        assert!(self.sections.is_empty(), "no record comes before the sections");
+        assert!(self.sections.is_none(), "no record comes before the sections");
         assert!(self.early.is_empty(), "the last slice wrote all of the queue");
         assert!(self.old_forms.is_empty(), "the cursor has met every record that changed");
         let records = self.encoder.records();

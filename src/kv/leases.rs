@@ -34,7 +34,8 @@ pub struct Lease {
 /// All leases.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct Leases {
-    table: BTreeMap<LeaseId, Lease>,
+    /// A snapshot that is being taken shares them as they were: who changes then makes a copy.
+    table: BTreeMap<LeaseId, Arc<Lease>>,
     /// The one that ends first comes first.
     by_deadline: BTreeSet<(ClusterTime, LeaseId)>,
     by_key: BTreeMap<Arc<[u8]>, LeaseId>,
@@ -56,12 +57,13 @@ impl Leases {
 
     /// A lease that has not ended.
     pub fn get(&self, id: LeaseId, now: ClusterTime) -> Option<&Lease> {
-        self.table.get(&id).filter(|lease| lease.deadline > now)
+        self.table.get(&id).map(Arc::as_ref).filter(|lease| lease.deadline > now)
     }
 
     /// The leases that have not ended, in the order of their numbers.
     pub fn ids(&self, now: ClusterTime) -> impl Iterator<Item = LeaseId> {
-        let living = move |(id, lease): (&LeaseId, &Lease)| (lease.deadline > now).then_some(*id);
+        let living =
+            move |(id, lease): (&LeaseId, &Arc<Lease>)| (lease.deadline > now).then_some(*id);
         self.table.iter().filter_map(living)
     }
 
@@ -100,7 +102,8 @@ impl Leases {
 
     /// Begins a lease under a number that none has.
     fn grant(&mut self, id: LeaseId, ttl_ms: u64, deadline: ClusterTime) {
-        let before = self.table.insert(id, Lease { ttl_ms, deadline, keys: BTreeSet::new() });
+        let lease = Lease { ttl_ms, deadline, keys: BTreeSet::new() };
+        let before = self.table.insert(id, Arc::new(lease));
         assert!(before.is_none(), "its caller has looked whether there is one");
         self.by_deadline.insert((deadline, id));
         self.bytes += LEASE_BYTES;
@@ -110,6 +113,7 @@ impl Leases {
     /// The lease ends at `deadline` instead.
     fn move_deadline(&mut self, id: LeaseId, deadline: ClusterTime) {
         let lease = self.table.get_mut(&id).expect("its caller has looked whether there is one");
+        let lease = Arc::make_mut(lease);
         self.by_deadline.remove(&(lease.deadline, id));
         lease.deadline = deadline;
         self.by_deadline.insert((deadline, id));
@@ -131,7 +135,7 @@ impl Leases {
         self.bytes += ATTACHED_BYTES + key.len();
         self.fold(id.0 ^ u64::from(crc32fast::hash(&key)) << 32);
         let lease = self.table.get_mut(&id).expect("its caller has looked whether there is one");
-        lease.keys.insert(key.clone());
+        Arc::make_mut(lease).keys.insert(key.clone());
         self.by_key.insert(key, id);
     }
 
@@ -142,7 +146,7 @@ impl Leases {
         }
         let Some(id) = self.by_key.remove(key) else { return };
         let lease = self.table.get_mut(&id).expect("a key's lease is in the table");
-        lease.keys.remove(key);
+        Arc::make_mut(lease).keys.remove(key);
         self.bytes -= ATTACHED_BYTES + key.len();
         self.fold(id.0 ^ u64::from(crc32fast::hash(key)) << 32);
     }
@@ -153,7 +157,11 @@ impl Leases {
             self.bytes -= ATTACHED_BYTES + key.len();
             self.fold(id.0);
         }
-        self.table.values_mut().for_each(|lease| lease.keys.clear());
+        for lease in self.table.values_mut() {
+            // Not made a copy of, if it is shared, only to be emptied.
+            let (ttl_ms, deadline) = (lease.ttl_ms, lease.deadline);
+            *lease = Arc::new(Lease { ttl_ms, deadline, keys: BTreeSet::new() });
+        }
     }
 
     fn fold(&mut self, number: u64) {
@@ -162,27 +170,11 @@ impl Leases {
         self.folded = (mixed | 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     }
 
-    /// The leases as a snapshot has them, in pieces of some [`limits::SNAPSHOT_BLOCK_BYTES`]; a
-    /// lease is never parted.
-    pub(super) fn sections(&self) -> impl Iterator<Item = Vec<u8>> + use<> {
-        let mut sections: VecDeque<Vec<u8>> = VecDeque::new();
-        for (id, lease) in &self.table {
-            if sections.back().is_none_or(|last| last.len() >= limits::SNAPSHOT_BLOCK_BYTES) {
-                sections.push_back(self.folded.to_le_bytes().to_vec());
-            }
-            let out = sections.back_mut().expect("begun just now if there was none");
-            for number in [id.0, lease.ttl_ms, lease.deadline.0, lease.keys.len() as u64] {
-                out.extend_from_slice(&number.to_le_bytes());
-            }
-            for key in &lease.keys {
-                out.extend_from_slice(&(key.len() as u64).to_le_bytes());
-                out.extend_from_slice(key);
-            }
-        }
-        if sections.is_empty() && self.folded != 0 {
-            sections.push_back(self.folded.to_le_bytes().to_vec());
-        }
-        sections.into_iter()
+    /// The leases as they are now, to be made sections of, whatever happens to them meanwhile.
+    /// Copies none of the keys.
+    pub(super) fn captured(&self) -> CapturedLeases {
+        let leases = self.table.iter().map(|(id, lease)| (*id, Arc::clone(lease)));
+        CapturedLeases { folded: self.folded, is_begun: false, left: leases.collect() }
     }
 
     /// Takes over one such piece; `None`, and something of it perhaps taken, where it is none.
@@ -209,6 +201,40 @@ impl Leases {
         }
         self.folded = folded;
         Some(())
+    }
+}
+
+/// The leases as they were when a snapshot began.
+#[derive(Clone, Debug)]
+pub(super) struct CapturedLeases {
+    folded: u64,
+    is_begun: bool,
+    left: VecDeque<(LeaseId, Arc<Lease>)>,
+}
+
+impl Iterator for CapturedLeases {
+    type Item = Vec<u8>;
+
+    /// The next piece that a snapshot has of them, of some [`limits::SNAPSHOT_BLOCK_BYTES`]; a lease
+    /// is never parted. Where there is none but was one, a piece says so.
+    fn next(&mut self) -> Option<Vec<u8>> {
+        let is_told = std::mem::replace(&mut self.is_begun, true) || self.folded == 0;
+        if self.left.is_empty() && is_told {
+            return None;
+        }
+        let mut out = self.folded.to_le_bytes().to_vec();
+        while out.len() < limits::SNAPSHOT_BLOCK_BYTES
+            && let Some((id, lease)) = self.left.pop_front()
+        {
+            for number in [id.0, lease.ttl_ms, lease.deadline.0, lease.keys.len() as u64] {
+                out.extend_from_slice(&number.to_le_bytes());
+            }
+            for key in &lease.keys {
+                out.extend_from_slice(&(key.len() as u64).to_le_bytes());
+                out.extend_from_slice(key);
+            }
+        }
+        Some(out)
     }
 }
 

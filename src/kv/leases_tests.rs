@@ -170,7 +170,7 @@ fn grant_and_attach_are_refused_at_their_bounds() {
 fn restore_takes_what_sections_gave_and_refuses_every_cut() {
     let mut store = leased();
     store.grant_lease(None, 50, ClusterTime(1050)).unwrap();
-    let section: Vec<u8> = store.leases().sections().flatten().collect();
+    let section: Vec<u8> = store.leases().captured().flatten().collect();
     let mut restored = Leases::default();
     restored.restore(&section).expect("made just now");
     assert_eq!(&restored, store.leases());
@@ -178,5 +178,25 @@ fn restore_takes_what_sections_gave_and_refuses_every_cut() {
     let wholes: Vec<usize> = (0..=section.len()).filter(|cut| whole(*cut)).collect();
     assert_eq!(wholes.len(), 3, "none, one, two: {wholes:?}");
     assert!(restored.restore(&section).is_none(), "a lease twice");
-    assert_eq!(Leases::default().sections().count(), 0);
+    assert_eq!(Leases::default().captured().count(), 0);
+}
+
+#[test]
+fn captured_leases_stay_as_they_were_whatever_happens() {
+    for all_at_once in [false, true] {
+        let mut store = leased();
+        let before = store.leases().clone();
+        assert!(before.keys() > 0);
+        let captured = store.leases().captured();
+        let keys: Vec<Vec<u8>> = before.by_key.keys().map(|key| key.to_vec()).collect();
+        match all_at_once {
+            true => store.leases.detach_all(),
+            false => keys.iter().for_each(|key| store.leases.detach(key)),
+        }
+        store.grant_lease(None, 50, ClusterTime(1050)).unwrap();
+        let mut restored = Leases::default();
+        captured.for_each(|section| restored.restore(&section).expect("made just now"));
+        assert_eq!(restored, before);
+        assert_ne!(&restored, store.leases());
+    }
 }

@@ -6,6 +6,7 @@
 //! of a session, and by `store.rs`. Knows no command and reads no clock of its own.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use byteorder::{ByteOrder, LittleEndian};
 
@@ -47,7 +48,8 @@ struct Session {
 /// All sessions.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct Sessions {
-    table: BTreeMap<SessionId, Session>,
+    /// A snapshot that is being taken shares them as they were: who changes then makes a copy.
+    table: BTreeMap<SessionId, Arc<Session>>,
     /// Who was silent for longest comes first.
     by_use: BTreeSet<(ClusterTime, SessionId)>,
     bytes: usize,
@@ -83,7 +85,7 @@ impl Sessions {
         }
         let session =
             Session { used: now, last: RequestSeq::ZERO, replies: VecDeque::new(), bytes: 0 };
-        let before = self.table.insert(id, session);
+        let before = self.table.insert(id, Arc::new(session));
         assert!(before.is_none(), "a session's number is that of a mutation, which no other has");
         self.by_use.insert((now, id));
         self.fold(id.0);
@@ -107,6 +109,7 @@ impl Sessions {
         let Some(session) = self.table.get_mut(&id).filter(|session| !session.is_over(now)) else {
             return Verdict::Over;
         };
+        let session = Arc::make_mut(session);
         if now.0 >= session.used.0.saturating_add(limits::SESSION_TOUCH_MS) {
             self.by_use.remove(&(session.used, id));
             session.used = now;
@@ -137,6 +140,7 @@ impl Sessions {
     pub(super) fn keep(&mut self, id: SessionId, reply: &Reply) {
         // It may have been the one that ended its own session.
         let Some(session) = self.table.get_mut(&id) else { return };
+        let session = Arc::make_mut(session);
         session.last = session.last.next();
         let before = session.bytes;
         let mut bytes = Vec::new();
@@ -177,27 +181,11 @@ impl Sessions {
         self.folded = (mixed | 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     }
 
-    /// The sessions as a snapshot has them, in pieces of some
-    /// [`limits::SNAPSHOT_BLOCK_BYTES`]; a session is never parted.
-    pub(super) fn sections(&self) -> impl Iterator<Item = Vec<u8>> + use<> {
-        let mut sections: VecDeque<Vec<u8>> = VecDeque::new();
-        for (id, session) in &self.table {
-            if sections.back().is_none_or(|last| last.len() >= limits::SNAPSHOT_BLOCK_BYTES) {
-                sections.push_back(self.folded.to_le_bytes().to_vec());
-            }
-            let out = sections.back_mut().expect("begun just now if there was none");
-            for number in [id.0, session.used.0, session.last.0, session.replies.len() as u64] {
-                out.extend_from_slice(&number.to_le_bytes());
-            }
-            for reply in &session.replies {
-                out.extend_from_slice(&(reply.len() as u64).to_le_bytes());
-                out.extend_from_slice(reply);
-            }
-        }
-        if sections.is_empty() && self.folded != 0 {
-            sections.push_back(self.folded.to_le_bytes().to_vec());
-        }
-        sections.into_iter()
+    /// The sessions as they are now, to be made sections of, whatever happens to them meanwhile.
+    /// Copies none of the replies.
+    pub(super) fn captured(&self) -> CapturedSessions {
+        let sessions = self.table.iter().map(|(id, session)| (*id, Arc::clone(session)));
+        CapturedSessions { folded: self.folded, is_begun: false, left: sessions.collect() }
     }
 
     /// Takes over one such piece; `None`, and something of it perhaps taken, where it is none.
@@ -220,7 +208,7 @@ impl Sessions {
                 return None;
             }
             self.bytes += session.bytes;
-            self.table.insert(id, session);
+            self.table.insert(id, Arc::new(session));
             self.by_use.insert((used, id));
         }
         Some(())
@@ -230,6 +218,16 @@ impl Sessions {
 impl Session {
     fn is_over(&self, now: ClusterTime) -> bool {
         is_over(self.used, now)
+    }
+
+    fn encode(&self, id: SessionId, out: &mut Vec<u8>) {
+        for number in [id.0, self.used.0, self.last.0, self.replies.len() as u64] {
+            out.extend_from_slice(&number.to_le_bytes());
+        }
+        for reply in &self.replies {
+            out.extend_from_slice(&(reply.len() as u64).to_le_bytes());
+            out.extend_from_slice(reply);
+        }
     }
 
     /// The number of the first command whose reply is kept; the next one's where none is.
@@ -247,6 +245,34 @@ impl Session {
             let gone = self.replies.pop_front().expect("what is over a bound is not nothing");
             self.bytes -= cost(&gone);
         }
+    }
+}
+
+/// The sessions as they were when a snapshot began.
+#[derive(Clone, Debug)]
+pub(super) struct CapturedSessions {
+    folded: u64,
+    is_begun: bool,
+    left: VecDeque<(SessionId, Arc<Session>)>,
+}
+
+impl Iterator for CapturedSessions {
+    type Item = Vec<u8>;
+
+    /// The next piece that a snapshot has of them, of some [`limits::SNAPSHOT_BLOCK_BYTES`]; a
+    /// session is never parted. Where there is none but was one, a piece says so.
+    fn next(&mut self) -> Option<Vec<u8>> {
+        let is_told = std::mem::replace(&mut self.is_begun, true) || self.folded == 0;
+        if self.left.is_empty() && is_told {
+            return None;
+        }
+        let mut out = self.folded.to_le_bytes().to_vec();
+        while out.len() < limits::SNAPSHOT_BLOCK_BYTES
+            && let Some((id, session)) = self.left.pop_front()
+        {
+            session.encode(id, &mut out);
+        }
+        Some(out)
     }
 }
 

@@ -144,20 +144,36 @@ fn restore_takes_what_sections_gave_and_refuses_every_cut() {
     }
     (1..=3).for_each(|number| assert_eq!(say(&mut sessions, number, 2, 1000), Verdict::Next));
     // 1. What is large is parted, between two sessions.
-    let sections: Vec<Vec<u8>> = sessions.sections().collect();
+    let sections: Vec<Vec<u8>> = sessions.captured().collect();
     assert_eq!(sections.len(), 3);
     let mut restored = Sessions::default();
     sections.iter().for_each(|section| restored.restore(section).expect("made just now"));
     assert_eq!(restored, sessions);
     assert_eq!(say(&mut restored, 2, 2, 1000), kept(2));
     // 2. A cut, or a session twice.
-    let small: Vec<u8> = opened().sections().flatten().collect();
+    let small: Vec<u8> = opened().captured().flatten().collect();
     let whole = |cut: usize| Sessions::default().restore(&small[..cut]).is_some();
     let wholes: Vec<usize> = (0..=small.len()).filter(|cut| whole(*cut)).collect();
     assert_eq!(wholes, [8, small.len()], "none, or one");
     assert!(restored.restore(&small).is_none());
     // 3. Where nobody ever opened one, there is nothing.
-    assert_eq!(Sessions::default().sections().count(), 0);
+    assert_eq!(Sessions::default().captured().count(), 0);
+}
+
+#[test]
+fn captured_sessions_stay_as_they_were_whatever_happens() {
+    let mut sessions = opened();
+    (1..=3).for_each(|number| assert_eq!(say(&mut sessions, number, 1, 1000), Verdict::Next));
+    let before = sessions.clone();
+    let captured = sessions.captured();
+    // One more reply, two that nobody awaits, another session, and the end of the first one.
+    assert_eq!(say(&mut sessions, 4, 3, 9000), Verdict::Next);
+    sessions.open(SessionId(100), ClusterTime(9000));
+    assert!(sessions.close(ID));
+    let mut restored = Sessions::default();
+    captured.for_each(|section| restored.restore(&section).expect("made just now"));
+    assert_eq!(restored, before);
+    assert_ne!(restored, sessions);
 }
 
 #[test]
@@ -172,6 +188,6 @@ fn digest_tells_what_took_effect_and_stays_with_the_last_session_gone() {
     let digest = one.digest();
     assert_ne!(digest, 0);
     let mut restored = Sessions::default();
-    one.sections().for_each(|section| restored.restore(&section).expect("made just now"));
+    one.captured().for_each(|section| restored.restore(&section).expect("made just now"));
     assert_eq!(restored.digest(), digest);
 }

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::driver;
 use crate::limits;
-use crate::node::{Effect, Facts, Input};
+use crate::node::{Effect, Facts, Input, Role};
 use crate::proto::hello::{Hello, HelloRefused, Refusal};
 use crate::storage::{SnapshotEvent, allocator};
 use crate::types::{Instant, Room};
@@ -400,20 +400,20 @@ impl Server {
     }
 
     /// Step 7: one disk write is submitted, and every socket that has something is flushed once.
-    /// What somebody waits for goes first. New entries have to be on a follower's disk as well as
-    /// on ours, and on the way there is more to do (§10.2.1). Without any, what peers are told is
-    /// what has been committed, and nobody waits for that as clients do for their replies.
+    /// Who waits is served first: new entries have to be on a follower's disk as well as on ours
+    /// (§10.2.1), and a leader waits for its followers' answers. Only what a leader says without new
+    /// entries, that more is committed, can wait until its clients have their replies. Those are
+    /// many system calls, and the disk never waits for them: what gathered behind its last write is
+    /// written meanwhile.
     fn before_sleep(&mut self, has_appended: bool) -> Result<(), LoopError> {
         let registry = self.poll.registry();
-        if has_appended {
+        if has_appended || self.leadership.role != Role::Leader {
             self.peers.flush(registry, self.now);
-            self.storage.submit()?;
-            self.clients.flush(self.now, registry);
-        } else {
-            self.clients.flush(self.now, registry);
-            self.peers.flush(registry, self.now);
-            self.storage.submit()?;
         }
+        self.storage.submit()?;
+        self.clients.flush(self.now, registry);
+        // Nothing is left where that was done above.
+        self.peers.flush(registry, self.now);
         Ok(())
     }
 

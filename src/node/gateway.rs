@@ -1,8 +1,9 @@
 //! The gateway's batches: gathered, numbered, sent until they are seen applied, or given up.
 //!
-//! Design 2-client-path §2. The write commands of a turn make one batch; reads that have to keep
-//! their place behind a write wait beside it and never enter the log. Called by `node.rs` and
-//! `apply.rs`; who leads and what is sent is decided there.
+//! Design 2-client-path §2. The write commands of a turn make one batch, or those of several while a
+//! leader's last entry is on its way to the disk; reads that have to keep their place behind a write
+//! wait beside it and never enter the log. Called by `node.rs` and `apply.rs`; who leads and what is
+//! sent is decided there.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -140,7 +141,7 @@ impl Gateway {
         self.gathering.is_none() && self.waiting.is_empty() && is_decided
     }
 
-    /// Adds a write to this turn's batch.
+    /// Adds a write to the batch that gathers.
     pub fn push_write(
         &mut self,
         now: Instant,
@@ -149,14 +150,14 @@ impl Gateway {
         args: Args<'_>,
     ) {
         if self.gathering.as_ref().is_some_and(|gathered| !gathered.builder.fits(&args)) {
-            self.end_turn();
+            self.end_batch();
         }
         let gathered = self.gathered(now);
         gathered.builder.push(command.code, &args);
         gathered.origins.push(origin);
     }
 
-    /// Gives a read its place behind the writes of this turn's batch so far. The batch has not been
+    /// Gives a read its place behind the writes of the gathering batch so far. The batch has not been
     /// sent, so it will be appended behind everything that was acknowledged before the read came.
     pub fn push_read(
         &mut self,
@@ -179,8 +180,13 @@ impl Gateway {
         })
     }
 
-    /// The turn is over: its batch waits for its number.
-    pub fn end_turn(&mut self) {
+    /// Whether what has gathered so far may gather on.
+    pub fn may_gather_on(&self) -> bool {
+        self.gathering.as_ref().is_some_and(|gathered| gathered.bytes() < limits::GATHER_BYTES)
+    }
+
+    /// What has gathered is a batch: it waits for its number.
+    pub fn end_batch(&mut self) {
         if let Some(gathered) = self.gathering.take() {
             self.waiting_bytes += gathered.bytes();
             self.waiting.push_back(gathered);
@@ -289,7 +295,8 @@ impl Gateway {
     pub fn deadline(&self, timeout: Duration) -> Instant {
         let undecided = self.pending.iter().find(|pending| !pending.is_given_up);
         let oldest_pending = undecided.map(|pending| pending.since);
-        let oldest_waiting = self.waiting.front().map(|gathered| gathered.since);
+        let waiting = self.waiting.front().or(self.gathering.as_ref());
+        let oldest_waiting = waiting.map(|gathered| gathered.since);
         let oldest = [oldest_pending, oldest_waiting].into_iter().flatten().min();
         oldest.map_or(Instant::NEVER, |since| since.after(timeout))
     }
@@ -313,6 +320,9 @@ impl Gateway {
         clients: &mut Clients,
         effects: &mut Vec<Effect>,
     ) {
+        if self.gathering.as_ref().is_some_and(|gathered| now >= gathered.since.after(timeout)) {
+            self.end_batch();
+        }
         while let Some(front) = self.waiting.front()
             && now >= front.since.after(timeout)
         {

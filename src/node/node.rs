@@ -410,7 +410,9 @@ impl Node {
         self.release_held(now, effects);
         self.take_parked(now, effects);
         self.advance_listings(effects);
-        self.gateway.end_turn();
+        if !self.gathers_on() {
+            self.gateway.end_batch();
+        }
         self.reads.end_turn();
         let takes_nothing = self.room == Room::Exhausted || self.is_loading_full();
         self.raft.set_room(self.own_growth_refusal(), takes_nothing);
@@ -428,6 +430,16 @@ impl Node {
         self.release_reads(now, effects);
         self.feed_listeners(now, effects);
         self.clients.end_turn();
+    }
+
+    /// Whether the commands of the turns to come join this turn's batch. While a leader's last entry
+    /// is on its way to the disk, another one would wait behind it on every disk, and cost each node
+    /// a turn: what comes meanwhile makes one entry. A leader whose disk is slower than those of a
+    /// majority doesn't keep it back.
+    fn gathers_on(&self) -> bool {
+        let arrived = self.raft.durable_index().max(self.raft.commit_index());
+        let is_under_way = self.raft.is_leader() && arrived < self.raft.log().last_index();
+        is_under_way && self.gateway.may_gather_on()
     }
 
     /// Under a new leader, or in a new term, everything pending is sent and asked again.

@@ -18,7 +18,7 @@ use slab::Slab;
 use super::buffer::BlockBuffer;
 use super::disk::{Disk, Done, FileId, FileKind, Open, Operation, Outcome, Token};
 use super::error::DiskError;
-use super::thread::Helper;
+use super::thread::{Helper, LogThread};
 use super::uring::{Direct, Uring};
 use crate::config::SyncMode;
 
@@ -51,7 +51,8 @@ pub enum Brought {
 }
 
 enum Engine {
-    Uring(Box<Uring>),
+    /// The log's writes are the thread's where the device has no write-through.
+    Uring(Box<Uring>, LogThread),
     Thread(Helper),
 }
 
@@ -99,7 +100,9 @@ impl RealDisk {
 
     fn try_uring(directory: &Path, lock: &File) -> Result<RealDisk, DiskError> {
         let setup = |source| DiskError::new("io_uring setup", directory, source);
-        let engine = Engine::Uring(Box::new(Uring::new(lock).map_err(setup)?));
+        let uring = Uring::new(lock).map_err(setup)?;
+        let log = LogThread::start(&uring.event).map_err(setup)?;
+        let engine = Engine::Uring(Box::new(uring), log);
         let (files, ended) = (Slab::new(), Vec::new());
         let mut disk = RealDisk { files, engine, ended, why: String::new() };
         let path = directory.join("probe.tmp");
@@ -120,7 +123,8 @@ impl RealDisk {
         self.why = direct.map(Direct::describe).unwrap_or_default().to_owned();
         let blocks = BlockBuffer::build(1, |out| out.push(0));
         let offset = 0;
-        self.submit(Token::Log, Operation::WriteDurable { file, offset, blocks })?;
+        // Not as the log's, which may be no matter of the ring.
+        self.submit(Token::Prepare, Operation::WriteDurable { file, offset, blocks })?;
         let mut done = Vec::new();
         while done.is_empty() {
             self.wait()?;
@@ -133,7 +137,7 @@ impl RealDisk {
     /// The engine's name, and why it is this one.
     pub fn engine(&self) -> (&'static str, String) {
         let name = match self.engine {
-            Engine::Uring(_) => "uring",
+            Engine::Uring(..) => "uring",
             Engine::Thread(_) => "thread",
         };
         (name, self.why.clone())
@@ -237,7 +241,7 @@ impl Disk for RealDisk {
             dropped.map_err(|source| DiskError::new("fadvise", path, source.into()))?;
         }
         let direct = match (&self.engine, how) {
-            (Engine::Uring(_), Open::Segment | Open::NewSegment) => {
+            (Engine::Uring(..), Open::Segment | Open::NewSegment) => {
                 Some(Direct::open(path).map_err(failed)?)
             }
             _ => None,
@@ -336,14 +340,18 @@ impl Disk for RealDisk {
                     self.note_rename(from, to);
                 }
                 return match &mut self.engine {
-                    Engine::Uring(uring) => uring.submit_name(token, &operation, &path),
+                    Engine::Uring(uring, _) => uring.submit_name(token, &operation, &path),
                     Engine::Thread(helper) => helper.submit(token, operation, &path, None),
                 };
             }
         };
         let OpenFile { path, file, direct, .. } = &self.files[id.0];
+        let awaited = direct.as_ref().filter(|_| token == Token::Log).and_then(Direct::awaited);
         match &mut self.engine {
-            Engine::Uring(uring) => uring.submit(token, operation, path, file, direct.as_ref()),
+            Engine::Uring(uring, log) => match awaited {
+                Some(file) => log.submit(token, operation, path, file),
+                None => uring.submit(token, operation, path, file, direct.as_ref()),
+            },
             Engine::Thread(helper) => helper.submit(token, operation, path, Some(file)),
         }
     }
@@ -351,7 +359,10 @@ impl Disk for RealDisk {
     fn reap(&mut self, done: &mut Vec<Done>) -> Result<(), DiskError> {
         let mut ended = std::mem::take(&mut self.ended);
         match &mut self.engine {
-            Engine::Uring(uring) => uring.reap(&mut ended)?,
+            Engine::Uring(uring, log) => {
+                log.reap(&mut ended);
+                uring.reap(&mut ended)?;
+            }
             Engine::Thread(helper) => helper.reap(&mut ended),
         }
         for Ended { token, path, result } in ended.drain(..) {
@@ -372,14 +383,17 @@ impl Disk for RealDisk {
 
     fn wait(&mut self) -> Result<(), DiskError> {
         match &mut self.engine {
-            Engine::Uring(uring) => uring.wait(),
+            Engine::Uring(uring, log) => match log.wait()? {
+                true => Ok(()),
+                false => uring.wait(),
+            },
             Engine::Thread(helper) => helper.wait(),
         }
     }
 
     fn completion_fd(&self) -> Option<BorrowedFd<'_>> {
         Some(match &self.engine {
-            Engine::Uring(uring) => uring.event.as_fd(),
+            Engine::Uring(uring, _) => uring.event.as_fd(),
             Engine::Thread(helper) => helper.event.as_fd(),
         })
     }

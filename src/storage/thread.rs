@@ -1,9 +1,9 @@
 //! The helper threads: where the kernel refuses io_uring, one thread writes and syncs the log, and
-//! another one does what no client waits for.
+//! another one does what no client waits for. Beside io_uring, one for the log alone.
 //!
 //! Called by [`super::real`]. The contract is that of io_uring: a job goes in by a channel, its end
 //! comes back by another, and an eventfd wakes the loop. Never retries: `fdatasync` is called once
-//! for each durable write.
+//! for each durable write, if the file's writes are not synced by themselves.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -46,6 +46,59 @@ struct Job {
     path: PathBuf,
     /// `None` for what is done with names alone.
     file: Option<Arc<File>>,
+    /// Whether the file was opened so that a write ends only once it is durable.
+    is_synced: bool,
+}
+
+/// The log's thread beside an io_uring, where that needs two operations for a durable write: each of
+/// them would wake the loop, and the kernel's own worker between them.
+pub struct LogThread {
+    log: Worker,
+    ended: Receiver<Ended>,
+    ready: Vec<Ended>,
+    under_way: usize,
+}
+
+impl LogThread {
+    /// Starts it; `event` becomes readable when one of its operations has ended.
+    ///
+    /// # Errors
+    /// The process may have no more threads.
+    pub fn start(event: &Arc<OwnedFd>) -> io::Result<LogThread> {
+        let (outbox, ended) = mpsc::channel();
+        let log = Worker::start("disk", outbox, event)?;
+        Ok(LogThread { log, ended, ready: Vec::new(), under_way: 0 })
+    }
+
+    /// Hands over a durable write to a file whose writes are synced, which is called `path` now.
+    pub fn submit(
+        &mut self,
+        token: Token,
+        operation: Operation,
+        path: &Path,
+        file: &Arc<File>,
+    ) -> Result<(), DiskError> {
+        let file = Some(Arc::clone(file));
+        let job = Job { token, operation, path: path.to_path_buf(), file, is_synced: true };
+        self.under_way += 1;
+        self.log.hand_over(job)
+    }
+
+    /// Appends what has ended.
+    pub fn reap(&mut self, done: &mut Vec<Ended>) {
+        let before = done.len();
+        done.append(&mut self.ready);
+        done.extend(self.ended.try_iter());
+        self.under_way -= done.len() - before;
+    }
+
+    /// Blocks until something has ended, if anything is under way. Whether it was.
+    pub fn wait(&mut self) -> Result<bool, DiskError> {
+        if self.under_way > 0 && self.ready.is_empty() {
+            self.ready.push(self.ended.recv().map_err(|_| gone(Path::new("")))?);
+        }
+        Ok(self.under_way > 0)
+    }
 }
 
 impl Helper {
@@ -69,15 +122,15 @@ impl Helper {
         path: &Path,
         file: Option<&Arc<File>>,
     ) -> Result<(), DiskError> {
-        let job = Job { token, operation, path: path.to_path_buf(), file: file.cloned() };
+        let (path, file) = (path.to_path_buf(), file.cloned());
+        let job = Job { token, operation, path, file, is_synced: false };
         let worker = match token {
             Token::Log | Token::Prepare => &self.log,
             Token::Fill | Token::Compact | Token::Snapshot(_) | Token::Sweep | Token::Read => {
                 &self.background
             }
         };
-        let sent = worker.jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok());
-        if sent { Ok(()) } else { Err(gone(path)) }
+        worker.hand_over(job)
     }
 
     /// Appends what has ended.
@@ -106,6 +159,11 @@ impl Worker {
         let thread = std::thread::Builder::new().name(name.to_owned());
         let thread = thread.spawn(move || work(&inbox, &outbox, &wake))?;
         Ok(Worker { jobs: Some(jobs), thread: Some(thread) })
+    }
+
+    fn hand_over(&self, job: Job) -> Result<(), DiskError> {
+        let Some(jobs) = &self.jobs else { return Err(gone(&job.path)) };
+        jobs.send(job).map_err(|refused| gone(&refused.0.path))
     }
 }
 
@@ -161,6 +219,9 @@ fn carry_out(job: &Job) -> Result<Brought, DiskError> {
         Operation::WriteDurable { offset, blocks, .. } => {
             let written = file.write_all_at(blocks.blocks(), *offset);
             written.map_err(failed("pwrite"))?;
+            if job.is_synced {
+                return Ok(Brought::Nothing);
+            }
             file.sync_data().map_err(failed("fdatasync"))
         }
         Operation::WriteZeros { offset, length, .. } => {

@@ -3,7 +3,8 @@
 //! Called by [`super::real`]. Where the device writes through its cache a durable write is one
 //! `O_DIRECT|O_DSYNC` write; else a write, direct if the filesystem allows it, with a linked
 //! fdatasync: there the kernel would end a synced write in a work queue, which waits milliseconds
-//! for a busy processor. Never retries, and never polls: an idle node costs nothing.
+//! for a busy processor. (The log's writes are the thread's there, see [`super::real`].) Never
+//! retries, and never polls: an idle node costs nothing.
 #![allow(
     unsafe_code,
     reason = "the kernel uses a submitted operation's memory after submit has returned; the \
@@ -42,7 +43,7 @@ pub struct Uring {
     under_way: Slab<UnderWay>,
     /// Told whenever an operation has ended. Nobody reads it: the poll hears each telling as an
     /// edge, whatever the counter holds.
-    pub event: OwnedFd,
+    pub event: Arc<OwnedFd>,
 }
 
 /// An operation that the kernel has: its memory and files, until the last of its parts has ended.
@@ -83,40 +84,50 @@ enum Part {
 
 const PART_BITS: u32 = 3;
 
-/// A segment's file as io_uring writes it.
+/// A segment's file as it is opened for durable writes.
 pub struct Direct {
-    synced: Option<File>,
+    /// A write has ended only once it is durable; direct if the filesystem has that.
+    synced: Arc<File>,
+    /// Direct, or nothing where the filesystem has no direct access.
     unsynced: Option<File>,
+    /// Whether the device writes through its cache: a synced write is then one operation for it.
+    writes_through: bool,
 }
 
 impl Direct {
     /// Opens the file for direct access, or notes that its filesystem has none.
     pub fn open(path: &Path) -> io::Result<Direct> {
         let open = |flags: OFlags| {
-            let flags = flags | OFlags::DIRECT | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let mut options = OpenOptions::new();
-            options.write(true).custom_flags(flags.bits() as i32);
-            match options.open(path) {
-                Ok(file) => Ok(Some(file)),
-                Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(None),
-                Err(error) => Err(error),
-            }
+            options.write(true).custom_flags(flags.bits() as i32).open(path)
         };
-        let unsynced = open(OFlags::empty())?;
-        let synced = match &unsynced {
-            Some(file) if writes_through(file) => open(OFlags::DSYNC)?,
-            _ => None,
+        let unsynced = match open(OFlags::DIRECT) {
+            Ok(file) => Some(file),
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => None,
+            Err(error) => return Err(error),
         };
-        Ok(Direct { synced, unsynced })
+        let direct = if unsynced.is_some() { OFlags::DIRECT } else { OFlags::empty() };
+        let synced = Arc::new(open(direct | OFlags::DSYNC)?);
+        let writes_through = unsynced.as_ref().is_some_and(writes_through);
+        Ok(Direct { synced, unsynced, writes_through })
     }
 
-    /// How a write becomes durable here, for the start-up line.
+    /// How the log's writes become durable here, for the start-up line.
     pub fn describe(&self) -> &'static str {
-        match (&self.synced, &self.unsynced) {
-            (Some(_), _) => "direct synced writes",
-            (None, Some(_)) => "direct writes with fdatasync, as the device has no write-through",
-            (None, None) => "buffered writes with fdatasync, as there is no direct access",
+        match (self.writes_through, &self.unsynced) {
+            (true, _) => "direct synced writes",
+            (false, Some(_)) => {
+                "direct synced writes by a thread, as the device has no write-through"
+            }
+            (false, None) => "synced writes by a thread, as there is no direct access",
         }
+    }
+
+    /// The file for whoever waits for each write by itself: where the ring would need two
+    /// operations for one.
+    pub fn awaited(&self) -> Option<&Arc<File>> {
+        (!self.writes_through).then_some(&self.synced)
     }
 }
 
@@ -149,7 +160,7 @@ impl Uring {
                 return Err(io::ErrorKind::Unsupported.into());
             }
         }
-        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let event = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         ring.submitter().register_eventfd(event.as_raw_fd())?;
         // The lock falls with its last reference, and a ring gives up its registered files only
         // once all its operations have ended: so a killed process's last write cannot reach the
@@ -167,7 +178,7 @@ impl Uring {
         file: &Arc<File>,
         direct: Option<&Direct>,
     ) -> Result<(), DiskError> {
-        let synced = direct.and_then(|direct| direct.synced.as_ref());
+        let synced = direct.filter(|direct| direct.writes_through).map(|direct| &direct.synced);
         let unsynced = direct.and_then(|direct| direct.unsynced.as_ref());
         let slot = self.begin(token, path);
         match operation {

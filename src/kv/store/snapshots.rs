@@ -6,14 +6,14 @@
 
 use std::collections::BTreeSet;
 
-use super::super::capture::{Capture, SnapshotProgress};
+use super::super::capture::{Capture, Sections, SnapshotProgress};
 use super::super::graveyard::Graveyard;
 use super::super::history::History;
 use super::super::pivots::Pivots;
 use super::super::record::{NEVER, RecordRef};
 use super::super::records::Records;
 use super::Store;
-use crate::proto::snapshot::{Section, SnapshotEnd, SnapshotHeader, SnapshotRecord};
+use crate::proto::snapshot::{SnapshotEnd, SnapshotHeader, SnapshotRecord};
 use crate::types::ClusterTime;
 
 impl Store {
@@ -22,10 +22,8 @@ impl Store {
     pub(in crate::kv) fn begin_capture(&mut self, header: &SnapshotHeader, out: &mut Vec<u8>) {
         assert!(self.capture.is_none(), "one snapshot is taken at a time");
         assert_eq!(header.revision, self.revision, "the header is that of this state");
-        let sessions = self.sessions.sections().map(|bytes| (Section::Sessions, bytes));
-        let leases = self.leases.sections().map(|bytes| (Section::Leases, bytes));
-        let sections = sessions.chain(leases);
-        let capture = Capture::new(header, sections.collect(), self.records.len(), out);
+        let sections = Sections::new(self.sessions.captured(), self.leases.captured());
+        let capture = Capture::new(header, sections, self.records.len(), out);
         self.capture = Some(Box::new(capture));
     }
 

@@ -78,6 +78,54 @@ fn full_log_of_the_leader_appends_nothing_and_serves_reads() {
 }
 
 #[test]
+fn leaders_commands_gather_while_its_last_entry_is_on_its_way_to_the_disk() {
+    let commands = |payload: &bytes::Bytes| Batch::decode(payload).expect("a batch").len();
+    let mut leader = World::leading();
+
+    // 1. The first one is appended at once. What comes while the disk is at it is not.
+    leader.disk_works = false;
+    leader.request(1, "INCR n");
+    leader.request(2, "INCR n");
+    leader.request(3, "INCR n;GET n");
+    assert_eq!(leader.logged().iter().map(commands).collect::<Vec<_>>(), [1]);
+
+    // 2. The disk has it: the others are one entry, in the order in which they came.
+    leader.disk_works = true;
+    leader.durable();
+    assert_eq!(leader.logged().iter().map(commands).collect::<Vec<_>>(), [1, 2]);
+    leader.confirm();
+    assert_eq!(
+        (leader.replies(1), leader.replies(2), leader.replies(3)),
+        (vec![":1".into()], vec![":2".into()], vec![":3".into(), "$1 3".into()])
+    );
+}
+
+#[test]
+fn leaders_own_disk_keeps_nothing_back_that_a_majority_takes() {
+    let mut leader = World::leading();
+    leader.disk_works = false;
+    leader.request(1, "SET a 1");
+    leader.request(2, "SET b 1");
+    assert_eq!(leader.logged().len(), 1);
+    // Server 2 and server 3 are a majority without us.
+    leader.confirm_as(2);
+    leader.confirm_as(3);
+    assert_eq!(leader.replies(1), ["+OK"]);
+    assert_eq!(leader.logged().len(), 2);
+}
+
+#[test]
+fn leaders_gathered_commands_are_surely_not_done_where_nobody_confirms_the_first() {
+    let mut leader = World::leading();
+    leader.disk_works = false;
+    leader.request(1, "SET a 1");
+    leader.request(2, "SET b 1");
+    leader.wait(REQUEST_TIMEOUT);
+    assert!(leader.replies(1)[0].starts_with("-INDOUBT "));
+    assert!(leader.replies(2)[0].starts_with("-CLUSTERDOWN "));
+}
+
+#[test]
 fn followers_question_is_answered_once_its_round_is_confirmed() {
     let mut leader = World::leading();
     let id = ReadId { boot: Boot(4), number: 9 };

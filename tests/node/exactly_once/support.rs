@@ -186,13 +186,24 @@ impl World {
 
     /// Server 3 acknowledges all that this leader has, and the newest round.
     pub fn confirm(&mut self) {
+        self.confirm_as(3);
+    }
+
+    /// Another server does.
+    pub fn confirm_as(&mut self, server: u64) {
         let raft = self.node.raft();
         let response = AppendEntriesResponse {
             term: raft.current_term(),
             read_round: self.round_begun,
             outcome: AppendOutcome::Match { match_index: raft.log().last_index() },
         };
-        self.receive(3, Message::AppendEntriesResponse(response));
+        self.receive(server, Message::AppendEntriesResponse(response));
+    }
+
+    /// What was handed out to the disk is durable by now.
+    pub fn durable(&mut self) {
+        self.input(Input::Persisted { through: self.written });
+        self.turn();
     }
 
     /// Gives an input without ending the turn.
