@@ -111,6 +111,7 @@ pub const INVARIANTS: &[&str] = &[
     "convergence",
     "reproducible",
     "one-change",
+    "known-commands",
     "watch-lossless",
 ];
 

@@ -36,4 +36,4 @@ t=1847.699ms n2 is leader, term 5
 t=2100.000ms n1 starts (boot 2, term 4, 29 entries)
 t=2100.000ms -- at 2100 start
 t=2500.000ms -- everything heals
-trace 368ad061f3e8e619
+trace db697a345f0ba23c
