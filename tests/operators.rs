@@ -8,29 +8,10 @@ use raftkv::proto::reply_decoder::Value;
 use raftkv::sim::{Cluster, Connection};
 use raftkv::types::ServerId;
 
-fn bulk(text: &str) -> Value {
-    Value::Bulk(text.as_bytes().to_vec())
-}
+use values::{bulk, error, founded, ok, simple};
 
-fn simple(text: &str) -> Value {
-    Value::Simple(text.to_owned())
-}
-
-fn ok() -> Value {
-    simple("OK")
-}
-
-fn error(text: &str) -> Value {
-    Value::Error(text.to_owned())
-}
-
-fn founded(seed: u64) -> (Cluster, ServerId) {
-    let mut cluster = Cluster::new(3, seed);
-    cluster.run_until(Duration::from_secs(2), "the first leader", |c| c.leader().is_some());
-    let leader = cluster.leader().expect("just seen");
-    cluster.converge(Duration::from_secs(2));
-    (cluster, leader)
-}
+#[path = "common/values.rs"]
+mod values;
 
 fn follower_of(cluster: &Cluster, leader: ServerId) -> ServerId {
     cluster.ids().into_iter().find(|id| *id != leader).expect("three nodes")

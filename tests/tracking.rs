@@ -10,25 +10,14 @@ use raftkv::sim::script::Settings;
 use raftkv::sim::{Cluster, Connection};
 use raftkv::types::ServerId;
 
-fn bulk(text: &str) -> Value {
-    Value::Bulk(text.as_bytes().to_vec())
-}
+use values::{bulk, founded_with as founded, ok};
 
-fn ok() -> Value {
-    Value::Simple("OK".to_owned())
-}
+#[path = "common/values.rs"]
+mod values;
 
 fn invalid(keys: &[&str]) -> Value {
     let keys = keys.iter().map(|key| bulk(key)).collect();
     Value::Push(vec![bulk("invalidate"), Value::Array(keys)])
-}
-
-fn founded(seed: u64, settings: Settings) -> (Cluster, ServerId) {
-    let mut cluster = Cluster::with(seed, settings);
-    cluster.run_until(Duration::from_secs(2), "the first leader", |c| c.leader().is_some());
-    let leader = cluster.leader().expect("just seen");
-    cluster.converge(Duration::from_secs(2));
-    (cluster, leader)
 }
 
 fn calm() -> Settings {

@@ -7,32 +7,13 @@ use raftkv::proto::reply_decoder::Value;
 use raftkv::sim::{Cluster, Connection};
 use raftkv::types::ServerId;
 
-fn bulk(text: &str) -> Value {
-    Value::Bulk(text.as_bytes().to_vec())
-}
+use values::{bulk, error, founded, ok, simple};
 
-fn simple(text: &str) -> Value {
-    Value::Simple(text.to_owned())
-}
-
-fn ok() -> Value {
-    simple("OK")
-}
+#[path = "common/values.rs"]
+mod values;
 
 fn queued(count: usize) -> Vec<Value> {
     vec![simple("QUEUED"); count]
-}
-
-fn error(text: &str) -> Value {
-    Value::Error(text.to_owned())
-}
-
-fn founded(seed: u64) -> (Cluster, ServerId) {
-    let mut cluster = Cluster::new(3, seed);
-    cluster.run_until(Duration::from_secs(2), "the first leader", |c| c.leader().is_some());
-    let leader = cluster.leader().expect("just seen");
-    cluster.converge(Duration::from_secs(2));
-    (cluster, leader)
 }
 
 /// Sends all lines at once and takes all replies.

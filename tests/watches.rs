@@ -9,17 +9,10 @@ use raftkv::sim::script::Settings;
 use raftkv::sim::{Cluster, Connection};
 use raftkv::types::{Revision, ServerId};
 
-fn bulk(text: &str) -> Value {
-    Value::Bulk(text.as_bytes().to_vec())
-}
+use values::{bulk, founded_with as founded};
 
-fn founded(seed: u64, settings: Settings) -> (Cluster, ServerId) {
-    let mut cluster = Cluster::with(seed, settings);
-    cluster.run_until(Duration::from_secs(2), "the first leader", |c| c.leader().is_some());
-    let leader = cluster.leader().expect("just seen");
-    cluster.converge(Duration::from_secs(2));
-    (cluster, leader)
-}
+#[path = "common/values.rs"]
+mod values;
 
 fn calm() -> Settings {
     Settings { nodes: 3, ..Cluster::calm() }
