@@ -295,3 +295,27 @@ fn nothing_that_is_kept_is_old_once_all_is_quiet() {
     }
     assert!(told > 500, "{told} invalidations");
 }
+
+#[test]
+fn prefixes_add_up_and_do_not_overlap() {
+    let (mut cluster, leader) = founded(24, calm());
+    let client = tracking(&mut cluster, leader, "BCAST PREFIX user: PREFIX item:");
+    let refused = |value: &Value, text: &str| match value {
+        Value::Error(error) => assert!(error.starts_with(text), "{error}"),
+        other => panic!("{other:?}"),
+    };
+    // 1. Neither with one that is there nor with each other; what is refused changes nothing.
+    let lines = [
+        "CLIENT TRACKING ON BCAST PREFIX user:x",
+        "CLIENT TRACKING ON BCAST PREFIX b PREFIX bc",
+        "CLIENT TRACKING ON BCAST PREFIX other:",
+    ];
+    let replies = say(&mut cluster, client, &lines);
+    refused(&replies[0], "ERR Prefix 'user:x' overlaps with an existing prefix 'user:'.");
+    refused(&replies[1], "ERR Prefix 'b' overlaps with another provided prefix 'bc'.");
+    assert_eq!(replies[2], ok());
+    // 2. All of them are told.
+    cluster.call(leader, "MSET user:1 a item:1 b other:1 c b 1");
+    cluster.run_for(Duration::from_millis(50));
+    assert_eq!(cluster.replies(client), [invalid(&["item:1", "other:1", "user:1"])]);
+}

@@ -252,3 +252,16 @@ fn a_client_that_leaves_gives_back_what_it_queued() {
     let Some(Value::Error(text)) = cluster.replies(late).pop() else { panic!("it is refused") };
     assert!(text.starts_with("ERR the transaction is longer than"), "{text}");
 }
+
+#[test]
+fn exec_that_is_wrong_ends_its_transaction_as_in_redis() {
+    let (mut cluster, leader) = founded(23);
+    let client = cluster.connect(leader);
+    let aborted = error(
+        "EXECABORT Transaction discarded because of: wrong number of arguments for 'exec' command",
+    );
+    let lines = ["MULTI", "SET a 1", "EXEC now", "EXEC", "EXEC now", "GET a"];
+    let without = error("ERR EXEC without MULTI");
+    let expected = [ok(), simple("QUEUED"), aborted.clone(), without, aborted, Value::Nil];
+    assert_eq!(say(&mut cluster, client, &lines), expected);
+}
