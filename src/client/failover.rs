@@ -6,9 +6,13 @@
 
 use std::time::{Duration, Instant};
 
-use super::command::{encode_command, is_repeatable};
+use rand::TryRng;
+use rand::rngs::SysRng;
+
+use super::command::encode_command;
 use super::connection::{Connection, Wire};
 use super::error::{ClientError, Doubt, ErrorReply, LinkError};
+use super::request::Request;
 use super::session::{Session, gap, has_number, is_forgotten, is_of_node, is_over};
 use crate::limits;
 use crate::proto::frame::SessionMark;
@@ -67,7 +71,13 @@ pub struct Client {
     /// The server that is connected to knows no sessions.
     lacks_sessions: bool,
     /// The connection is between MULTI and EXEC.
-    is_in_block: bool,
+    pub(super) is_in_block: bool,
+    /// Behind a WATCH: what comes next depends on the connection that it was sent on.
+    pub(super) is_watching: bool,
+    /// Under what the next session is opened: an open whose answer is lost is repeated with it.
+    token: Option<String>,
+    /// How often a command was sent once more.
+    retries: u64,
     /// Whether any node was ever reached.
     was_connected: bool,
     /// Which endpoint the connection leads to, or is tried next.
@@ -99,6 +109,9 @@ impl Client {
             session: None,
             lacks_sessions: false,
             is_in_block: false,
+            is_watching: false,
+            token: None,
+            retries: 0,
             was_connected: false,
             current: 0,
         }
@@ -112,6 +125,12 @@ impl Client {
     /// All endpoints that are known.
     pub fn endpoints(&self) -> &[String] {
         &self.options.endpoints
+    }
+
+    /// How often a command was sent once more: it was surely not done, or is done once however often
+    /// it is sent.
+    pub fn retries(&self) -> u64 {
+        self.retries
     }
 
     /// Connects if not connected.
@@ -160,6 +179,15 @@ impl Client {
     pub(super) fn command_after(
         &mut self,
         args: &[impl AsRef<[u8]>],
+        doubt: Option<(SessionMark, Doubt)>,
+    ) -> Result<Value, ClientError> {
+        self.request(Request::Command(args), doubt)
+    }
+
+    /// One request, through as many nodes as it takes.
+    pub(super) fn request<A: AsRef<[u8]>>(
+        &mut self,
+        request: Request<'_, A>,
         mut doubt: Option<(SessionMark, Doubt)>,
     ) -> Result<Value, ClientError> {
         let give_up = Instant::now() + self.options.retry_timeout;
@@ -168,9 +196,12 @@ impl Client {
             if let Err(error) = self.connect_until(give_up) {
                 break error;
             }
-            match self.step(args, &mut doubt) {
-                Step::Done(result) => return self.done(args, doubt, result),
-                Step::Again if Instant::now() < give_up => continue,
+            match self.step(request, &mut doubt) {
+                Step::Done(result) => return self.done(request, doubt, result),
+                Step::Again if Instant::now() < give_up => {
+                    self.retries += 1;
+                    continue;
+                }
                 Step::Again => break ClientError::NotSent,
                 Step::Elsewhere(error) => {
                     self.abandon();
@@ -182,33 +213,34 @@ impl Client {
             // This client blocks by contract: its caller has nothing else to wait for.
             std::thread::sleep(pause);
             pause = (pause * 2).min(PAUSE_LONGEST);
+            self.retries += 1;
         };
-        self.done(args, doubt, Err(error))
+        self.done(request, doubt, Err(error))
     }
 
     /// One attempt, over the connection that stands.
-    fn step(
+    fn step<A: AsRef<[u8]>>(
         &mut self,
-        args: &[impl AsRef<[u8]>],
+        request: Request<'_, A>,
         doubt: &mut Option<(SessionMark, Doubt)>,
     ) -> Step {
         let mark = match &doubt {
             Some((mark, _)) => Some(*mark),
-            None if self.takes_number(args) => match self.next_mark() {
+            None if self.numbers(request) => match self.next_mark() {
                 Ok(mark) => mark,
                 Err(error) => return Step::Elsewhere(error),
             },
             None => None,
         };
-        let answer = self.attempt(args, mark);
-        self.judge(args, mark, doubt, answer)
+        let answer = self.attempt(request, mark);
+        self.judge(request, mark, doubt, answer)
     }
 
     /// What the answer to one attempt means, and what is to be done next. `doubt` is set where the
     /// command may have been done, and taken where it surely was or wasn't.
-    fn judge(
+    fn judge<A: AsRef<[u8]>>(
         &mut self,
-        args: &[impl AsRef<[u8]>],
+        request: Request<'_, A>,
         mark: Option<SessionMark>,
         doubt: &mut Option<(SessionMark, Doubt)>,
         answer: Attempt,
@@ -218,7 +250,7 @@ impl Client {
             Attempt::Lost(error) => {
                 let endpoint = self.endpoint().to_owned();
                 let Some(mark) = mark else {
-                    if is_repeatable(args) {
+                    if request.is_repeatable() {
                         return Step::Elsewhere(lost(endpoint, error));
                     }
                     self.abandon();
@@ -302,13 +334,13 @@ impl Client {
 
     /// What the caller is told. What is in doubt at the end may be done yet: its number can't be
     /// another command's.
-    fn done(
+    fn done<A: AsRef<[u8]>>(
         &mut self,
-        args: &[impl AsRef<[u8]>],
+        request: Request<'_, A>,
         doubt: Option<(SessionMark, Doubt)>,
         result: Result<Value, ClientError>,
     ) -> Result<Value, ClientError> {
-        if result.is_ok() {
+        if let (Ok(_), Request::Command(args)) = (&result, request) {
             self.note_block(args);
         }
         match doubt {
@@ -323,8 +355,22 @@ impl Client {
     /// Whether the command is to be one of the session: it goes through the log, and what it does
     /// depends on nothing but itself.
     pub(super) fn takes_number(&self, args: &[impl AsRef<[u8]>]) -> bool {
-        let has_sessions = self.options.sessions && self.options.wire == Wire::Frames;
-        has_sessions && !self.lacks_sessions && !self.is_in_block && has_number(args)
+        self.has_sessions() && !self.is_in_block && has_number(args)
+    }
+
+    fn has_sessions(&self) -> bool {
+        let is_wanted = self.options.sessions && self.options.wire == Wire::Frames;
+        is_wanted && !self.lacks_sessions
+    }
+
+    /// A transaction is one command of the log where it has a write in it, and else a read.
+    fn numbers<A: AsRef<[u8]>>(&self, request: Request<'_, A>) -> bool {
+        match request {
+            Request::Command(args) => self.takes_number(args),
+            Request::Transaction(commands) => {
+                self.has_sessions() && commands.iter().any(|args| has_number(args))
+            }
+        }
     }
 
     /// The session's next number; opens one where there is none. `None` where the server knows no
@@ -334,7 +380,9 @@ impl Client {
     /// Another node may open one, or this one later. Nothing was done.
     pub(super) fn next_mark(&mut self) -> Result<Option<SessionMark>, ClientError> {
         if self.session.is_none() {
-            let id = match self.attempt(&["SESSION", "OPEN"], None) {
+            let token = self.token.get_or_insert_with(new_token).clone();
+            let open = ["SESSION", "OPEN", &token];
+            let id = match self.attempt(Request::Command(&open), None) {
                 Attempt::Answered(Value::Integer(id)) => {
                     u64::try_from(id).ok().filter(|id| *id > 0)
                 }
@@ -342,12 +390,13 @@ impl Client {
                     Err(ClientError::Reply(reply)) if reply.is_passing() => {
                         return Err(ClientError::Reply(reply));
                     }
-                    // Perhaps one was opened that nobody knows. It is over after an hour.
+                    // Perhaps one was opened: the token finds it.
                     Err(ClientError::InDoubt(_)) => return Err(ClientError::NotSent),
                     _ => None,
                 },
                 Attempt::Lost(error) => return Err(lost(self.endpoint().to_owned(), error)),
             };
+            self.token = None;
             self.lacks_sessions = id.is_none();
             self.session = id.map(|id| Session::new(SessionId(id)));
         }
@@ -374,6 +423,11 @@ impl Client {
             self.is_in_block = true;
         } else if is(b"EXEC") || is(b"DISCARD") || is(b"RESET") {
             self.is_in_block = false;
+        }
+        if is(b"WATCH") {
+            self.is_watching = true;
+        } else if is(b"EXEC") || is(b"DISCARD") || is(b"RESET") || is(b"UNWATCH") {
+            self.is_watching = false;
         }
     }
 
@@ -412,14 +466,15 @@ impl Client {
         }
     }
 
-    fn attempt(&mut self, args: &[impl AsRef<[u8]>], mark: Option<SessionMark>) -> Attempt {
+    fn attempt<A: AsRef<[u8]>>(
+        &mut self,
+        request: Request<'_, A>,
+        mark: Option<SessionMark>,
+    ) -> Attempt {
         let connection = self.connection.as_mut().expect("callers connect first");
-        match mark {
-            None => connection.queue(args),
-            Some(mark) => connection.queue_in_session(mark, args),
-        }
+        request.queue(mark, connection);
         let deadline = Instant::now() + self.options.reply_timeout;
-        match connection.flush(deadline).and_then(|()| connection.receive(deadline)) {
+        match connection.flush(deadline).and_then(|()| request.receive(connection, deadline)) {
             Ok(value) => Attempt::Answered(value),
             Err(error) => Attempt::Lost(error),
         }
@@ -444,6 +499,13 @@ impl Drop for Client {
             let _ = connection.flush(Instant::now() + CLOSE_TIMEOUT);
         }
     }
+}
+
+/// A word that no other client says. Where the system has no randomness it is that of the time, which
+/// is enough for clients that are not opened in the same nanosecond.
+fn new_token() -> String {
+    let time = || std::time::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_nanos() as u64);
+    format!("{:016x}", SysRng.try_next_u64().unwrap_or_else(|_| time()))
 }
 
 fn lost(endpoint: String, error: LinkError) -> ClientError {

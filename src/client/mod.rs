@@ -12,6 +12,7 @@ mod connection;
 mod error;
 mod failover;
 mod pipeline;
+mod request;
 mod session;
 
 pub use command::{encode_command, is_repeatable};

@@ -212,11 +212,10 @@ pub fn list(args: Args<'_>) -> Result<List, CommandError> {
         (2, ..) => Ok(List::All),
         (4, Some(word), Some(name)) if is(word, b"type") => kind(name).map(List::Kind),
         (_, Some(word), Some(_)) if is(word, b"id") => {
-            let id = |word: &[u8]| {
-                let id = parse_integer(word).and_then(|id| u64::try_from(id).ok());
-                id.ok_or(CommandError::ClientId)
-            };
-            args.iter().skip(3).map(id).collect::<Result<_, _>>().map(List::Ids)
+            // Nobody has a number below 1; asking for one is no error, as in Redis.
+            let id = |word| parse_integer(word).ok_or(CommandError::ClientId);
+            let ids: Result<Vec<i64>, _> = args.iter().skip(3).map(id).collect();
+            Ok(List::Ids(ids?.into_iter().filter_map(|id| u64::try_from(id).ok()).collect()))
         }
         _ => Err(CommandError::Syntax),
     }
@@ -292,14 +291,14 @@ pub enum Paused {
 /// # Errors
 /// A time that is none, or a mode.
 pub fn pause(args: Args<'_>) -> Result<(u64, Paused), CommandError> {
-    let timeout = timeout_ms(args.get(2).and_then(parse_integer))?;
-    match (args.len(), args.get(3)) {
-        (3, _) => Ok((timeout, Paused::All)),
-        (4, Some(word)) if is(word, b"all") => Ok((timeout, Paused::All)),
-        (4, Some(word)) if is(word, b"write") => Ok((timeout, Paused::Writes)),
-        (4, _) => Err(CommandError::PauseMode),
-        _ => Err(CommandError::SubcommandSyntax("PAUSE", "CLIENT")),
-    }
+    let whom = match (args.len(), args.get(3)) {
+        (3, _) => Paused::All,
+        (4, Some(word)) if is(word, b"all") => Paused::All,
+        (4, Some(word)) if is(word, b"write") => Paused::Writes,
+        (4, _) => return Err(CommandError::PauseMode),
+        _ => return Err(CommandError::subcommand_syntax(args, "CLIENT")),
+    };
+    Ok((timeout_ms(args.get(2).and_then(parse_integer))?, whom))
 }
 
 /// Which replies a connection gets.
@@ -336,12 +335,13 @@ pub fn reply_mode(args: Args<'_>) -> Result<ReplyMode, CommandError> {
 /// # Errors
 /// An id that is none, or another word.
 pub fn unblock(args: Args<'_>) -> Result<(i64, bool), CommandError> {
+    let is_error = match (args.len(), args.get(3)) {
+        (3, _) => false,
+        (4, Some(word)) if is(word, b"timeout") => false,
+        (4, Some(word)) if is(word, b"error") => true,
+        (4, _) => return Err(CommandError::UnblockReason),
+        _ => return Err(CommandError::subcommand_syntax(args, "CLIENT")),
+    };
     let id = args.get(2).and_then(parse_integer).ok_or(CommandError::NotAnInteger)?;
-    match (args.len(), args.get(3)) {
-        (3, _) => Ok((id, false)),
-        (4, Some(word)) if is(word, b"timeout") => Ok((id, false)),
-        (4, Some(word)) if is(word, b"error") => Ok((id, true)),
-        (4, _) => Err(CommandError::UnblockReason),
-        _ => Err(CommandError::Syntax),
-    }
+    Ok((id, is_error))
 }

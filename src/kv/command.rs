@@ -261,6 +261,8 @@ impl Flags {
     pub const ALLOW_BUSY: Flags = Flags(1 << 9);
     /// Not in the log of slow commands.
     pub const SKIP_SLOWLOG: Flags = Flags(1 << 10);
+    /// About messages between clients.
+    pub const PUBSUB: Flags = Flags(1 << 11);
     /// In the category `@admin` without being flagged so, as Redis has it for ROLE.
     pub const CATEGORY_ADMIN: Flags = Flags(1 << 16);
     /// In the category `@dangerous`.

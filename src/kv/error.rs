@@ -7,6 +7,7 @@ use std::borrow::Cow;
 
 use super::lacking;
 use crate::limits;
+use crate::proto::args::Args;
 use crate::proto::reply::{Reply, escape_echo};
 use crate::types::CommandSet;
 
@@ -134,6 +135,9 @@ pub enum CommandError {
     TooManyPrefixes,
     /// CLIENT TRACKING with PREFIX and without BCAST.
     PrefixWithoutBroadcast,
+    /// CLIENT TRACKING with two prefixes of which one begins with the other: the one that is
+    /// refused, what the other is to it, and the other.
+    PrefixOverlap(String, &'static str, String),
     /// CLIENT TRACKING with OPTIN and OPTOUT.
     OptInAndOut,
     /// CLIENT TRACKING with BCAST and OPTIN or OPTOUT.
@@ -207,7 +211,7 @@ pub enum CommandError {
     /// CLIENT UNBLOCK for another reason.
     UnblockReason,
     /// A subcommand with too many arguments, where Redis says it so: its name, its container's.
-    SubcommandSyntax(&'static str, &'static str),
+    SubcommandSyntax(String, &'static str),
     /// The leader has the key: its slot, the leader's address.
     Moved(u16, String),
     /// The leader is elsewhere: its address.
@@ -319,7 +323,14 @@ impl CommandError {
             CommandError::PrefixWithoutBroadcast => {
                 "ERR PREFIX option requires BCAST mode to be enabled".into()
             }
-            CommandError::OptInAndOut => "ERR You can't use both OPTIN and OPTOUT".into(),
+            CommandError::PrefixOverlap(prefix, which, other) => format!(
+                "ERR Prefix '{prefix}' overlaps with {which} prefix '{other}'. Prefixes for a \
+                 single client must not overlap."
+            )
+            .into(),
+            CommandError::OptInAndOut => {
+                "ERR You can't specify both OPTIN mode and OPTOUT mode".into()
+            },
             CommandError::OptWithBroadcast => {
                 "ERR OPTIN and OPTOUT are not compatible with BCAST".into()
             }
@@ -468,6 +479,12 @@ impl CommandError {
         )
     }
 
+    /// The error for a subcommand with too many arguments, of a container.
+    pub(super) fn subcommand_syntax(args: Args<'_>, container: &'static str) -> CommandError {
+        let word = args.get(1).unwrap_or_default();
+        CommandError::SubcommandSyntax(escape_echo(word, limits::ECHO_BYTES), container)
+    }
+
     /// The error as a reply.
     pub fn reply(&self) -> Reply {
         Reply::Error(self.message())
@@ -475,7 +492,7 @@ impl CommandError {
 
     /// The error for a name that the table does not have: Redis shows what was sent, within
     /// bounds.
-    pub(super) fn unknown_command(args: crate::proto::args::Args<'_>) -> CommandError {
+    pub(super) fn unknown_command(args: Args<'_>) -> CommandError {
         let mut words = args.iter();
         let name = escape_echo(words.next().unwrap_or_default(), limits::ECHO_BYTES);
         let mut arguments = String::new();

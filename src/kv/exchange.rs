@@ -76,26 +76,34 @@ enum NewExpiry {
     Set(Lifetime),
 }
 
+/// One of the options; as in Redis it may be said again, and the last word counts.
 fn parse_getex(args: Args<'_>) -> Result<NewExpiry, CommandError> {
     let mut words = args.iter().skip(2);
-    let Some(option) = words.next() else {
+    let mut chosen: Option<(Vec<u8>, &[u8])> = None;
+    while let Some(word) = words.next() {
+        let option = word.to_ascii_lowercase();
+        let takes_time = matches!(option.as_slice(), b"ex" | b"px" | b"exat" | b"pxat");
+        let operand = match takes_time {
+            true => words.next().ok_or(CommandError::Syntax)?,
+            false => b"",
+        };
+        let is_another = chosen.as_ref().is_some_and(|(before, _)| *before != option);
+        if is_another || !takes_time && option != b"persist" {
+            return Err(CommandError::Syntax);
+        }
+        chosen = Some((option, operand));
+    }
+    let Some((option, operand)) = chosen else {
         return Ok(NewExpiry::Keep);
     };
-    let operand = words.next();
-    if words.next().is_some() {
-        return Err(CommandError::Syntax);
-    }
-    let lifetime = |read: fn(&[u8], Unit, &'static str) -> Result<Lifetime, CommandError>, unit| {
-        read(operand.ok_or(CommandError::Syntax)?, unit, "getex").map(NewExpiry::Set)
+    let lifetime = match option.as_slice() {
+        b"ex" => Lifetime::relative(operand, Unit::Seconds, "getex"),
+        b"px" => Lifetime::relative(operand, Unit::Milliseconds, "getex"),
+        b"exat" => Lifetime::absolute(operand, Unit::Seconds, "getex"),
+        b"pxat" => Lifetime::absolute(operand, Unit::Milliseconds, "getex"),
+        _ => return Ok(NewExpiry::Persist),
     };
-    match option.to_ascii_lowercase().as_slice() {
-        b"ex" => lifetime(Lifetime::relative, Unit::Seconds),
-        b"px" => lifetime(Lifetime::relative, Unit::Milliseconds),
-        b"exat" => lifetime(Lifetime::absolute, Unit::Seconds),
-        b"pxat" => lifetime(Lifetime::absolute, Unit::Milliseconds),
-        b"persist" if operand.is_none() => Ok(NewExpiry::Persist),
-        _ => Err(CommandError::Syntax),
-    }
+    lifetime.map(NewExpiry::Set)
 }
 
 fn getex(context: &mut WriteContext<'_>, args: Args<'_>) -> Result<Reply, CommandError> {

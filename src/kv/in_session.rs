@@ -10,12 +10,13 @@ use byteorder::{ByteOrder, LittleEndian};
 use super::command::{self, Command, Flags, Group, Handler, ROW, WriteContext};
 use super::error::CommandError;
 use super::sessions::Verdict;
+use crate::limits;
 use crate::proto::args::{Args, push_arg};
 use crate::proto::batch::BatchCommand;
 use crate::proto::frame::SessionMark;
 use crate::proto::integer::parse_integer;
 use crate::proto::reply::Reply;
-use crate::types::{RequestSeq, SessionId};
+use crate::types::{RequestSeq, Revision, SessionId};
 
 /// What a client is answered whose session is over. A command that was sent for the first time was
 /// surely not done then.
@@ -47,11 +48,12 @@ const SUBCOMMANDS: &[Command] = &[
     Command {
         name: "session|open",
         code: 90,
-        arity: 2,
+        arity: -2,
         flags: Flags::WRITE.and(Flags::NOSCRIPT).and(Flags::FAST),
         complexity: "O(log N) where N is the number of sessions.",
         summary: "Begin a client session and answer its number",
-        handler: Handler::Write { check: |_| Ok(()), apply: open },
+        usage: "[token]",
+        handler: Handler::Write { check: |args| token_of(args).map(drop), apply: open },
         ..SESSION
     },
     Command {
@@ -206,10 +208,23 @@ fn run(context: &mut WriteContext<'_>, command: BatchCommand<'_>) -> Result<Repl
     }
 }
 
-fn open(context: &mut WriteContext<'_>, _: Args<'_>) -> Result<Reply, CommandError> {
-    let revision = context.store.take_revision();
+/// What a client calls the session that it opens, so that it may say so again.
+fn token_of(args: Args<'_>) -> Result<Option<&[u8]>, CommandError> {
+    let token = args.get(2);
+    match args.len() <= 3 && token.is_none_or(|it| it.len() <= limits::SESSION_TOKEN_BYTES) {
+        true => Ok(token),
+        false => Err(CommandError::Syntax),
+    }
+}
+
+fn open(context: &mut WriteContext<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
+    let token = token_of(args)?;
     let now = context.store.clock();
-    context.store.sessions.open(SessionId(revision.0), now);
+    if let Some(id) = token.and_then(|token| context.store.sessions.opened(token, now)) {
+        return Ok(Reply::Integer(Revision(id.0).signed()));
+    }
+    let revision = context.store.take_revision();
+    context.store.sessions.open(SessionId(revision.0), token, now);
     Ok(Reply::Integer(revision.signed()))
 }
 

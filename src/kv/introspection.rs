@@ -11,11 +11,12 @@ use crate::proto::args::Args;
 use crate::proto::reply::Reply;
 
 /// The flags that Redis shows, in its order.
-const SHOWN_FLAGS: [(Flags, &str); 11] = [
+const SHOWN_FLAGS: [(Flags, &str); 12] = [
     (Flags::WRITE, "write"),
     (Flags::READONLY, "readonly"),
     (Flags::DENYOOM, "denyoom"),
     (Flags::ADMIN, "admin"),
+    (Flags::PUBSUB, "pubsub"),
     (Flags::NOSCRIPT, "noscript"),
     (Flags::LOADING, "loading"),
     (Flags::STALE, "stale"),
@@ -105,14 +106,15 @@ pub fn help(args: Args<'_>) -> Reply {
         lines.push(format!("    {}", subcommand.summary));
     }
     lines.extend(["HELP".to_owned(), "    Print this help.".to_owned()]);
-    Reply::Array(lines.into_iter().map(|line| Reply::Bulk(line.into())).collect())
+    // Status lines, as in Redis.
+    let encode = |line: String| Reply::Encoded(format!("+{line}\r\n").into());
+    Reply::Array(lines.into_iter().map(encode).collect())
 }
 
 /// `COMMAND GETKEYS command [arg ...]`: the keys in it.
 pub fn get_keys(args: Args<'_>) -> Result<Reply, CommandError> {
     let command = args.behind(2);
-    let name = command.get(0).unwrap_or_default();
-    let row = command::lookup(name).ok_or(CommandError::InvalidCommand)?;
+    let row = command::named(command).map_err(|_| CommandError::InvalidCommand)?;
     if row.keys.first == 0 {
         return Err(CommandError::NoKeys);
     }
@@ -169,13 +171,13 @@ fn categories(row: &Command) -> impl Iterator<Item = &'static str> {
         ("@write", has(Flags::WRITE)),
         ("@string", row.group == Group::String),
         ("@bitmap", row.group == Group::Bitmap),
+        ("@pubsub", row.group == Group::PubSub),
         ("@admin", admin || has(Flags::CATEGORY_ADMIN)),
         ("@fast", has(Flags::FAST)),
         ("@slow", !has(Flags::FAST)),
         ("@dangerous", admin || has(Flags::CATEGORY_DANGEROUS)),
         ("@connection", is_connection(row)),
         ("@transaction", row.group == Group::Transactions),
-        ("@pubsub", row.group == Group::PubSub),
         ("@scripting", runs(row) && row.group == Group::Scripting),
     ]
     .into_iter()
@@ -188,7 +190,8 @@ fn runs(row: &Command) -> bool {
 }
 
 fn is_generic(row: &Command) -> bool {
-    runs(row) && row.group == Group::Generic
+    let is_other = row.flags.contains(Flags::CATEGORY_CONNECTION);
+    runs(row) && row.group == Group::Generic && !is_other
 }
 
 fn is_connection(row: &Command) -> bool {

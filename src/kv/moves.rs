@@ -97,7 +97,11 @@ fn parse_copy(args: Args<'_>) -> Result<(&[u8], &[u8], bool), CommandError> {
             replaces = true;
         } else if word.eq_ignore_ascii_case(b"db") {
             let index = parse_integer(words.next().ok_or(CommandError::Syntax)?);
-            if index.ok_or(CommandError::NotAnInteger)? != 0 {
+            let index = index.ok_or(CommandError::NotAnInteger)?;
+            if i32::try_from(index).is_err() {
+                return Err(CommandError::NotAnInteger32);
+            }
+            if index != 0 {
                 return Err(CommandError::DatabaseRange);
             }
         } else {

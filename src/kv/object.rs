@@ -74,14 +74,20 @@ const OBJECT_SUBCOMMANDS: &[Command] = &[
         name: "object|idletime",
         code: 59,
         summary: "Refused: when a key was last used is not kept",
-        handler: Handler::Read { check: |_| Err(CommandError::IdleTime), run: refcount },
+        handler: Handler::Read {
+            check: |_| Ok(()),
+            run: |context, args| nil_or(context, args, CommandError::IdleTime),
+        },
         ..OBJECT
     },
     Command {
         name: "object|freq",
         code: 60,
         summary: "Refused: how often a key is used is not kept",
-        handler: Handler::Read { check: |_| Err(CommandError::Frequency), run: refcount },
+        handler: Handler::Read {
+            check: |_| Ok(()),
+            run: |context, args| nil_or(context, args, CommandError::Frequency),
+        },
         ..OBJECT
     },
 ];
@@ -127,15 +133,26 @@ fn refcount(context: &ReadContext<'_>, args: Args<'_>) -> Result<Reply, CommandE
     Ok(if is_there { Reply::Integer(1) } else { Reply::Nil })
 }
 
+/// What isn't kept is refused only of a key that is there, as in Redis.
+fn nil_or(
+    context: &ReadContext<'_>,
+    args: Args<'_>,
+    refusal: CommandError,
+) -> Result<Reply, CommandError> {
+    let is_there = context.store.contains(args.get(2).unwrap_or_default());
+    if is_there { Err(refusal) } else { Ok(Reply::Nil) }
+}
+
 fn check_usage(args: Args<'_>) -> Result<(), CommandError> {
-    match (args.len(), args.get(3), args.get(4)) {
-        (3, ..) => Ok(()),
-        (5, Some(word), Some(count)) if word.eq_ignore_ascii_case(b"samples") => {
-            let count = parse_integer(count).ok_or(CommandError::NotAnInteger)?;
-            if count < 0 { Err(CommandError::Syntax) } else { Ok(()) }
+    let mut words = args.iter().skip(3);
+    while let Some(word) = words.next() {
+        let count = words.next().filter(|_| word.eq_ignore_ascii_case(b"samples"));
+        let count = parse_integer(count.ok_or(CommandError::Syntax)?);
+        if count.ok_or(CommandError::NotAnInteger)? < 0 {
+            return Err(CommandError::Syntax);
         }
-        _ => Err(CommandError::Syntax),
     }
+    Ok(())
 }
 
 fn usage(context: &ReadContext<'_>, args: Args<'_>) -> Result<Reply, CommandError> {

@@ -12,7 +12,7 @@ use crate::config::NotifyFlags;
 use crate::proto::args::Args;
 use crate::proto::reply::Reply;
 
-const ALWAYS: Flags = Flags::NOSCRIPT.and(Flags::LOADING).and(Flags::STALE);
+const ALWAYS: Flags = Flags::PUBSUB.and(Flags::NOSCRIPT).and(Flags::LOADING).and(Flags::STALE);
 
 const SUBSCRIBING: Command =
     Command { group: Group::PubSub, flags: ALWAYS, since: "2.0.0", keys: Keys::NONE, ..ROW };
@@ -94,7 +94,10 @@ const PUBSUB_SUBCOMMANDS: &[Command] = &[
         summary: "List active channels",
         usage: "[pattern]",
         handler: Handler::Connection {
-            check: |args| if args.len() <= 3 { Ok(()) } else { Err(CommandError::Syntax) },
+            check: |args| match args.len() <= 3 {
+                true => Ok(()),
+                false => Err(CommandError::subcommand_syntax(args, "PUBSUB")),
+            },
             command: ConnectionCommand::PubSubChannels,
         },
         ..SUBSCRIBING

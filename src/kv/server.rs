@@ -10,7 +10,6 @@ use super::error::CommandError;
 use crate::limits;
 use crate::proto::args::Args;
 use crate::proto::integer::parse_integer;
-use crate::proto::reply::escape_echo;
 
 /// Which of them it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -96,7 +95,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "wait",
         arity: 3,
-        flags: Flags::NOSCRIPT,
+        flags: Flags::NOSCRIPT.and(Flags::CATEGORY_CONNECTION),
         since: "3.0.0",
         summary: "Wait until this connection's last write is durable on so many other nodes",
         usage: "numreplicas timeout",
@@ -440,6 +439,7 @@ fn check_move(args: Args<'_>) -> Result<(), CommandError> {
     match args.get(2).and_then(parse_integer) {
         None => Err(CommandError::NotAnInteger),
         Some(0) => Err(CommandError::SameKey),
+        Some(index) if i32::try_from(index).is_err() => Err(CommandError::NotAnInteger32),
         Some(_) => Err(CommandError::DatabaseRange),
     }
 }
@@ -524,10 +524,7 @@ pub enum Debug<'a> {
 /// A subcommand that isn't offered, or its arguments.
 pub fn debug(args: Args<'_>) -> Result<Debug<'_>, CommandError> {
     let name = args.get(1).unwrap_or_default();
-    let unknown = || CommandError::UnknownSubcommand {
-        name: escape_echo(name, limits::ECHO_BYTES),
-        command: "debug",
-    };
+    let unknown = || CommandError::subcommand_syntax(args, "DEBUG");
     let argument = if args.len() == 3 { args.get(2) } else { None };
     let argument = argument.ok_or_else(unknown)?;
     if is(name, b"sleep") {

@@ -43,6 +43,8 @@ struct Session {
     replies: VecDeque<Box<[u8]>>,
     /// Bytes of these, with what each costs.
     bytes: usize,
+    /// What its client calls it, where it was named, until its first command takes effect.
+    token: Option<Box<[u8]>>,
 }
 
 /// All sessions.
@@ -52,6 +54,8 @@ pub struct Sessions {
     table: BTreeMap<SessionId, Arc<Session>>,
     /// Who was silent for longest comes first.
     by_use: BTreeSet<(ClusterTime, SessionId)>,
+    /// Those in which nothing was done, by what their clients call them.
+    unused: BTreeMap<Box<[u8]>, SessionId>,
     bytes: usize,
     /// Changes with every command that took effect.
     folded: u64,
@@ -78,13 +82,24 @@ impl Sessions {
         self.folded
     }
 
+    /// The session that a client has opened under this token and not used, as its answer was lost.
+    pub(super) fn opened(&self, token: &[u8], now: ClusterTime) -> Option<SessionId> {
+        let id = *self.unused.get(token)?;
+        self.table.get(&id).filter(|session| !session.is_over(now)).map(|_| id)
+    }
+
     /// Begins a session under a number that none ever had.
-    pub(super) fn open(&mut self, id: SessionId, now: ClusterTime) {
+    pub(super) fn open(&mut self, id: SessionId, token: Option<&[u8]>, now: ClusterTime) {
+        if let Some(old) = token.and_then(|token| self.unused.get(token).copied()) {
+            // It is over, or its client has one more reason to leave it.
+            self.close(old);
+        }
         if self.table.len() >= limits::SESSIONS {
             self.end_oldest();
         }
-        let session =
-            Session { used: now, last: RequestSeq::ZERO, replies: VecDeque::new(), bytes: 0 };
+        let mut session = Session::new(now, RequestSeq::ZERO);
+        session.token = token.map(Box::from);
+        self.unused.extend(session.token.clone().map(|token| (token, id)));
         let before = self.table.insert(id, Arc::new(session));
         assert!(before.is_none(), "a session's number is that of a mutation, which no other has");
         self.by_use.insert((now, id));
@@ -97,6 +112,9 @@ impl Sessions {
             return false;
         };
         self.by_use.remove(&(session.used, id));
+        if let Some(token) = &session.token {
+            self.unused.remove(token);
+        }
         self.bytes -= session.bytes;
         self.fold(id.0);
         true
@@ -142,6 +160,9 @@ impl Sessions {
         let Some(session) = self.table.get_mut(&id) else { return };
         let session = Arc::make_mut(session);
         session.last = session.last.next();
+        if let Some(token) = session.token.take() {
+            self.unused.remove(&token);
+        }
         let before = session.bytes;
         let mut bytes = Vec::new();
         encode_reply(reply, &mut bytes);
@@ -195,10 +216,14 @@ impl Sessions {
         while !rest.is_empty() {
             let id = SessionId(take_number(rest)?);
             let (used, last) = (ClusterTime(take_number(rest)?), RequestSeq(take_number(rest)?));
-            let mut session = Session { used, last, replies: VecDeque::new(), bytes: 0 };
+            let mut session = Session::new(used, last);
             for _ in 0..take_number(rest)? {
                 let length = usize::try_from(take_number(rest)?).ok()?;
-                session.push(rest.split_off(..length)?.into());
+                let piece = rest.split_off(..length)?;
+                match last == RequestSeq::ZERO && session.token.is_none() {
+                    true => session.token = Some(piece.into()),
+                    false => session.push(piece.into()),
+                }
             }
             let is_possible = session.replies.len() as u64 <= last.0
                 && last.0 < u64::MAX
@@ -208,6 +233,7 @@ impl Sessions {
                 return None;
             }
             self.bytes += session.bytes;
+            self.unused.extend(session.token.clone().map(|token| (token, id)));
             self.table.insert(id, Arc::new(session));
             self.by_use.insert((used, id));
         }
@@ -216,15 +242,21 @@ impl Sessions {
 }
 
 impl Session {
+    fn new(used: ClusterTime, last: RequestSeq) -> Session {
+        Session { used, last, replies: VecDeque::new(), bytes: 0, token: None }
+    }
+
     fn is_over(&self, now: ClusterTime) -> bool {
         is_over(self.used, now)
     }
 
     fn encode(&self, id: SessionId, out: &mut Vec<u8>) {
-        for number in [id.0, self.used.0, self.last.0, self.replies.len() as u64] {
+        // A token stands where the reply to command 0 would: only an unused session has one.
+        let kept = self.token.iter().chain(&self.replies);
+        for number in [id.0, self.used.0, self.last.0, kept.clone().count() as u64] {
             out.extend_from_slice(&number.to_le_bytes());
         }
-        for reply in &self.replies {
+        for reply in kept {
             out.extend_from_slice(&(reply.len() as u64).to_le_bytes());
             out.extend_from_slice(reply);
         }

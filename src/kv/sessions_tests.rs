@@ -14,7 +14,7 @@ fn mark(number: u64, awaited: u64) -> SessionMark {
 
 fn opened() -> Sessions {
     let mut sessions = Sessions::default();
-    sessions.open(ID, ClusterTime(1000));
+    sessions.open(ID, None, ClusterTime(1000));
     sessions
 }
 
@@ -84,7 +84,7 @@ fn keep_and_open_end_who_was_silent_for_longest() {
     let large = Reply::bulk(&vec![0; limits::SESSION_REPLY_BYTES - 100]);
     let mut sessions = Sessions::default();
     for id in 1..=17 {
-        sessions.open(SessionId(id), ClusterTime(id));
+        sessions.open(SessionId(id), None, ClusterTime(id));
         let mark = SessionMark { session: SessionId(id), ..mark(1, 1) };
         assert_eq!(sessions.admit(mark, ClusterTime(id)), Verdict::Next);
         sessions.keep(SessionId(id), &large);
@@ -95,9 +95,9 @@ fn keep_and_open_end_who_was_silent_for_longest() {
     assert_eq!(sessions.admit(first, ClusterTime(20)), Verdict::Over);
     // 2. Their number.
     let mut sessions = Sessions::default();
-    (1..=limits::SESSIONS as u64).for_each(|id| sessions.open(SessionId(id), ClusterTime(5)));
+    (1..=limits::SESSIONS as u64).for_each(|id| sessions.open(SessionId(id), None, ClusterTime(5)));
     sessions.admit(first, ClusterTime(5 + limits::SESSION_TOUCH_MS));
-    sessions.open(SessionId(1 << 40), ClusterTime(6 + limits::SESSION_TOUCH_MS));
+    sessions.open(SessionId(1 << 40), None, ClusterTime(6 + limits::SESSION_TOUCH_MS));
     assert_eq!(sessions.len(), limits::SESSIONS);
     let second = SessionMark { session: SessionId(2), ..first };
     let now = ClusterTime(7 + limits::SESSION_TOUCH_MS);
@@ -137,7 +137,7 @@ fn restore_takes_what_sections_gave_and_refuses_every_cut() {
     let mut sessions = opened();
     let large = Reply::bulk(&vec![b'v'; limits::SNAPSHOT_BLOCK_BYTES]);
     for id in 100..103 {
-        sessions.open(SessionId(id), ClusterTime(1000 + id));
+        sessions.open(SessionId(id), None, ClusterTime(1000 + id));
         let mark = SessionMark { session: SessionId(id), ..mark(1, 1) };
         assert_eq!(sessions.admit(mark, ClusterTime(1000 + id)), Verdict::Next);
         sessions.keep(SessionId(id), &large);
@@ -190,4 +190,28 @@ fn digest_tells_what_took_effect_and_stays_with_the_last_session_gone() {
     let mut restored = Sessions::default();
     one.captured().for_each(|section| restored.restore(&section).expect("made just now"));
     assert_eq!(restored.digest(), digest);
+}
+
+#[test]
+fn token_finds_its_session_until_that_is_used_over_or_closed_also_behind_a_snapshot() {
+    let mut sessions = Sessions::default();
+    sessions.open(ID, Some(b"mine"), ClusterTime(1000));
+    let found = |sessions: &Sessions, now| sessions.opened(b"mine", ClusterTime(now));
+    // 1. Its bytes are those of no reply.
+    assert_eq!(sessions.bytes(), 0);
+    let mut restored = Sessions::default();
+    sessions.sections().for_each(|section| restored.restore(&section).expect("made just now"));
+    assert_eq!(restored, sessions);
+    assert_eq!(found(&restored, 1000), Some(ID));
+    assert_eq!(restored.opened(b"yours", ClusterTime(1000)), None);
+    // 2. It is used.
+    assert_eq!(say(&mut restored, 1, 1, 1000), Verdict::Next);
+    assert_eq!(found(&restored, 1000), None);
+    assert_eq!(say(&mut restored, 1, 1, 1000), kept(1));
+    // 3. It is over: the token is that of the next one, and the old one is gone.
+    assert_eq!(found(&sessions, 1000 + limits::SESSION_IDLE_MS), None);
+    sessions.open(SessionId(8), Some(b"mine"), ClusterTime(2000));
+    assert_eq!((found(&sessions, 2000), sessions.len()), (Some(SessionId(8)), 1));
+    assert!(sessions.close(SessionId(8)));
+    assert_eq!(found(&sessions, 2000), None);
 }

@@ -9,6 +9,7 @@ use super::{transaction, txn};
 use crate::limits;
 use crate::proto::args::Args;
 use crate::proto::integer::parse_integer;
+use crate::proto::reply::escape_echo;
 
 const CLIENT: Command = Command {
     group: Group::Connection,
@@ -37,7 +38,8 @@ pub(super) const CACHING: Command = Command {
     summary: "Instruct the server about tracking or not keys in the next request",
     usage: "YES | NO",
     handler: Handler::Connection {
-        check: |args| caching(args).map(drop),
+        // Whether it may be said at all comes first, and only the node knows.
+        check: |_| Ok(()),
         command: ConnectionCommand::ClientCaching,
     },
     ..CLIENT
@@ -64,7 +66,7 @@ pub struct Tracking {
     pub mode: Mode,
     /// The `CLIENT ID` of the connection that is told instead.
     pub redirect: Option<u64>,
-    /// Where broadcast: of which keys. Empty: of all.
+    /// Where broadcast: of which keys.
     pub prefixes: Vec<Box<[u8]>>,
     /// Whether the client's own changes are not told.
     pub noloop: bool,
@@ -121,6 +123,38 @@ pub fn parse(args: Args<'_>) -> Result<Option<Tracking>, CommandError> {
         _ => Mode::All,
     };
     Ok(Some(tracking))
+}
+
+/// Adds what a client has asked for before to what it asks for now, in the order of the prefixes.
+///
+/// # Errors
+/// Two of them overlap, or they are too many.
+pub fn add_prefixes(tracking: &mut Tracking, before: &[Box<[u8]>]) -> Result<(), CommandError> {
+    let overlaps = |one: &[u8], other: &[u8]| one.starts_with(other) || other.starts_with(one);
+    let refused = |one: &[u8], which, other: &[u8]| {
+        let [one, other] = [one, other].map(|prefix| escape_echo(prefix, limits::ECHO_BYTES));
+        Err(CommandError::PrefixOverlap(one, which, other))
+    };
+    for (place, prefix) in tracking.prefixes.iter().enumerate() {
+        if let Some(other) = before.iter().find(|other| overlaps(prefix, other)) {
+            return refused(prefix, "an existing", other);
+        }
+        let mut behind = tracking.prefixes[place + 1..].iter();
+        if let Some(other) = behind.find(|other| overlaps(prefix, other)) {
+            return refused(prefix, "another provided", other);
+        }
+    }
+    if tracking.prefixes.is_empty() {
+        // All keys begin with nothing.
+        tracking.prefixes.push(Box::default());
+    }
+    tracking.prefixes.extend_from_slice(before);
+    tracking.prefixes.sort();
+    tracking.prefixes.dedup();
+    match tracking.prefixes.len() > limits::TRACKED_PREFIXES {
+        true => Err(CommandError::TooManyPrefixes),
+        false => Ok(()),
+    }
 }
 
 /// Reads a CLIENT CACHING: whether the next command's keys are to be tracked.

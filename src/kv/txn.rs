@@ -27,8 +27,8 @@ pub(super) const COMMANDS: &[Command] = &[Command {
     since: "0.1.0",
     complexity: "Depends on commands in the transaction",
     summary: "Carry out commands if all compares hold, and others if not, at once",
-    usage: "[IF VALUE key value | IF REV key revision | IF EXISTS key | IF MISSING key ...] \
-            [THEN numargs command [arg ...] ...] [ELSE numargs command [arg ...] ...]",
+    usage: "[IF VALUE key value | IF REV key revision | IF EXISTS key | IF MISSING key [IF ...]] \
+            [THEN numargs command [arg ...] [THEN ...]] [ELSE numargs command [arg ...] [ELSE ...]]",
     handler: Handler::Write { check, apply },
     ..ROW
 }];

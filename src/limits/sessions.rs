@@ -17,6 +17,9 @@ pub const SESSION_TOUCH_MS: u64 = 1000;
 /// opened.
 pub const SESSIONS: usize = 16_384;
 
+/// Bytes of the token under which a client opens a session. A longer one is an error.
+pub const SESSION_TOKEN_BYTES: usize = 64;
+
 /// Replies that are kept for one session. At the bound the oldest goes: who asks for it again is
 /// answered `-INDOUBT`.
 pub const SESSION_REPLIES: usize = 1024;

@@ -48,6 +48,17 @@ impl Holding {
         self.held.len()
     }
 
+    /// By which command a client is held.
+    pub fn command_of(&self, client: ClientId) -> &'static str {
+        let held = self.held.iter().find(|held| held.origin.client == client);
+        match held.map(|held| held.what) {
+            Some(For::Snapshot { .. }) => "SAVE",
+            Some(For::Time) => "DEBUG SLEEP",
+            // Who has just been let go was answered, and parks nothing more.
+            Some(For::Replicas { .. }) | None => "WAIT",
+        }
+    }
+
     /// When somebody is to be let go whatever comes.
     pub fn deadline(&self) -> Instant {
         let pause = self.pause.map_or(Instant::NEVER, |(until, _)| until);

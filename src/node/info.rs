@@ -18,7 +18,7 @@ use crate::raft::membership::Member;
 use crate::types::{Incarnation, Instant, LogIndex, ServerId, SnapshotId};
 
 /// Sections in the order in which INFO shows them.
-const SECTIONS: [&str; 10] = [
+const SECTIONS: [&str; 11] = [
     "server",
     "clients",
     "memory",
@@ -27,9 +27,13 @@ const SECTIONS: [&str; 10] = [
     "replication",
     "cpu",
     "raft",
+    LATENCIES,
     "cluster",
     "keyspace",
 ];
+
+/// Shown where it is asked for by name, or all is: it grows with the commands that are used.
+const LATENCIES: &str = "latencystats";
 
 impl Node {
     /// Whether the disk has been at one write for longer than an election timeout. A leader hands
@@ -41,12 +45,11 @@ impl Node {
     /// `INFO [section ...]`
     pub(super) fn info(&self, now: Instant, args: Args<'_>) -> Reply {
         let asked = |section: &str| {
-            args.len() == 1
+            let is_default = section != LATENCIES;
+            args.len() == 1 && is_default
                 || args.iter().skip(1).any(|word| {
-                    let is_all = [&b"all"[..], b"default", b"everything"]
-                        .iter()
-                        .any(|all| word.eq_ignore_ascii_case(all));
-                    is_all || word.eq_ignore_ascii_case(section.as_bytes())
+                    let is = |name: &str| word.eq_ignore_ascii_case(name.as_bytes());
+                    is("all") || is("everything") || is("default") && is_default || is(section)
                 })
         };
         let mut text = String::new();
@@ -108,6 +111,11 @@ impl Node {
                 ("used_cpu_user", seconds(facts.cpu_user_us)),
             ]),
             "raft" => self.raft_lines(now),
+            LATENCIES => {
+                let percentiles = self.operations.slowlog.latencies.percentiles();
+                let line = |(name, figures): &(String, String)| format!("{name}:{figures}\r\n");
+                percentiles.iter().map(line).collect()
+            }
             "cluster" => {
                 let is_moved = self.config.client.redirect == Redirect::Moved;
                 lines(&[("cluster_enabled", u8::from(is_moved).to_string())])

@@ -1,4 +1,5 @@
-//! LATENCY HISTOGRAM: how long each command took, from its arrival to its answer.
+//! LATENCY HISTOGRAM and INFO latencystats: how long each command took, from its arrival to its
+//! answer.
 //!
 //! One count a command, in a bucket that is found once for a batch or a group of reads. What a node
 //! answers by itself is not counted: it takes no time that this node could see. Called by `apply.rs`
@@ -48,6 +49,34 @@ impl Latencies {
         self.counts.fill([0; BUCKETS]);
     }
 
+    /// The section of INFO: what half, 99 % and 99.9 % of each command's calls took at most, in
+    /// microseconds, as one line each.
+    pub fn percentiles(&self) -> Vec<(String, String)> {
+        let line = |(name, counts): (&str, [u64; BUCKETS])| {
+            let [half, most, nearly_all] = [500, 990, 999].map(|mille| quantile_us(&counts, mille));
+            let figures = format!("p50={half}.000,p99={most}.000,p99.9={nearly_all}.000");
+            (format!("latency_percentiles_usec_{name}"), figures)
+        };
+        self.used().map(line).collect()
+    }
+
+    /// Each command that was used, with its counts.
+    fn used(&self) -> impl Iterator<Item = (&'static str, [u64; BUCKETS])> {
+        let mut shown: Vec<(&'static str, [u64; BUCKETS])> = Vec::new();
+        for (code, counts) in self.counts.iter().enumerate() {
+            let Some(row) = u16::try_from(code).ok().and_then(by_code) else {
+                continue;
+            };
+            // What stands for a transaction in the log is the client's EXEC.
+            let name = if row.name.starts_with("exec|") { "exec" } else { row.name };
+            match shown.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, sums)) => sums.iter_mut().zip(counts).for_each(|(sum, n)| *sum += n),
+                None => shown.push((name, *counts)),
+            }
+        }
+        shown.into_iter().filter(|(_, counts)| counts.iter().any(|count| *count > 0))
+    }
+
     /// `LATENCY HISTOGRAM [command ...]`: of each command that was used, how many calls took at most
     /// so many microseconds. A container stands for its subcommands.
     pub fn histogram(&self, args: Args<'_>) -> Reply {
@@ -59,22 +88,20 @@ impl Latencies {
             };
             args.len() <= 2 || args.iter().skip(2).any(asks)
         };
-        let mut shown: Vec<(&'static str, [u64; BUCKETS])> = Vec::new();
-        for (code, counts) in self.counts.iter().enumerate() {
-            let row = u16::try_from(code).ok().and_then(by_code);
-            let Some(row) = row.filter(|row| is_asked(row.name)) else {
-                continue;
-            };
-            // What stands for a transaction in the log is the client's EXEC.
-            let name = if row.name.starts_with("exec|") { "exec" } else { row.name };
-            match shown.iter_mut().find(|(known, _)| *known == name) {
-                Some((_, sums)) => sums.iter_mut().zip(counts).for_each(|(sum, n)| *sum += n),
-                None => shown.push((name, *counts)),
-            }
-        }
-        let used = shown.into_iter().filter(|(_, counts)| counts.iter().any(|count| *count > 0));
+        let used = self.used().filter(|(name, _)| is_asked(name));
         Reply::Map(used.map(|(name, counts)| (Reply::Word(name), distribution(&counts))).collect())
     }
+}
+
+/// The end of the bucket within which so many of a thousand calls were answered.
+fn quantile_us(counts: &[u64; BUCKETS], mille: u64) -> u64 {
+    let wanted = (counts.iter().sum::<u64>() * mille).div_ceil(1000);
+    let mut calls = 0;
+    let reaches = counts.iter().position(|count| {
+        calls += count;
+        calls >= wanted
+    });
+    bucket_end_us(reaches.expect("all calls are enough for any share of them"))
 }
 
 /// Buckets that nothing fell into are left out, as in Redis.
@@ -126,7 +153,15 @@ mod tests {
         let all = format!("%3 {set}{get}{exec}");
         assert_eq!(histogram(&latencies, "LATENCY HISTOGRAM"), all);
         assert_eq!(histogram(&latencies, "LATENCY HISTOGRAM exec"), format!("%1 {exec}"));
+        let lines = latencies.percentiles();
+        let line = |name: &str, figures: &str| {
+            (format!("latency_percentiles_usec_{name}"), figures.to_owned())
+        };
+        assert_eq!(lines[0], line("set", "p50=33.000,p99=8454.000,p99.9=8454.000"));
+        assert_eq!(lines[1], line("get", "p50=1.000,p99=1.000,p99.9=1.000"));
+        assert_eq!(lines.len(), 3);
         latencies.reset();
         assert_eq!(histogram(&latencies, "LATENCY HISTOGRAM"), "%0 ");
+        assert!(latencies.percentiles().is_empty());
     }
 }

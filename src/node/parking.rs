@@ -76,8 +76,9 @@ impl Node {
         if parks_held && (held > limits::HELD_CLIENT_BYTES || *of_all > limits::HELD_BYTES) {
             let address = client.info.address;
             let most = limits::HELD_CLIENT_BYTES;
+            let command = self.operations.holding.command_of(id);
             self.notice(format!(
-                "closed the client at {address}: it has sent {held} bytes behind its WAIT \
+                "closed the client at {address}: it has sent {held} bytes behind its {command} \
                  (at most {most} wait there)"
             ));
             self.drop_parked(id);

@@ -214,8 +214,7 @@ impl Trackers {
         for client in &self.broadcasters {
             let Some(tracker) = self.of_clients.get(client) else { continue };
             let prefixes = &tracker.switch.prefixes;
-            let concerns =
-                prefixes.is_empty() || prefixes.iter().any(|prefix| key.starts_with(prefix));
+            let concerns = prefixes.iter().any(|prefix| key.starts_with(prefix));
             let is_own = by == Some(*client) && tracker.switch.noloop;
             if concerns && !is_own {
                 told.keys.entry(*client).or_default().insert(key);
@@ -375,7 +374,7 @@ impl Node {
     }
 
     fn track(&mut self, id: ClientId, args: Args<'_>) -> Result<(), CommandError> {
-        let Some(switch) = tracking::parse(args)? else {
+        let Some(mut switch) = tracking::parse(args)? else {
             self.clients.listeners.trackers.end(id);
             return Ok(());
         };
@@ -397,19 +396,23 @@ impl Node {
                 return Err(CommandError::SwitchesOpt);
             }
         }
+        if switch.mode == Mode::Broadcast {
+            let before = trackers.of_clients.get(&id).map(|tracker| &tracker.switch.prefixes[..]);
+            tracking::add_prefixes(&mut switch, before.unwrap_or_default())?;
+        }
         trackers.begin(id, switch, redirect);
         Ok(())
     }
 
     fn note_caching(&mut self, id: ClientId, args: Args<'_>) -> Result<(), CommandError> {
-        let wants = tracking::caching(args)?;
         let tracker = self.clients.listeners.trackers.of_clients.get_mut(&id);
-        let tracker = tracker.ok_or(CommandError::CachingWithoutOpt)?;
-        match (tracker.switch.mode, wants) {
+        let is_opt =
+            |tracker: &&mut Tracker| matches!(tracker.switch.mode, Mode::OptIn | Mode::OptOut);
+        let tracker = tracker.filter(is_opt).ok_or(CommandError::CachingWithoutOpt)?;
+        match (tracker.switch.mode, tracking::caching(args)?) {
             (Mode::OptIn, true) | (Mode::OptOut, false) => tracker.is_pending = true,
             (Mode::OptIn, false) => return Err(CommandError::CachingNo),
-            (Mode::OptOut, true) => return Err(CommandError::CachingYes),
-            _ => return Err(CommandError::CachingWithoutOpt),
+            _ => return Err(CommandError::CachingYes),
         }
         Ok(())
     }

@@ -163,6 +163,11 @@ impl Node {
         error: CommandError,
         args: Args<'_>,
     ) -> Reply {
+        // As in Redis an EXEC that is wrong ends the transaction, even one that there isn't.
+        if error == CommandError::WrongArity("exec") {
+            self.clients.take_block(id);
+            return abort_because(&error.reply());
+        }
         let is_open = self.clients.find(id).is_some_and(|c| c.block.transaction.is_some());
         if !is_open {
             return error.reply();
@@ -317,6 +322,7 @@ fn abort_because(refused: &Reply) -> Reply {
     let Reply::Error(reason) = refused else {
         return CommandError::Aborted.reply();
     };
+    let reason = reason.strip_prefix("ERR ").unwrap_or(reason);
     Reply::Error(format!("EXECABORT Transaction discarded because of: {reason}").into())
 }
 

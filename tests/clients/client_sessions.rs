@@ -177,6 +177,20 @@ fn pipeline_behind_a_refused_write_is_surely_not_done_and_the_next_finds_the_num
 }
 
 #[test]
+fn session_whose_opening_is_not_answered_is_opened_again_under_its_token() {
+    let first = Server::start_with_sessions(|_| Act::Close);
+    let second = Server::start_with_sessions(answers(":1"));
+    let mut client = client_of(&[&first, &second]);
+    assert_eq!(number(client.command(&["INCR", "a"])), 1);
+    let (before, after) = (first.tokens(), second.tokens());
+    assert_eq!(before, after);
+    assert_eq!(before[0].len(), 16);
+    // Another client has another token.
+    client_of(&[&second]).command(&["INCR", "a"]).unwrap();
+    assert_ne!(second.tokens(), after);
+}
+
+#[test]
 fn commands_of_a_transaction_have_no_numbers() {
     let server = Server::start_with_sessions(answers("+OK"));
     let mut client = client_of(&[&server]);
@@ -186,4 +200,66 @@ fn commands_of_a_transaction_have_no_numbers() {
     }
     client.command(&["SET", "a", "2"]).unwrap();
     assert_eq!(server.asked(), ["MULTI", "SET a 1", "EXEC", "SESSION OPEN", "5/1/1 SET a 2"]);
+}
+
+#[test]
+fn transaction_whose_reply_is_lost_is_sent_again_as_a_whole_under_one_number() {
+    // 1. The first node takes all of it and says nothing of the EXEC.
+    let part = |line: &str| match line {
+        "SESSION OPEN" => ":5",
+        "MULTI" => "+OK",
+        "SET a 1" | "INCR b" => "+QUEUED",
+        _ => "*2\r\n+OK\r\n:1",
+    };
+    let first = Server::start_with_sessions(move |line| match line.ends_with("EXEC") {
+        true => Act::Close,
+        false => reply(part(line)),
+    });
+    let second = Server::start_with_sessions(move |line| reply(part(line)));
+    let mut client = client_of(&[&first, &second]);
+    let commands = vec![vec!["SET", "a", "1"], vec!["INCR", "b"]];
+    let done = Value::Array(vec![Value::Simple("OK".to_owned()), Value::Integer(1)]);
+    assert_eq!(client.transaction(&commands).unwrap(), done);
+    let sent = ["MULTI", "SET a 1", "INCR b", "5/1/1 EXEC"];
+    assert_eq!(first.asked(), [&["SESSION OPEN"], &sent[..]].concat());
+    assert_eq!(second.asked(), sent);
+    assert_eq!(client.retries(), 1);
+    // 2. One that only reads has no number, and is asked for again all the same.
+    let third =
+        Server::start_with_sessions(|line| reply(if line == "EXEC" { "*0" } else { "+OK" }));
+    let mut client = client_of(&[&first, &third]);
+    client.transaction(&[vec!["GET", "a"]]).unwrap();
+    assert_eq!(third.asked(), ["MULTI", "GET a", "EXEC"]);
+}
+
+#[test]
+fn transaction_that_is_refused_says_why_and_the_next_finds_the_number() {
+    let (gap, aborted) = ("-SESSIONGAP 1 is the next", "-EXECABORT previous errors");
+    let first = [":5", "+OK", "-ERR unknown command 'NOPE'", aborted];
+    let again = ["+OK", "+QUEUED", gap, "+OK", "+QUEUED", "*1\r\n:1"];
+    let lines: &[_] = Box::leak([&first[..], &again].concat().into_boxed_slice());
+    let server = Server::start_with_sessions(in_turn(lines));
+    let mut client = client_of(&[&server]);
+    let wrong = client.transaction(&[vec!["INCR", "a"]]);
+    let error = wrong.unwrap_err();
+    assert!(
+        matches!(&error, ClientError::Reply(reply) if reply.text.contains("NOPE")),
+        "{error:?}"
+    );
+    assert_eq!(
+        client.transaction(&[vec!["INCR", "a"]]).unwrap(),
+        Value::Array(vec![Value::Integer(1)])
+    );
+    let asked = server.asked();
+    assert_eq!([&asked[3], &asked[6], &asked[9]], ["5/1/1 EXEC", "5/2/2 EXEC", "5/1/1 EXEC"]);
+    // What depends on one connection isn't begun.
+    let server = Server::start_with_sessions(answers("+OK"));
+    let mut client = client_of(&[&server]);
+    for line in ["WATCH a", "MULTI"] {
+        client.command(&line.split(' ').collect::<Vec<_>>()).unwrap();
+        let refused = client.transaction(&[vec!["INCR", "a"]]);
+        assert!(matches!(refused, Err(ClientError::Reply(_))), "{refused:?}");
+    }
+    client.command(&["DISCARD"]).unwrap();
+    assert!(client.transaction(&[vec!["INCR", "a"]]).is_ok());
 }

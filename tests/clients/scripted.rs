@@ -13,6 +13,9 @@ use raftkv::proto::frame::{
 use raftkv::proto::hello::{Hello, Role};
 use raftkv::proto::reply_decoder::{ReplyDecoder, Value};
 
+/// Where requests go, and the tokens of sessions that are opened.
+type Asked = (Sender<String>, Sender<String>);
+
 /// What a scripted server does with a request.
 pub enum Act {
     Reply(Vec<u8>),
@@ -27,6 +30,7 @@ pub enum Act {
 pub struct Server {
     pub endpoint: String,
     asked: Receiver<String>,
+    tokens: Receiver<String>,
 }
 
 impl Server {
@@ -49,13 +53,21 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let endpoint = listener.local_addr().unwrap().to_string();
         let (sender, asked) = channel();
+        let (token_sender, tokens) = channel();
         thread::spawn(move || {
             for stream in listener.incoming() {
-                let (script, sender) = (script.clone(), sender.clone());
+                let script = script.clone();
+                let sender = (sender.clone(), token_sender.clone());
                 thread::spawn(move || serve(stream.unwrap(), &script, &sender));
             }
         });
-        Server { endpoint, asked }
+        Server { endpoint, asked, tokens }
+    }
+
+    /// Under which tokens sessions were opened; the requests themselves are shown without.
+    #[allow(dead_code)] // Not every test that has a scripted server looks at them.
+    pub fn tokens(&self) -> Vec<String> {
+        self.tokens.try_iter().collect()
     }
 
     pub fn asked(&self) -> Vec<String> {
@@ -63,7 +75,7 @@ impl Server {
     }
 }
 
-fn serve(mut stream: TcpStream, script: &impl Fn(&str) -> Option<Act>, asked: &Sender<String>) {
+fn serve(mut stream: TcpStream, script: &impl Fn(&str) -> Option<Act>, asked: &Asked) {
     let mut buffer = vec![0; 1 << 16];
     let mut first = [0];
     if stream.peek(&mut first).unwrap_or(0) == 0 {
@@ -119,7 +131,7 @@ fn run(
     numbers: &str,
     command: &Value,
     script: &impl Fn(&str) -> Option<Act>,
-    asked: &Sender<String>,
+    asked: &Asked,
 ) -> Act {
     let Value::Array(words) = command else { panic!("not a command: {command:?}") };
     let words: Vec<_> = words
@@ -129,11 +141,15 @@ fn run(
             other => panic!("not a bulk: {other:?}"),
         })
         .collect();
-    let line = numbers.to_owned() + &words.join(" ");
+    let mut line = numbers.to_owned() + &words.join(" ");
+    if let Some(token) = line.strip_prefix("SESSION OPEN ") {
+        let _ = asked.1.send(token.to_owned());
+        line = "SESSION OPEN".to_owned();
+    }
     match script(&line) {
         None => Act::Reply(b"-ERR unknown command 'SESSION'\r\n".to_vec()),
         Some(act) => {
-            let _ = asked.send(line);
+            let _ = asked.0.send(line);
             act
         }
     }

@@ -3,6 +3,8 @@
 
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::scripted::{Act, Server};
 
@@ -133,4 +135,28 @@ fn bench_counts_what_waited_on_a_lost_connection() {
     assert_eq!(lost, 20, "{errors:?}");
     // A server that closes with requests unread resets the connection.
     assert!(errors.keys().all(|word| word == "closed" || word == "reset"), "{errors:?}");
+}
+
+#[test]
+fn bench_in_sessions_sends_again_what_was_not_answered_and_counts_it() {
+    let lost = Arc::new(AtomicBool::new(false));
+    let server = Server::start_with_sessions(move |line| match line {
+        "SESSION OPEN" => Act::Reply(b":5\r\n".to_vec()),
+        line if line.starts_with("5/7/") && !lost.swap(true, Ordering::SeqCst) => Act::Close,
+        _ => Act::Reply(b":1\r\n".to_vec()),
+    });
+    let output = Command::new(env!("CARGO_BIN_EXE_rkv-bench"))
+        .args(["-c", &server.endpoint, "-w", "incr", "-n", "20", "--clients", "1", "--sessions"])
+        .args(["--warm-up", "0", "--json"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let result: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&result["requests"], &result["sent_again"]), (&20.into(), &1.into()));
+    assert_eq!(result["errors"], serde_json::json!({}));
+    // One more than was counted: the seventh twice, under one number.
+    let writes: Vec<String> =
+        server.asked().into_iter().filter(|line| line.contains("INCR")).collect();
+    assert_eq!(writes.len(), 21);
+    assert!(writes[6].starts_with("5/7/7 INCR") && writes[6] == writes[7], "{writes:?}");
 }

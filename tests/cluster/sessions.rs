@@ -13,6 +13,7 @@ use raftkv::proto::reply_decoder::Value;
 
 const KILLS: usize = 12;
 const WINDOW: usize = 32;
+const CLIENTS: usize = 3;
 
 /// What a client does until it is told to stop.
 #[derive(Default)]
@@ -35,16 +36,22 @@ fn number(value: Value) -> i64 {
     number
 }
 
-/// Increments its own counter, one by one or many ahead; each reply is one more than the last.
+/// Increments its own counter, one by one, many ahead, or two at once in a transaction; each reply is
+/// one more than the last.
 fn count(mut client: Client, place: usize, shared: &Shared) -> i64 {
     let key = format!("counter:{place}");
     let increment = vec!["INCR".to_owned(), key];
     let window = vec![increment.clone(); WINDOW];
     let mut last = 0;
     while !shared.stop.load(Ordering::Relaxed) {
-        let results = match place % 2 {
+        let results = match place {
             0 => vec![client.command(&increment)],
-            _ => client.pipeline(&window),
+            1 => client.pipeline(&window),
+            _ => {
+                let done = client.transaction(&window[..2]).expect("it is done, and known to be");
+                let Value::Array(replies) = done else { panic!("{done:?}") };
+                replies.into_iter().map(Ok).collect()
+            }
         };
         for result in results {
             let next = number(result.expect("no write is refused, and none is in doubt"));
@@ -60,9 +67,11 @@ fn count(mut client: Client, place: usize, shared: &Shared) -> i64 {
 #[test]
 fn killing_the_node_that_a_client_is_connected_to_costs_it_a_moment_and_no_doubt() {
     let mut cluster = Cluster::start();
-    let shared =
-        Arc::new(Shared { endpoints: Mutex::new(vec![String::new(); 2]), ..Shared::default() });
-    let clients: Vec<_> = (0..2)
+    let shared = Arc::new(Shared {
+        endpoints: Mutex::new(vec![String::new(); CLIENTS]),
+        ..Shared::default()
+    });
+    let clients: Vec<_> = (0..CLIENTS)
         .map(|place| {
             let (client, shared) = (client_of(&cluster), shared.clone());
             thread::spawn(move || count(client, place, &shared))
@@ -70,12 +79,12 @@ fn killing_the_node_that_a_client_is_connected_to_costs_it_a_moment_and_no_doubt
         .collect();
     let mut leaders = 0;
     for kill in 0..KILLS {
-        // 1. The node that one of the two is connected to, in the middle of its load.
+        // 1. The node that one of them is connected to, in the middle of its load.
         let before = shared.done.load(Ordering::Relaxed);
         eventually("the clients go on", PATIENCE, || {
             (shared.done.load(Ordering::Relaxed) > before + 100).then_some(())
         });
-        let endpoint = shared.endpoints.lock().unwrap()[kill % 2].clone();
+        let endpoint = shared.endpoints.lock().unwrap()[kill % CLIENTS].clone();
         let node = cluster.nodes.iter().position(|node| node.client == endpoint).unwrap();
         leaders += usize::from(cluster.leader() == Some(node));
         cluster.kill(node);

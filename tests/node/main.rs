@@ -12,5 +12,6 @@ mod operators;
 mod redis_replies;
 mod tracking;
 mod transactions;
+mod values;
 mod versions;
 mod watches;

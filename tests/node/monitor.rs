@@ -7,17 +7,7 @@ use raftkv::proto::reply_decoder::Value;
 use raftkv::sim::{Cluster, Connection};
 use raftkv::types::ServerId;
 
-fn founded(seed: u64) -> (Cluster, ServerId) {
-    let mut cluster = Cluster::new(3, seed);
-    cluster.run_until(Duration::from_secs(2), "the first leader", |c| c.leader().is_some());
-    let leader = cluster.leader().expect("just seen");
-    cluster.converge(Duration::from_secs(2));
-    (cluster, leader)
-}
-
-fn simple(text: &str) -> Value {
-    Value::Simple(text.to_owned())
-}
+use super::values::{founded, simple};
 
 /// Sends all lines at once and takes all that comes within a moment.
 fn say(cluster: &mut Cluster, connection: Connection, lines: &[&str]) -> Vec<Value> {

@@ -8,29 +8,7 @@ use raftkv::proto::reply_decoder::Value;
 use raftkv::sim::{Cluster, Connection};
 use raftkv::types::ServerId;
 
-fn bulk(text: &str) -> Value {
-    Value::Bulk(text.as_bytes().to_vec())
-}
-
-fn simple(text: &str) -> Value {
-    Value::Simple(text.to_owned())
-}
-
-fn ok() -> Value {
-    simple("OK")
-}
-
-fn error(text: &str) -> Value {
-    Value::Error(text.to_owned())
-}
-
-fn founded(seed: u64) -> (Cluster, ServerId) {
-    let mut cluster = Cluster::new(3, seed);
-    cluster.run_until(Duration::from_secs(2), "the first leader", |c| c.leader().is_some());
-    let leader = cluster.leader().expect("just seen");
-    cluster.converge(Duration::from_secs(2));
-    (cluster, leader)
-}
+use super::values::{bulk, error, founded, ok, simple};
 
 fn follower_of(cluster: &Cluster, leader: ServerId) -> ServerId {
     cluster.ids().into_iter().find(|id| *id != leader).expect("three nodes")
@@ -515,4 +493,26 @@ fn redirect_goes_to_who_asked_for_it_and_leaves_reads_that_stay() {
     let on_leader = cluster.connect(leader);
     let replies = say(&mut cluster, on_leader, &["CLIENT CAPA redirect", "GET a"]);
     assert_eq!(replies, [ok(), bulk("2")]);
+}
+
+#[test]
+fn info_latencystats_is_shown_where_it_is_asked_for() {
+    let (mut cluster, leader) = founded(25);
+    let client = cluster.connect(leader);
+    say(&mut cluster, client, &["SET a 1", "GET a"]);
+    let shown = |cluster: &mut Cluster, line| text(&say(cluster, client, &[line])[0]);
+    for line in ["INFO latencystats", "INFO all", "INFO everything", "INFO default LatencyStats"] {
+        let info = shown(&mut cluster, line);
+        assert!(info.contains("# Latencystats\r\nlatency_percentiles_usec_"), "{line}: {info}");
+        let set = info.lines().find_map(|it| it.strip_prefix("latency_percentiles_usec_set:"));
+        let figures: Vec<&str> = set.expect("SET was used").split(',').collect();
+        assert_eq!(figures.len(), 3);
+        for (figure, name) in figures.iter().zip(["p50=", "p99=", "p99.9="]) {
+            let us: f64 = figure.strip_prefix(name).expect("in order").parse().expect("a number");
+            assert!(us > 0.0, "{figure}");
+        }
+    }
+    for line in ["INFO", "INFO default", "INFO stats"] {
+        assert!(!shown(&mut cluster, line).contains("Latencystats"), "{line}");
+    }
 }

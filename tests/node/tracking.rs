@@ -10,25 +10,11 @@ use raftkv::sim::script::Settings;
 use raftkv::sim::{Cluster, Connection};
 use raftkv::types::ServerId;
 
-fn bulk(text: &str) -> Value {
-    Value::Bulk(text.as_bytes().to_vec())
-}
-
-fn ok() -> Value {
-    Value::Simple("OK".to_owned())
-}
+use super::values::{bulk, founded_with as founded, ok};
 
 fn invalid(keys: &[&str]) -> Value {
     let keys = keys.iter().map(|key| bulk(key)).collect();
     Value::Push(vec![bulk("invalidate"), Value::Array(keys)])
-}
-
-fn founded(seed: u64, settings: Settings) -> (Cluster, ServerId) {
-    let mut cluster = Cluster::with(seed, settings);
-    cluster.run_until(Duration::from_secs(2), "the first leader", |c| c.leader().is_some());
-    let leader = cluster.leader().expect("just seen");
-    cluster.converge(Duration::from_secs(2));
-    (cluster, leader)
 }
 
 fn calm() -> Settings {
@@ -305,4 +291,28 @@ fn nothing_that_is_kept_is_old_once_all_is_quiet() {
         }
     }
     assert!(told > 500, "{told} invalidations");
+}
+
+#[test]
+fn prefixes_add_up_and_do_not_overlap() {
+    let (mut cluster, leader) = founded(24, calm());
+    let client = tracking(&mut cluster, leader, "BCAST PREFIX user: PREFIX item:");
+    let refused = |value: &Value, text: &str| match value {
+        Value::Error(error) => assert!(error.starts_with(text), "{error}"),
+        other => panic!("{other:?}"),
+    };
+    // 1. Neither with one that is there nor with each other; what is refused changes nothing.
+    let lines = [
+        "CLIENT TRACKING ON BCAST PREFIX user:x",
+        "CLIENT TRACKING ON BCAST PREFIX b PREFIX bc",
+        "CLIENT TRACKING ON BCAST PREFIX other:",
+    ];
+    let replies = say(&mut cluster, client, &lines);
+    refused(&replies[0], "ERR Prefix 'user:x' overlaps with an existing prefix 'user:'.");
+    refused(&replies[1], "ERR Prefix 'b' overlaps with another provided prefix 'bc'.");
+    assert_eq!(replies[2], ok());
+    // 2. All of them are told.
+    cluster.call(leader, "MSET user:1 a item:1 b other:1 c b 1");
+    cluster.run_for(Duration::from_millis(50));
+    assert_eq!(cluster.replies(client), [invalid(&["item:1", "other:1", "user:1"])]);
 }

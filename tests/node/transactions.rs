@@ -7,32 +7,10 @@ use raftkv::proto::reply_decoder::Value;
 use raftkv::sim::{Cluster, Connection};
 use raftkv::types::ServerId;
 
-fn bulk(text: &str) -> Value {
-    Value::Bulk(text.as_bytes().to_vec())
-}
-
-fn simple(text: &str) -> Value {
-    Value::Simple(text.to_owned())
-}
-
-fn ok() -> Value {
-    simple("OK")
-}
+use super::values::{bulk, error, founded, ok, simple};
 
 fn queued(count: usize) -> Vec<Value> {
     vec![simple("QUEUED"); count]
-}
-
-fn error(text: &str) -> Value {
-    Value::Error(text.to_owned())
-}
-
-fn founded(seed: u64) -> (Cluster, ServerId) {
-    let mut cluster = Cluster::new(3, seed);
-    cluster.run_until(Duration::from_secs(2), "the first leader", |c| c.leader().is_some());
-    let leader = cluster.leader().expect("just seen");
-    cluster.converge(Duration::from_secs(2));
-    (cluster, leader)
 }
 
 /// Sends all lines at once and takes all replies.
@@ -270,4 +248,17 @@ fn a_client_that_leaves_gives_back_what_it_queued() {
     cluster.run_for(Duration::from_secs(1));
     let Some(Value::Error(text)) = cluster.replies(late).pop() else { panic!("it is refused") };
     assert!(text.starts_with("ERR the transaction is longer than"), "{text}");
+}
+
+#[test]
+fn exec_that_is_wrong_ends_its_transaction_as_in_redis() {
+    let (mut cluster, leader) = founded(23);
+    let client = cluster.connect(leader);
+    let aborted = error(
+        "EXECABORT Transaction discarded because of: wrong number of arguments for 'exec' command",
+    );
+    let lines = ["MULTI", "SET a 1", "EXEC now", "EXEC", "EXEC now", "GET a"];
+    let without = error("ERR EXEC without MULTI");
+    let expected = [ok(), simple("QUEUED"), aborted.clone(), without, aborted, Value::Nil];
+    assert_eq!(say(&mut cluster, client, &lines), expected);
 }

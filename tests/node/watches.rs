@@ -9,17 +9,7 @@ use raftkv::sim::script::Settings;
 use raftkv::sim::{Cluster, Connection};
 use raftkv::types::{Revision, ServerId};
 
-fn bulk(text: &str) -> Value {
-    Value::Bulk(text.as_bytes().to_vec())
-}
-
-fn founded(seed: u64, settings: Settings) -> (Cluster, ServerId) {
-    let mut cluster = Cluster::with(seed, settings);
-    cluster.run_until(Duration::from_secs(2), "the first leader", |c| c.leader().is_some());
-    let leader = cluster.leader().expect("just seen");
-    cluster.converge(Duration::from_secs(2));
-    (cluster, leader)
-}
+use super::values::{bulk, founded_with as founded};
 
 fn calm() -> Settings {
     Settings { nodes: 3, ..Cluster::calm() }

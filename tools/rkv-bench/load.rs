@@ -19,6 +19,7 @@ use serde_json::json;
 use crate::etcd;
 use crate::progress;
 use crate::report::{Report, Second};
+use crate::sessions;
 use crate::worker::{self, Plan};
 use crate::workload::{Kind, Workload, key_name, random_value, zipf};
 
@@ -60,6 +61,10 @@ pub struct LoadArguments {
     #[arg(long, value_name = "EXPONENT", value_parser = parse_exponent)]
     zipf: Option<f64>,
 
+    /// Send everything in client sessions, through the Rust client: one thread for each connection
+    #[arg(long, conflicts_with_all = ["rate", "threads"])]
+    sessions: bool,
+
     /// Send so many commands a second, whether or not the server keeps up (an open loop)
     #[arg(long, value_name = "COMMANDS", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     rate: Option<u64>,
@@ -87,7 +92,7 @@ pub struct LoadArguments {
 
     /// Speak etcd's protocol (v3), not Redis's: only SET, GET and both mixed
     #[cfg(feature = "etcd")]
-    #[arg(long, conflicts_with = "leader")]
+    #[arg(long, conflicts_with_all = ["leader", "sessions"])]
     etcd: bool,
 
     /// Set every key before the run, so that GET finds something
@@ -107,6 +112,9 @@ pub struct LoadArguments {
     #[arg(short, long)]
     quiet: bool,
 }
+
+/// Connections with --sessions: each is a thread.
+const SESSION_CLIENTS: u32 = 1000;
 
 fn parse_exponent(text: &str) -> Result<f64, String> {
     let exponent: Option<f64> = text.parse().ok();
@@ -135,7 +143,11 @@ pub fn run(arguments: &LoadArguments) -> io::Result<bool> {
         fill(arguments)?;
     }
     let driver = driver_of(arguments)?;
-    let threads = arguments.threads as usize;
+    if arguments.sessions && arguments.clients > SESSION_CLIENTS {
+        let text = format!("--sessions: at most {SESSION_CLIENTS} --clients, each is a thread");
+        return Err(io::Error::other(text));
+    }
+    let threads = if arguments.sessions { arguments.clients } else { arguments.threads } as usize;
     let (report, seconds) = run_threads(&plan, driver, threads, arguments.quiet)?;
     if arguments.json {
         let mut result = report.json(run_json(arguments, &endpoints));
@@ -199,6 +211,9 @@ type Driver = fn(&Plan, usize, usize, &Sender<Second>) -> io::Result<Report>;
 
 /// Which protocol is spoken.
 fn driver_of(arguments: &LoadArguments) -> io::Result<Driver> {
+    if arguments.sessions {
+        return Ok(sessions::run);
+    }
     #[cfg(feature = "etcd")]
     if arguments.etcd {
         return match arguments.workload {
@@ -206,7 +221,6 @@ fn driver_of(arguments: &LoadArguments) -> io::Result<Driver> {
             Kind::Incr | Kind::Cas => Err(io::Error::other("--etcd: only set, get and mixed")),
         };
     }
-    let _redis_only = arguments;
     Ok(worker::run)
 }
 
@@ -286,9 +300,10 @@ fn title(arguments: &LoadArguments, endpoints: &[String]) -> String {
     let rate = arguments.rate.map(|rate| format!("open loop, {rate} a second"));
     let zipf = arguments.zipf.map(|exponent| format!(" by Zipf's law, {exponent}"));
     format!(
-        "{kind}: {}, {} connections to {}, pipeline {}, values of {} bytes, {} keys{}",
+        "{kind}: {}, {} {} to {}, pipeline {}, values of {} bytes, {} keys{}",
         rate.as_deref().unwrap_or("closed loop"),
         arguments.clients,
+        if arguments.sessions { "sessions" } else { "connections" },
         endpoints.join(","),
         arguments.pipeline,
         arguments.value_bytes,
@@ -312,6 +327,7 @@ fn run_json(arguments: &LoadArguments, endpoints: &[String]) -> serde_json::Valu
         "warm_up_seconds": arguments.warm_up,
         "threads": arguments.threads,
         "filled": arguments.fill,
+        "sessions": arguments.sessions,
         "interval_ms": arguments.interval_ms,
     })
 }

@@ -15,6 +15,7 @@ mod load;
 mod progress;
 mod report;
 mod schedule;
+mod sessions;
 mod tally;
 mod worker;
 mod workload;
@@ -40,6 +41,7 @@ Examples:
   rkv-bench --rate 20000 --zipf 0.99          20,000 a second, some keys more often than others
   rkv-bench --leader --json > a.json          only through the node that leads
   rkv-bench --compare a.json b.json           two such results, and their ratio
+  rkv-bench --sessions -w incr -c A,B,C       numbered writes, that go on when a node dies
   rkv-bench failover --rounds 20              kills leaders of a cluster that it starts itself
 
 Exit code: 0 if there was no error, 1 if there was one, 2 for bad usage.";

@@ -33,6 +33,8 @@ pub struct Report {
     latencies: Histogram<u64>,
     /// How often which error came: a reply's first word, or how a connection was lost.
     pub errors: BTreeMap<String, u64>,
+    /// How often something was sent once more, where the client does that.
+    pub retries: u64,
     /// From the first measured request to the last reply.
     pub elapsed: Duration,
 }
@@ -45,6 +47,7 @@ impl Report {
             latencies: Histogram::new_with_bounds(1, longest, 3)
                 .expect("1 ns to 300 s at three digits are bounds that the histogram takes"),
             errors: BTreeMap::new(),
+            retries: 0,
             elapsed: Duration::ZERO,
         }
     }
@@ -67,6 +70,7 @@ impl Report {
         for (word, count) in &other.errors {
             self.record_errors(word, *count);
         }
+        self.retries += other.retries;
         self.elapsed = self.elapsed.max(other.elapsed);
     }
 
@@ -115,6 +119,9 @@ impl Report {
             out.push_str("\n             ");
             latencies.iter().for_each(|(_, value)| out.push_str(&format!("{value:>10.3}")));
             out.push('\n');
+        }
+        if self.retries > 0 {
+            out.push_str(&format!("  sent again  {}\n", self.retries));
         }
         let errors: Vec<_> =
             self.errors.iter().map(|(word, count)| format!("{word} {count}")).collect();
@@ -189,6 +196,7 @@ impl Report {
             "requests_per_second": self.per_second(),
             "latency_ms": latencies,
             "errors": self.errors,
+            "sent_again": self.retries,
         })
     }
 }
@@ -207,6 +215,7 @@ mod tests {
         let mut second = Report::new();
         second.record(Duration::from_secs(1000));
         second.record_errors("CLUSTERDOWN", 2);
+        second.retries = 3;
         second.elapsed = Duration::from_secs(2);
         first.merge(&second);
 
@@ -214,6 +223,7 @@ mod tests {
         assert_eq!(json["requests"], 101);
         assert_eq!(json["requests_per_second"], 50.5);
         assert_eq!(json["errors"]["CLUSTERDOWN"], 2);
+        assert_eq!(json["sent_again"], 3);
         let p50 = json["latency_ms"]["p50"].as_f64().unwrap();
         assert!((50.9..51.1).contains(&p50), "{p50}");
         // What is beyond the histogram counts as its end, within its precision.
@@ -225,6 +235,6 @@ mod tests {
         assert!(first.line(3).ends_with("   2 errors"));
         let table = first.table("SET");
         assert!(table.contains("101 in 2.00 s, 50 a second"), "{table}");
-        assert!(table.ends_with("errors      CLUSTERDOWN 2\n"), "{table}");
+        assert!(table.ends_with("sent again  3\n  errors      CLUSTERDOWN 2\n"), "{table}");
     }
 }

@@ -115,6 +115,11 @@ impl Tally {
         self.last_reply = now;
     }
 
+    /// Counts what was sent once more.
+    pub fn retried(&mut self, count: u64) {
+        self.second.report.retries += count;
+    }
+
     /// Counts commands that came to nothing.
     pub fn failed(&mut self, word: &str, count: usize) {
         self.second.report.record_errors(word, count as u64);

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use raftkv::limits;
+
 use super::support::*;
 
 #[test]
@@ -173,4 +175,23 @@ fn lease_read_stays_behind_a_read_that_waits() {
     let replies = world.replies(1);
     assert!(replies.is_sorted(), "an older value after a newer one: {replies:?}");
     assert_eq!(replies.len(), 2);
+}
+
+#[test]
+fn who_is_cut_off_behind_what_holds_it_is_told_by_what() {
+    let mut config = config();
+    config.client.debug_commands = true;
+    let line = format!("SET a {}", "x".repeat(1_000_000));
+    for (held_by, command) in [("WAIT", "WAIT 9 0"), ("DEBUG SLEEP", "DEBUG SLEEP 5")] {
+        let mut world = World::leading_with(&config);
+        world.node.take_notices();
+        world.request(1, command);
+        for _ in 0..=limits::HELD_CLIENT_BYTES / 1_000_000 {
+            world.request(1, &line);
+        }
+        assert_eq!(world.closed(), [1], "{held_by}");
+        let notices = world.node.take_notices();
+        let said = format!("bytes behind its {held_by} (");
+        assert!(notices.iter().any(|notice| notice.contains(&said)), "{notices:?}");
+    }
 }

@@ -127,3 +127,24 @@ fn copy_that_another_gateway_sends_later_is_not_done_again() {
     world.confirm();
     assert_eq!(world.value("n").as_deref(), Some("1"));
 }
+
+#[test]
+fn session_that_is_opened_again_under_its_token_is_the_same_until_it_is_used() {
+    let mut world = World::leading();
+    let first = ask(&mut world, 1, "SESSION OPEN mine");
+    // 1. The answer was lost, and the client asks on another connection.
+    assert_eq!(ask(&mut world, 2, "SESSION OPEN mine"), first);
+    assert_ne!(ask(&mut world, 2, "SESSION OPEN yours"), first);
+    assert_ne!(ask(&mut world, 2, "SESSION OPEN"), first);
+    // 2. Once something was done in it, who says the same means another one.
+    let id = first[0].strip_prefix(':').expect("a number").to_owned();
+    assert_eq!(ask(&mut world, 1, &format!("SESSION DO {id} 1 1 INCR n")), [":1"]);
+    let second = ask(&mut world, 2, "SESSION OPEN mine");
+    assert_ne!(second, first);
+    // 3. One that is closed is not found either.
+    ask(&mut world, 1, &format!("SESSION CLOSE {}", &second[0][1..]));
+    let third = ask(&mut world, 1, "SESSION OPEN mine");
+    assert!(third != second && third[0].starts_with(':'), "{third:?}");
+    let long = "t".repeat(65);
+    assert!(ask(&mut world, 1, &format!("SESSION OPEN {long}"))[0].starts_with("-ERR syntax"));
+}

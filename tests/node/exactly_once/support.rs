@@ -57,7 +57,7 @@ fn identity(server: u64, boot: u64) -> Identity {
     }
 }
 
-fn config() -> Config {
+pub fn config() -> Config {
     let node = |id: u64| NodeConfig {
         id: ServerId(id),
         peer: format!("10.0.0.{id}:7201"),
@@ -161,7 +161,11 @@ impl World {
     pub fn leading_with_leases() -> World {
         let mut config = config();
         config.raft.lease = true;
-        World::start_with(&config, 1).elected()
+        World::leading_with(&config)
+    }
+
+    pub fn leading_with(config: &Config) -> World {
+        World::start_with(config, 1).elected()
     }
 
     fn elected(self) -> World {
