@@ -111,6 +111,8 @@ settings! {
     repeat_pc = 0,
     /// Clients of the last ones whose writes are those of a client session.
     sessions = 0,
+    /// Commands in a hundred that are transactions, or on their keys.
+    transactions = 0,
     /// Whether clients set keys that expire.
     expiry = 0,
     /// A client in a hundred turns moves to another server with commands unanswered.
