@@ -168,7 +168,7 @@ fn captured_sessions_stay_as_they_were_whatever_happens() {
     let captured = sessions.captured();
     // One more reply, two that nobody awaits, another session, and the end of the first one.
     assert_eq!(say(&mut sessions, 4, 3, 9000), Verdict::Next);
-    sessions.open(SessionId(100), ClusterTime(9000));
+    sessions.open(SessionId(100), None, ClusterTime(9000));
     assert!(sessions.close(ID));
     let mut restored = Sessions::default();
     captured.for_each(|section| restored.restore(&section).expect("made just now"));
@@ -200,7 +200,7 @@ fn token_finds_its_session_until_that_is_used_over_or_closed_also_behind_a_snaps
     // 1. Its bytes are those of no reply.
     assert_eq!(sessions.bytes(), 0);
     let mut restored = Sessions::default();
-    sessions.sections().for_each(|section| restored.restore(&section).expect("made just now"));
+    sessions.captured().for_each(|section| restored.restore(&section).expect("made just now"));
     assert_eq!(restored, sessions);
     assert_eq!(found(&restored, 1000), Some(ID));
     assert_eq!(restored.opened(b"yours", ClusterTime(1000)), None);

@@ -16,6 +16,7 @@ use super::error::CommandError;
 use super::luck::Luck;
 use crate::proto::args::{Args, push_arg};
 use crate::proto::reply::Reply;
+use crate::testing::{Mutation, is_on};
 use crate::types::Revision;
 
 const ALWAYS: Flags = Flags::NOSCRIPT.and(Flags::LOADING).and(Flags::STALE);
@@ -198,7 +199,10 @@ fn unpack<'a>(
     revision_of: impl Fn(&[u8]) -> Revision,
 ) -> Result<Option<Vec<(u16, Args<'a>)>>, CommandError> {
     let mut holds = true;
-    let commands = take_apart(args, |key, revision| holds &= revision_of(key) == revision)?;
+    let ignores_watch = is_on(Mutation::ExecIgnoresWatch);
+    let commands = take_apart(args, |key, revision| {
+        holds &= revision_of(key) == revision || ignores_watch;
+    })?;
     Ok(holds.then_some(commands))
 }
 

@@ -16,6 +16,7 @@ use super::history::{Operation, Recorder};
 use super::network::StreamId;
 use super::script::Settings;
 use super::sessions::{Meaning, Said, Session};
+use super::transactions::{Watch, stands_alone};
 use super::upgrades;
 use crate::limits;
 use crate::proto::reply::{Protocol, Reply};
@@ -45,7 +46,7 @@ fn as_array(words: &[Vec<u8>], out: &mut Vec<u8>) {
 }
 
 /// Which generation of keys the clients use.
-fn generation(awake: Duration, settings: &Settings) -> u64 {
+pub(super) fn generation(awake: Duration, settings: &Settings) -> u64 {
     let passed = awake.as_millis() as u64;
     (passed / generation_ms(settings)).min(last_generation(settings))
 }
@@ -54,7 +55,7 @@ fn generation_ms(settings: &Settings) -> u64 {
     GENERATION_MS.max(settings.chaos_ms / GENERATIONS)
 }
 
-fn last_generation(settings: &Settings) -> u64 {
+pub(super) fn last_generation(settings: &Settings) -> u64 {
     (settings.chaos_ms / generation_ms(settings)).min(GENERATIONS - 1)
 }
 
@@ -136,16 +137,19 @@ pub(super) struct Client {
     pub stream: Option<StreamId>,
     /// Pipelines sent so far: a time-out is for one of them.
     pub pipelines: u64,
-    connection: u32,
+    pub(super) connection: u32,
     /// How far anyone had applied the log when it sent what it waits for.
     pub floor: LogIndex,
     decoder: ReplyDecoder,
-    outstanding: VecDeque<Said>,
+    pub(super) outstanding: VecDeque<Said>,
     /// Where its writes are those of a session.
     session: Option<Session>,
     /// What it last read of each shared key, to swap it.
     seen: Vec<Vec<u8>>,
     values: u64,
+    /// What it watches on its connection, and what it last saw of a key of transactions.
+    pub(super) watch: Watch,
+    pub(super) held: Vec<u8>,
     pub random: Xoshiro256PlusPlus,
 }
 
@@ -176,6 +180,8 @@ impl Client {
             session: None,
             seen: vec![b"0".to_vec(); settings.keys as usize],
             values: 0,
+            watch: Watch::Nothing,
+            held: Vec::new(),
             random,
         };
         let is_of_the_last = number as u64 + settings.sessions >= settings.clients;
@@ -211,9 +217,10 @@ impl Client {
     /// The connection is gone, and what was not answered is in doubt.
     pub fn disconnected(&mut self, now: Instant, recorder: &mut Recorder) {
         self.stream = None;
+        self.watch = Watch::Nothing;
         if self.random.random_range(0..100) < self.repeat_pc {
             // A token is appended once, so that it can be told how often that was done.
-            let repeats = |words: &Words| words[0] != b"APPEND";
+            let repeats = |words: &Words| words[0] != b"APPEND" && stands_alone(words);
             let unnumbered = self.outstanding.iter().filter(|said| said.number == 0);
             let given_up = unnumbered.map(|said| said.operation.words.clone());
             self.repeat = given_up.filter(repeats).collect();
@@ -264,6 +271,14 @@ impl Client {
             self.say(now, words, recorder, &mut out);
         }
         for _ in 0..count {
+            // A session's commands are numbered one by one.
+            let transacts = settings.transactions > 0
+                && self.session.is_none()
+                && self.random.random_range(0..100) < settings.transactions;
+            if transacts {
+                self.transact(now, awake, settings, recorder, &mut out);
+                continue;
+            }
             let words = self.next_command(awake, settings);
             self.say(now, words, recorder, &mut out);
         }
@@ -333,27 +348,40 @@ impl Client {
         out.into()
     }
 
-    fn say(&mut self, now: Instant, words: Words, recorder: &mut Recorder, out: &mut Vec<u8>) {
-        let bytes: usize = words.iter().map(|word| word.len() + 1).sum();
-        let fits_a_line = bytes < limits::INLINE_BYTES && words.iter().all(|word| !word.is_empty());
+    pub(super) fn say(
+        &mut self,
+        now: Instant,
+        words: Words,
+        recorder: &mut Recorder,
+        out: &mut Vec<u8>,
+    ) {
         if let Some(session) = &mut self.session
             && self.random.random_range(0..LOST_NUMBER_IN) == 0
         {
             session.skip();
         }
         let number = self.session.as_mut().map_or(0, |session| session.number(&words));
-        if self.manner == Manner::Inline && fits_a_line {
-            out.extend_from_slice(&words.join(&b' '));
-            out.extend_from_slice(b"\r\n");
-        } else if let Some(session) = self.session.as_ref().filter(|_| number > 0) {
+        if let Some(session) = self.session.as_ref().filter(|_| number > 0) {
             let first = self.outstanding.iter().find(|said| said.number > 0);
             let awaited = first.map_or(number, |said| said.number);
             as_array(&session.marked(&words, number, awaited), out);
         } else {
-            as_array(&words, out);
+            self.encode(&words, out);
         }
         let operation = recorder.invoke(self.connection, now, words);
         self.outstanding.push_back(Said { operation, number, is_repeated: false });
+    }
+
+    /// A command as this client writes it.
+    pub(super) fn encode(&self, words: &Words, out: &mut Vec<u8>) {
+        let bytes: usize = words.iter().map(|word| word.len() + 1).sum();
+        let fits_a_line = bytes < limits::INLINE_BYTES && words.iter().all(|word| !word.is_empty());
+        if self.manner == Manner::Inline && fits_a_line {
+            out.extend_from_slice(&words.join(&b' '));
+            out.extend_from_slice(b"\r\n");
+        } else {
+            as_array(words, out);
+        }
     }
 
     /// Bytes have come. True if that was the last reply awaited.
@@ -375,6 +403,7 @@ impl Client {
             let said = self.outstanding.pop_front();
             let said = said.expect("exactly-once: a reply that nobody asked for");
             self.note(&said.operation, &value);
+            self.note_watched(&said.operation.words, &value);
             self.take_reply(said, now, &value, recorder);
         }
         was_waiting && !self.is_listening()
@@ -409,7 +438,7 @@ impl Client {
         }
     }
 
-    fn value(&mut self) -> Vec<u8> {
+    pub(super) fn value(&mut self) -> Vec<u8> {
         self.values += 1;
         (self.number as u64 * 1_000_000 + self.values).to_string().into_bytes()
     }

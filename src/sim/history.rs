@@ -75,6 +75,9 @@ pub(super) struct Recorder {
     pub answered: u64,
     pub refused: u64,
     pub in_doubt: u64,
+    /// Times that EXEC carried out what was queued, and that it didn't, for what was watched.
+    pub executed: u64,
+    pub discarded: u64,
 }
 
 impl Recorder {
@@ -90,6 +93,8 @@ impl Recorder {
             answered: 0,
             refused: 0,
             in_doubt: 0,
+            executed: 0,
+            discarded: 0,
         }
     }
 
@@ -120,15 +125,42 @@ impl Recorder {
         Operation { words, connection, invoked: now, recorded }
     }
 
+    /// The same for one that nothing is said about by itself.
+    pub fn invoke_apart(&mut self, connection: u32, now: Instant, words: Words) -> Operation {
+        self.invoked += 1;
+        Operation { words, connection, invoked: now, recorded: None }
+    }
+
+    /// The same for one that stands for `model`.
+    pub fn invoke_as(
+        &mut self,
+        connection: u32,
+        now: Instant,
+        words: Words,
+        model: &Words,
+    ) -> Operation {
+        let borrowed: Vec<&[u8]> = model.iter().map(|word| &word[..]).collect();
+        let command = Command::from_words(&borrowed).expect("clients say what is modelled");
+        let recorded = Some(self.history.invoke(ClientId(connection), us(now), command));
+        Operation { recorded, ..self.invoke_apart(connection, now, words) }
+    }
+
     /// It was answered.
     pub fn reply(&mut self, operation: Operation, now: Instant, value: &Value) {
         if let Some(kept) = &mut self.kept {
             kept.push(value.clone());
         }
+        // What follows would be carried out by itself.
+        let is_begun = operation.words[0] != b"MULTI" || *value == Value::Simple("OK".to_owned());
+        assert!(is_begun, "linearizable: no transaction is begun: {value:?}");
+        if operation.words[0] == b"EXEC" {
+            self.discarded += u64::from(*value == Value::Nil);
+            self.executed += u64::from(matches!(value, Value::Array(_)));
+        }
         let outcome = match value {
             Value::Error(text) if text.starts_with("INDOUBT") => Outcome::Unknown,
             Value::Error(text)
-                if ["CLUSTERDOWN", "MISCONF", "LOADING"]
+                if ["CLUSTERDOWN", "MISCONF", "LOADING", "EXECABORT"]
                     .iter()
                     .any(|word| text.starts_with(word)) =>
             {

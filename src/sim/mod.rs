@@ -37,6 +37,7 @@ mod storage_tests;
 pub mod story;
 pub mod swarm;
 mod traffic;
+mod transactions;
 mod turnover;
 mod turns;
 mod upgrades;

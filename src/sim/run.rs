@@ -13,6 +13,7 @@ use super::clients::{Client, Words, shared_keys};
 use super::script::{Kind, Script};
 use super::story::Story;
 use super::swarm;
+use super::transactions::transaction_keys;
 use super::watchers::Watcher;
 use super::world::{BEGIN, World};
 use crate::proto::reply_decoder::Value;
@@ -67,6 +68,8 @@ pub const STRIKES: &[&str] = &[
     "snapshot-without-space",
     "snapshot-written",
     "torn-write",
+    "transaction-discarded",
+    "transaction-executed",
     "unsynced-name-lost",
     "unsynced-sector-lost",
     "watch-compacted",
@@ -232,6 +235,8 @@ fn outcome(world: &World) -> Outcome {
     count("lost-segment", world.network.lost_segments);
     count("half-frame", world.network.half_frames);
     count("slowed-segment", world.network.slowed);
+    count("transaction-executed", world.recorder.executed);
+    count("transaction-discarded", world.recorder.discarded);
     for server in world.servers.values() {
         count("no-space", server.disk.with(|state| u64::from(state.struck_full)));
         count("short-read", server.disk.with(|state| u64::from(state.struck_short)));
@@ -365,7 +370,8 @@ fn read_back(world: &mut World, id: ServerId, patience: Duration) {
     world.clients.push(Client::new(number, random, &settings));
     let mut commands: Vec<Words> = vec![vec![b"INCR".to_vec(), b"probe".to_vec()]];
     commands.push(vec![b"GET".to_vec(), b"journal".to_vec()]);
-    commands.extend(shared_keys(&settings).into_iter().map(|key| vec![b"GET".to_vec(), key]));
+    let keys = shared_keys(&settings).into_iter().chain(transaction_keys(&settings));
+    commands.extend(keys.map(|key| vec![b"GET".to_vec(), key]));
     let deadline = world.now.after(patience);
     let mut replies = Vec::new();
     // The connection may break once more: a server that was asked to stop before may stop now; a

@@ -113,6 +113,8 @@ settings! {
     sessions = 0,
     /// Whether servers begin with an older build, which doesn't know every command.
     upgrades = 0,
+    /// Commands in a hundred that are transactions, or on their keys.
+    transactions = 0,
     /// Whether clients set keys that expire.
     expiry = 0,
     /// A client in a hundred turns moves to another server with commands unanswered.

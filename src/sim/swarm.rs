@@ -22,6 +22,9 @@ const SNAPSHOT_KIB: [u64; 6] = [0, 0, 1, 4, 16, 64];
 const SESSIONS_IN: u64 = 6;
 const SESSIONS_AT: u64 = 4;
 
+/// Another one has clients with transactions.
+const TRANSACTIONS_AT: u64 = 1;
+
 /// The script of a seed.
 pub fn script(seed: u64) -> Script {
     let mut random = Xoshiro256PlusPlus::seed_from_u64(seed ^ SALT);
@@ -32,6 +35,9 @@ pub fn script(seed: u64) -> Script {
     // Not drawn, so that the other seeds are what they were before there were sessions.
     if seed % SESSIONS_IN == SESSIONS_AT {
         settings.sessions = 2;
+    }
+    if seed % SESSIONS_IN == TRANSACTIONS_AT {
+        settings.transactions = 25;
     }
     turnover::settle(seed, &mut settings);
     sieges::settle(seed, &mut settings);

@@ -190,8 +190,10 @@ impl Plan<'_> {
             self.push(back + 1, Kind::Slow, other, server, kib);
         }
         if self.below(3) == 0 {
-            // What it is sent has rotted where it was taken.
-            self.push(back - 1, Kind::SnapshotRot, 0, 0, 0);
+            // What it is sent rots where it was taken; the newest one may be another by then.
+            for step in 0..4 {
+                self.push(back - 1 + 10 * step, Kind::SnapshotRot, 0, 0, 0);
+            }
         }
         self.push(back, Kind::Heal, 0, 0, 0);
         for _ in 0..1 + self.below(4) {

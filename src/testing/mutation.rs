@@ -76,6 +76,8 @@ mutations! {
         "A write doesn't wait for the held read before it on its connection.",
     ReadOvertakesWrite = "read-overtakes-write":
         "A read doesn't wait for the unapplied write before it on its connection.",
+    ExecIgnoresWatch = "exec-ignores-watch":
+        "EXEC carries out what was queued though what was watched has changed.",
     AppliesDuplicate = "applies-duplicate":
         "A batch takes effect as often as the log has it.",
     AppliesBehindGap = "applies-behind-gap":

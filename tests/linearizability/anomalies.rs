@@ -375,3 +375,63 @@ fn reply_sorts_what_a_client_is_told() {
     other.answer(read, 5, Answer::Value(b"1".to_vec()));
     assert!(matches!(check(&other, STEPS), Err(Failure::Contradiction(_))));
 }
+
+#[test]
+fn check_finds_torn_transaction() {
+    bad(
+        "1 10 20 TXN THEN 3 SET a 1 THEN 3 SET b 1 -> then OK;OK
+         1 30 60 TXN THEN 3 SET a 2 THEN 3 SET b 2 -> then OK;OK
+         2 40 50 MGET a b -> [2,1]",
+        &[2],
+    );
+    good(
+        "1 10 20 TXN THEN 3 SET a 1 THEN 3 SET b 1 -> then OK;OK
+         1 30 60 TXN THEN 3 SET a 2 THEN 3 SET b 2 -> then OK;OK
+         2 40 50 MGET a b -> [2,2]",
+    );
+}
+
+#[test]
+fn check_finds_transaction_that_overlooks_a_write() {
+    bad(
+        "1 10 20 SET a 1 -> OK
+         2 30 40 SET a 2 -> OK
+         1 50 60 TXN IF VALUE a 1 THEN 3 SET b 1 -> then OK",
+        &[0, 1, 2],
+    );
+    good(
+        "1 10 20 SET a 1 -> OK
+         2 30 55 SET a 2 -> OK
+         1 50 60 TXN IF VALUE a 1 THEN 3 SET b 1 -> then OK",
+    );
+}
+
+#[test]
+fn check_follows_what_an_unanswered_transaction_led_to() {
+    // Nobody reads a. That the first SET took effect shows only in what the transaction made of it.
+    good(
+        "1 10 ? SET a 1
+         2 20 ? TXN IF VALUE a 1 THEN 3 SET b 7
+         3 30 40 GET b -> =7",
+    );
+    bad(
+        "1 10 ? TXN IF VALUE a 1 THEN 3 SET b 7
+         3 30 40 GET b -> =7",
+        &[1],
+    );
+}
+
+#[test]
+fn reply_of_an_exec_that_was_discarded_is_no_answer() {
+    let mut history = History::new();
+    let words: [&[u8]; 8] = [b"TXN", b"IF", b"MISSING", b"a", b"THEN", b"3", b"SET", b"a"];
+    assert_eq!(Command::from_words(&words), None, "one word is missing");
+    let words = [&words[..], &[b"1"]].concat();
+    let command = Command::from_words(&words).unwrap();
+    let id = history.invoke(ClientId(1), 1, command);
+    history.reply(id, 2, &Value::Nil);
+    let get = Command::from_words(&[b"GET", b"a"]).unwrap();
+    let id = history.invoke(ClientId(1), 3, get);
+    history.reply(id, 4, &Value::Bulk(b"1".to_vec()));
+    assert!(check(&history, STEPS).is_err(), "what was discarded has no effect");
+}

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use raftkv::sim::linearizability::{Answer, Command};
+use raftkv::sim::linearizability::{Answer, Command, Transaction};
 
 use crate::plot::{Fate, Operation};
 
@@ -63,6 +63,12 @@ pub fn run(store: &mut Store, command: &Command) -> Answer {
                 store.insert(key.clone(), value.clone());
             });
             Answer::Ok
+        }
+        Command::Transaction(Transaction { compares, then, otherwise }) => {
+            let held = compares.iter().all(|(key, value)| store.get(key) == value.as_ref());
+            let branch = if held { then } else { otherwise };
+            let replies = branch.iter().map(|one| run(store, one)).collect();
+            Answer::Replies { held, replies }
         }
         Command::MGet { keys } => {
             Answer::Values(keys.iter().map(|key| store.get(key).cloned()).collect())

@@ -51,7 +51,8 @@ pub fn history(operations: &[Operation]) -> History {
 }
 
 /// Reads a plot. A line is `client from to command -> answer`, `to` being `?` for an unknown
-/// outcome; an answer is `OK`, `nil`, `:1`, `=value`, `[value,nil]`, `error` or `refused`.
+/// outcome; an answer is `OK`, `nil`, `:1`, `=value`, `[value,nil]`, `error` or `refused`, and of a
+/// transaction `then` or `else` with such answers, joined by `;`.
 pub fn plot(text: &str) -> Vec<Operation> {
     text.lines().map(str::trim).filter(|line| !line.is_empty()).map(operation).collect()
 }
@@ -75,6 +76,10 @@ fn operation(line: &str) -> Operation {
 
 fn parse_answer(text: &str) -> Answer {
     let value = |text: &str| (text != "nil").then(|| text.as_bytes().to_vec());
+    if let Some((held @ ("then" | "else"), replies)) = text.split_once(' ') {
+        let replies = replies.split(';').map(parse_answer).collect();
+        return Answer::Replies { held: held == "then", replies };
+    }
     match text.split_at_checked(1) {
         _ if text == "OK" => Answer::Ok,
         _ if text == "nil" => Answer::Nil,

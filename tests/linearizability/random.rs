@@ -3,7 +3,7 @@
 
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
-use raftkv::sim::linearizability::{Answer, Command, Failure, STEPS, check};
+use raftkv::sim::linearizability::{Answer, Command, Failure, STEPS, Transaction, check};
 use rand::{RngExt, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
@@ -16,7 +16,7 @@ fn command(random: &mut Random) -> Command {
     let key = |random: &mut Random| vec![b'a' + random.random_range(0..2u8)];
     let value = |random: &mut Random| vec![b'1' + random.random_range(0..2u8)];
     let both = || vec![b"a".to_vec(), b"b".to_vec()];
-    match random.random_range(0..16) {
+    match random.random_range(0..19) {
         0..=2 => Command::Get { key: key(random) },
         3..=5 => Command::Set { key: key(random), value: value(random) },
         6 => Command::SetNx { key: key(random), value: value(random) },
@@ -30,7 +30,31 @@ fn command(random: &mut Random) -> Command {
         14 => Command::MSet {
             pairs: vec![(b"a".to_vec(), value(random)), (b"b".to_vec(), value(random))],
         },
-        _ => Command::MGet { keys: both() },
+        15 => Command::MGet { keys: both() },
+        _ => Command::Transaction(transaction(random)),
+    }
+}
+
+fn transaction(random: &mut Random) -> Transaction {
+    let key = |random: &mut Random| vec![b'a' + random.random_range(0..2u8)];
+    let value = |random: &mut Random| vec![b'1' + random.random_range(0..2u8)];
+    let branch = |random: &mut Random, least: usize| {
+        let count = random.random_range(least..=2);
+        let one = |random: &mut Random| match random.random_range(0..4) {
+            0 => Command::Get { key: key(random) },
+            1 => Command::Del { keys: vec![key(random)] },
+            _ => Command::Set { key: key(random), value: value(random) },
+        };
+        (0..count).map(|_| one(random)).collect()
+    };
+    let compares = (0..random.random_range(0..=2)).map(|_| match random.random_range(0..3) {
+        0 => (key(random), None),
+        _ => (key(random), Some(value(random))),
+    });
+    Transaction {
+        compares: compares.collect(),
+        then: branch(random, 1),
+        otherwise: branch(random, 0),
     }
 }
 
@@ -72,6 +96,13 @@ fn mutate(random: &mut Random, answer: &mut Answer) {
         Answer::Integer(number) => Answer::Integer(*number + [-1, 1][random.random_range(0..2)]),
         Answer::Values(values) => Answer::Values(values.iter().map(|_| word(random)).collect()),
         Answer::Error(_) => Answer::Integer(1),
+        Answer::Replies { held, replies } => match replies.first_mut() {
+            Some(first) if random.random_bool(0.7) => {
+                mutate(random, first);
+                answer.clone()
+            }
+            _ => Answer::Replies { held: !*held, replies: replies.clone() },
+        },
         Answer::Nil | Answer::Value(_) => word(random).map_or(Answer::Nil, Answer::Value),
     };
 }

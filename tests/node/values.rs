@@ -1,8 +1,4 @@
 //! What tests of clusters in memory begin with: a cluster with a leader, and replies by short names.
-//!
-//! Included by path, without the rest of `common`, which starts processes.
-// Each test is a crate of its own and uses a part of this.
-#![allow(dead_code)]
 
 use std::time::Duration;
 

@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use super::transaction::{Transaction, answer_to_transaction};
 use crate::proto::integer::parse_integer;
 use crate::proto::reply_decoder::Value;
 
@@ -48,6 +49,8 @@ pub enum Command {
     MSet { pairs: Vec<(Word, Word)> },
     /// `MGET key ...`
     MGet { keys: Vec<Word> },
+    /// `TXN ...`, or a MULTI ... EXEC that comes to the same.
+    Transaction(Transaction),
 }
 
 impl Command {
@@ -82,6 +85,7 @@ impl Command {
                 pairs: words.chunks_exact(2).map(|pair| (own(pair[0]), own(pair[1]))).collect(),
             },
             (b"mget", [_, ..]) => Command::MGet { keys: all(words) },
+            (b"txn", words) => Command::Transaction(Transaction::from_words(words)?),
             _ => return None,
         })
     }
@@ -101,18 +105,20 @@ impl Command {
                 keys.iter().map(Vec::as_slice).collect()
             }
             Command::MSet { pairs } => pairs.iter().map(|(key, _)| key.as_slice()).collect(),
+            Command::Transaction(transaction) => transaction.keys(),
         }
     }
 
     /// Whether it can change nothing.
     pub fn is_read(&self) -> bool {
-        matches!(
-            self,
+        match self {
             Command::Get { .. }
-                | Command::Exists { .. }
-                | Command::Strlen { .. }
-                | Command::MGet { .. }
-        )
+            | Command::Exists { .. }
+            | Command::Strlen { .. }
+            | Command::MGet { .. } => true,
+            Command::Transaction(transaction) => transaction.is_read(),
+            _ => false,
+        }
     }
 }
 
@@ -129,6 +135,13 @@ pub enum Answer {
     Value(Word),
     /// MGET's values.
     Values(Vec<Option<Word>>),
+    /// Whether a transaction's compares held, and what the commands of that branch answered.
+    Replies {
+        #[allow(missing_docs)] // See above.
+        held: bool,
+        #[allow(missing_docs)]
+        replies: Vec<Answer>,
+    },
     /// Executed and refused by the state machine, without effect: the state must be one that
     /// refuses it.
     Error(String),
@@ -203,18 +216,26 @@ impl History {
         self.end(id, Ending::Unknown);
     }
 
-    /// Sorts a reply into the three above: CLUSTERDOWN, MISCONF and LOADING promise that nothing was done,
-    /// INDOUBT promises nothing, and everything else is an answer.
+    /// Sorts a reply into the three above: CLUSTERDOWN, MISCONF, LOADING, EXECABORT and an EXEC's nil
+    /// promise that nothing was done, INDOUBT promises nothing, and everything else is an answer.
     pub fn reply(&mut self, id: OperationId, at_us: u64, reply: &Value) {
         if let Value::Error(text) = reply {
             match text.split(' ').next() {
-                Some("CLUSTERDOWN" | "MISCONF" | "LOADING") => return self.not_done(id, at_us),
+                Some("CLUSTERDOWN" | "MISCONF" | "LOADING" | "EXECABORT") => {
+                    return self.not_done(id, at_us);
+                }
                 Some("INDOUBT") => return self.unknown(id, at_us),
                 _ => {}
             }
         }
-        let answer = answer_of(reply);
-        self.answer(id, at_us, answer);
+        let answer = match self.operations[id.0 as usize].command {
+            Command::Transaction(_) => answer_to_transaction(reply),
+            _ => Some(answer_of(reply)),
+        };
+        match answer {
+            Some(answer) => self.answer(id, at_us, answer),
+            None => self.not_done(id, at_us),
+        }
     }
 
     /// Operations so far.
@@ -242,7 +263,7 @@ impl History {
     }
 }
 
-fn answer_of(reply: &Value) -> Answer {
+pub(super) fn answer_of(reply: &Value) -> Answer {
     let odd = || Answer::Error(format!("an answer of no modelled kind: {reply:?}"));
     match reply {
         Value::Simple(text) if text == "OK" => Answer::Ok,
@@ -294,6 +315,7 @@ impl fmt::Display for Command {
                 pairs.iter().try_for_each(|(one, value)| write!(f, " {} {}", key(one), show(value)))
             }
             Command::MGet { keys } => write!(f, "MGET {}", all(keys)),
+            Command::Transaction(transaction) => transaction.fmt(f),
         }
     }
 }
@@ -308,6 +330,11 @@ impl fmt::Display for Answer {
             Answer::Values(values) => {
                 let one = |value: &Option<Word>| value.as_deref().map_or("nil".into(), show);
                 write!(f, "[{}]", values.iter().map(one).collect::<Vec<_>>().join(", "))
+            }
+            Answer::Replies { held, replies } => {
+                let word = if *held { "THEN" } else { "ELSE" };
+                let replies: Vec<String> = replies.iter().map(ToString::to_string).collect();
+                write!(f, "{word} [{}]", replies.join(", "))
             }
             Answer::Error(text) => write!(f, "error: {text}"),
         }

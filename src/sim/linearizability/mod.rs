@@ -14,12 +14,14 @@ mod problem;
 mod report;
 mod search;
 mod told;
+mod transaction;
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 pub use history::{Answer, ClientId, Command, History, OperationId, Word};
 pub use report::Contradiction;
+pub use transaction::Transaction;
 
 use history::Ending;
 use model::{Action, Values};

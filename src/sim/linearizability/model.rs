@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
 use super::history::{Answer, Command};
+use super::transaction::Transaction;
 use crate::proto::integer::{parse_integer, push_integer};
 
 /// A value by its number; [`ABSENT`] for none.
@@ -74,6 +75,8 @@ pub(super) enum Result {
     Integer(i64),
     Value(ValueId),
     Values(Vec<ValueId>),
+    /// Of a transaction: whether its compares held, and what came of that branch.
+    Replies(bool, Vec<Result>),
     Error,
 }
 
@@ -96,6 +99,12 @@ pub(super) enum Action {
     },
     Add(usize, i64),
     Append(usize, ValueId),
+    /// GET, SET and DEL in both branches, and nothing else.
+    Transaction {
+        compares: Vec<(usize, ValueId)>,
+        then: Vec<Action>,
+        otherwise: Vec<Action>,
+    },
 }
 
 impl Action {
@@ -123,11 +132,30 @@ impl Action {
             }
             Command::Incr { key, by } => Action::Add(at(key), *by),
             Command::Append { key, tail } => Action::Append(at(key), values.number(tail)),
+            Command::Transaction(Transaction { compares, then, otherwise }) => {
+                let compare = |(key, value): &(Vec<u8>, Option<Vec<u8>>)| {
+                    let value = value.as_ref().map_or(ABSENT, |value| values.number(value));
+                    (at(key), value)
+                };
+                let compares = compares.iter().map(compare).collect();
+                let mut all = |branch: &[Command]| {
+                    branch.iter().map(|one| Action::new(one, places, values)).collect()
+                };
+                Action::Transaction { compares, then: all(then), otherwise: all(otherwise) }
+            }
         }
     }
 
     /// What the answer is in numbers.
     pub fn result(&self, answer: &Answer, values: &mut Values) -> Result {
+        if let (Action::Transaction { .. }, Answer::Replies { held, replies }) = (self, answer) {
+            let actions = self.branch(*held);
+            if actions.len() != replies.len() {
+                return Result::Error;
+            }
+            let results = actions.iter().zip(replies).map(|(one, reply)| one.result(reply, values));
+            return Result::Replies(*held, results.collect());
+        }
         let mut number = |word: &Option<Vec<u8>>| match word {
             Some(word) => values.number(word),
             None => ABSENT,
@@ -141,7 +169,16 @@ impl Action {
             (_, Answer::Integer(number)) => Result::Integer(*number),
             (_, Answer::Value(word)) => Result::Value(values.number(word)),
             (_, Answer::Values(words)) => Result::Values(words.iter().map(&mut number).collect()),
-            (_, Answer::Error(_)) => Result::Error,
+            (_, Answer::Error(_) | Answer::Replies { .. }) => Result::Error,
+        }
+    }
+
+    /// What a transaction does where its compares hold, or don't; nothing of any other command.
+    pub fn branch(&self, held: bool) -> &[Action] {
+        match self {
+            Action::Transaction { then, .. } if held => then,
+            Action::Transaction { otherwise, .. } => otherwise,
+            _ => &[],
         }
     }
 
@@ -200,6 +237,11 @@ impl Action {
                 state[*key] = values.number(&word);
                 Result::Integer(values.length(state[*key]))
             }
+            Action::Transaction { compares, .. } => {
+                let held = compares.iter().all(|(key, value)| state[*key] == *value);
+                let results = self.branch(held).iter().map(|one| one.run(state, values));
+                Result::Replies(held, results.collect())
+            }
         }
     }
 
@@ -211,6 +253,13 @@ impl Action {
             Action::PutNew(..) | Action::Delete(_) => *result == Result::Integer(0),
             Action::Swap { .. } => *result != Result::Integer(1),
             Action::Add(..) => *result == Result::Error,
+            Action::Transaction { .. } => match result {
+                Result::Replies(held, results) => {
+                    let mut branch = self.branch(*held).iter().zip(results);
+                    branch.all(|(one, result)| one.changes_nothing(result))
+                }
+                _ => true,
+            },
         }
     }
 
@@ -225,6 +274,10 @@ impl Action {
             | Action::Append(key, _) => vec![*key],
             Action::Exists(keys) | Action::MGet(keys) | Action::Delete(keys) => keys.clone(),
             Action::Put(pairs) => pairs.iter().map(|(key, _)| *key).collect(),
+            Action::Transaction { compares, then, otherwise } => {
+                let compared = compares.iter().map(|(key, _)| *key);
+                compared.chain(then.iter().chain(otherwise).flat_map(Action::keys)).collect()
+            }
         }
     }
 
@@ -244,6 +297,7 @@ impl Action {
             }
             // An answer about several keys says little about one; a Put answers always the same.
             (Action::Exists(_) | Action::Delete(_) | Action::Put(_) | Action::MGet(_), _) => true,
+            (Action::Transaction { .. }, _) => true,
             _ => {
                 let mut state = vec![ABSENT; key + 1];
                 state[key] = value;

@@ -259,6 +259,9 @@ fn produced(action: &Action) -> Vec<(usize, ValueId)> {
         Action::PutNew(key, value) => vec![(*key, *value)],
         Action::Delete(keys) => keys.iter().map(|key| (*key, ABSENT)).collect(),
         Action::Swap { key, new, .. } => vec![(*key, *new)],
+        Action::Transaction { then, otherwise, .. } => {
+            then.iter().chain(otherwise).flat_map(produced).collect()
+        }
         _ => Vec::new(),
     }
 }

@@ -10,6 +10,7 @@ use std::fmt;
 use super::history::{Answer, Command, Ending, History, OperationId, Word, show};
 use super::problem::Problem;
 use super::search::{Outcome, search};
+use super::transaction::Transaction;
 use super::{Broken, Component, Sight, problem};
 
 /// Tries for all attempts at leaving operations out, and for each. What they don't reach stays in.
@@ -210,6 +211,13 @@ fn seen(ending: &Ending) -> Vec<&Word> {
         Ending::Answered { answer: Answer::Values(values), .. } => {
             values.iter().flatten().collect()
         }
+        Ending::Answered { answer: Answer::Replies { replies, .. }, .. } => {
+            let values = replies.iter().filter_map(|reply| match reply {
+                Answer::Value(value) => Some(value),
+                _ => None,
+            });
+            values.collect()
+        }
         _ => Vec::new(),
     }
 }
@@ -219,6 +227,9 @@ fn written(command: &Command) -> Vec<&Word> {
         Command::Set { value, .. } | Command::SetNx { value, .. } => vec![value],
         Command::Cas { new, .. } => vec![new],
         Command::MSet { pairs } => pairs.iter().map(|(_, value)| value).collect(),
+        Command::Transaction(Transaction { then, otherwise, .. }) => {
+            then.iter().chain(otherwise).flat_map(written).collect()
+        }
         _ => Vec::new(),
     }
 }

@@ -82,7 +82,13 @@ impl Told {
                 *latest = at.max(*latest);
             }
         }
-        classes.iter().for_each(|class| look(&mut keys, &class.action));
+        for class in classes {
+            look(&mut keys, &class.action);
+            // What it finds in one key decides what it leaves in others.
+            if let Action::Transaction { .. } = class.action {
+                class.action.keys().into_iter().for_each(|key| keys[key].any = usize::MAX);
+            }
+        }
         let starts = vec![0; problem.keys];
         let mut told_until = Until { until, raised: HashMap::new(), starts, keys, sums };
         for (place, at) in told {
@@ -248,6 +254,9 @@ impl Groups {
 fn look(keys: &mut [Key], action: &Action) {
     if let Action::Append(key, _) | Action::Strlen(key) = action {
         keys[*key].is_whole = true;
+    }
+    if let Action::Transaction { .. } = action {
+        action.keys().into_iter().for_each(|key| keys[key].is_whole = true);
     }
 }
 
