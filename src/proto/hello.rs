@@ -337,7 +337,7 @@ mod tests {
         let length_at = whole.len() - "main".len() - 2;
         assert_eq!(changed(0, 2), Err(HelloError::Version(2)));
         assert_eq!(changed(2, 0), Err(HelloError::UnknownRole(0)));
-        assert_eq!(changed(length_at - 1, 2), Err(HelloError::BadFlag));
+        assert_eq!(changed(length_at - 5, 2), Err(HelloError::BadFlag));
         assert_eq!(changed(length_at, 3), Err(HelloError::TrailingBytes));
         assert_eq!(changed(length_at + 1, 1), Err(HelloError::TextTooLong));
         assert_eq!(changed(whole.len() - 1, 0xff), Err(HelloError::TextNotUtf8));

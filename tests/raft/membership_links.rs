@@ -184,8 +184,10 @@ fn an_isolated_leader_with_an_uncommitted_membership_is_reached_by_a_new_one() {
         cluster.cut(server(1), server(id));
     }
     let client = cluster.connect(server(1));
+    // Large enough that each is an entry of its own.
+    let large = "x".repeat(raftkv::limits::GATHER_BYTES);
     for value in 0..200 {
-        cluster.send(server(1), client, &[&format!("SET key{value} 1")]);
+        cluster.send(server(1), client, &[&format!("SET key{value} {large}")]);
         cluster.step();
     }
     cluster.send(server(1), client, &["RAFT REMOVE 2 FORCE"]);

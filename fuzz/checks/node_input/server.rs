@@ -248,18 +248,23 @@ impl Server {
         }
     }
 
-    /// One client sends a write in each turn, for as long as its socket is read.
+    /// One client sends a write in each turn, for as long as its socket is read; a leader gathers
+    /// what is small, so to a leader they are large.
     pub fn flood_commands(&mut self, now: Instant) {
         self.connect(now, 0);
         self.numbered.clear();
         let mut turns = 0;
+        let value = vec![b'v'; limits::GATHER_BYTES];
+        let head = format!("*3\r\n$3\r\nSET\r\n$1\r\nn\r\n${}\r\n", value.len());
+        let large = [head.as_bytes(), &value, b"\r\n"].concat();
         // Where growth is refused, so is each of them at once, and nothing waits.
         while self.node.accepts_requests() && self.node.raft().growth_refusal().is_none() {
             turns += 1;
             assert!(turns <= 2 * limits::GATEWAY_WINDOW_BATCHES + 1, "bounded: waiting batches");
             let mut requests = Requests::default();
+            let leads = self.node.raft().is_leader();
             let client = self.clients[0].as_mut().expect("it connected");
-            client.read(b"INCR n\r\n", &mut requests);
+            client.read(if leads { &large } else { b"INCR n\r\n" }, &mut requests);
             self.handle(now, Input::Requests { batch: requests });
             self.end_turn(now);
         }
