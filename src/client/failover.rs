@@ -264,7 +264,10 @@ impl Client {
             (Err(ClientError::InDoubt(Doubt::Server(text))), Some(mark)) => {
                 self.judge_doubt(text, mark, doubt)
             }
-            (Err(ClientError::Reply(reply)), Some(mark)) => self.judge_refusal(reply, mark, doubt),
+            (Err(ClientError::Reply(reply)), Some(mark)) => {
+                let is_block = matches!(request, Request::Transaction(_));
+                self.judge_refusal(reply, mark, is_block, doubt)
+            }
             (Err(ClientError::Reply(reply)), None) if reply.is_passing() => {
                 Step::Elsewhere(ClientError::Reply(reply))
             }
@@ -307,6 +310,7 @@ impl Client {
         &mut self,
         reply: ErrorReply,
         mark: SessionMark,
+        is_block: bool,
         doubt: &mut Option<(SessionMark, Doubt)>,
     ) -> Step {
         if let Some(next) = gap(&reply) {
@@ -319,7 +323,8 @@ impl Client {
             }
             return Step::Again;
         }
-        if is_of_node(&reply) {
+        // What a transaction is refused for before its EXEC is a matter of the node that refuses.
+        if is_of_node(&reply) || (is_block && doubt.is_some()) {
             // It says nothing of earlier copies.
             if doubt.is_some() || reply.is_passing() {
                 return Step::Elsewhere(ClientError::Reply(reply));
@@ -340,8 +345,8 @@ impl Client {
         doubt: Option<(SessionMark, Doubt)>,
         result: Result<Value, ClientError>,
     ) -> Result<Value, ClientError> {
-        if let (Ok(_), Request::Command(args)) = (&result, request) {
-            self.note_block(args);
+        if let (Ok(_) | Err(ClientError::Reply(_)), Request::Command(args)) = (&result, request) {
+            self.note_block(args, result.is_ok());
         }
         match doubt {
             None => result,
@@ -417,8 +422,12 @@ impl Client {
     }
 
     /// Between MULTI and EXEC commands are queued by the connection, not carried out.
-    pub(super) fn note_block(&mut self, args: &[impl AsRef<[u8]>]) {
+    pub(super) fn note_block(&mut self, args: &[impl AsRef<[u8]>], is_done: bool) {
         let is = |name: &[u8]| args.first().is_some_and(|w| w.as_ref().eq_ignore_ascii_case(name));
+        // An EXEC ends its block whatever it answers.
+        if !is_done && !is(b"EXEC") {
+            return;
+        }
         if is(b"MULTI") {
             self.is_in_block = true;
         } else if is(b"EXEC") || is(b"DISCARD") || is(b"RESET") {

@@ -114,7 +114,7 @@ impl Client {
                     mark.number = mark.number.next();
                 }
             }
-            self.note_block(args);
+            self.note_block(args, true);
         }
         marks
     }

@@ -78,6 +78,14 @@ impl<A: AsRef<[u8]>> Request<'_, A> {
     }
 }
 
+/// The command's name, if what follows it would not be of the transaction any more, or if it would
+/// only break it.
+fn ends_a_block(args: &[impl AsRef<[u8]>]) -> Option<&'static str> {
+    let names = ["MULTI", "EXEC", "DISCARD", "RESET", "WATCH", "UNWATCH", "QUIT"];
+    let word = args.first()?.as_ref();
+    names.into_iter().find(|name| word.eq_ignore_ascii_case(name.as_bytes()))
+}
+
 /// Why a transaction is not begun.
 fn misplaced(client: &Client) -> Option<&'static str> {
     if client.is_in_block {
@@ -105,6 +113,10 @@ impl Client {
         }
         if commands.is_empty() {
             return Err(ClientError::NoCommand);
+        }
+        if let Some(word) = commands.iter().find_map(|args| ends_a_block(args)) {
+            let text = format!("ERR {word} can't be one of a transaction's commands");
+            return Err(ClientError::Reply(ErrorReply { text }));
         }
         commands.iter().try_for_each(|args| check_size(args))?;
         let bytes: usize = commands.iter().map(|args| encoded_bytes(args)).sum();

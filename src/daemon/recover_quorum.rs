@@ -10,10 +10,11 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use raftkv::config::Config;
+use raftkv::kv::command_set::THIS;
 use raftkv::kv::loader::Loader;
 use raftkv::kv::machine::StateMachine;
 use raftkv::limits;
-use raftkv::node::refound::{Refounding, begin_snapshot_of, refounded, replay};
+use raftkv::node::refound::{RefoundError, Refounding, begin_snapshot_of, refounded, replay};
 use raftkv::proto::entry::{EntryKind, Recovered};
 use raftkv::proto::snapshot::SnapshotHeader;
 use raftkv::proto::snapshot_decoder::{SnapshotDecoder, SnapshotItem};
@@ -219,6 +220,10 @@ fn load(config: &Config, recovered: &Recovered) -> Result<(SnapshotHeader, State
     begin_snapshot_of(&mut machine, recovered.identity.cluster, &mut bytes);
     machine.abandon_snapshot();
     match SnapshotDecoder::new().decode(&mut &bytes[..]) {
+        // Before anything is moved: what this build can't read another one can.
+        Ok(Some(SnapshotItem::Header(header))) if header.command_set > THIS.known => {
+            Err(RefoundError::CommandSet(header.command_set).to_string())
+        }
         Ok(Some(SnapshotItem::Header(header))) => Ok((header, machine)),
         other => unreachable!("a snapshot begins with its header: {other:?}"),
     }

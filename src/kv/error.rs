@@ -228,8 +228,9 @@ impl CommandError {
                     .into()
             }
             CommandError::NotYet { name, needed, in_force } => format!(
-                "ERR '{name}' needs command set {needed}, and {in_force} is in force until all \
-                 nodes know a later one: see raft_command_set_awaits in INFO raft"
+                "CLUSTERDOWN '{name}' needs command set {needed}, and this node has seen {in_force} \
+                 in force: it is behind, or not all nodes know {needed} yet (INFO raft: \
+                 raft_command_set_awaits)"
             )
             .into(),
             CommandError::UnknownSubcommand { name, command } => {

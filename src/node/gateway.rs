@@ -20,7 +20,7 @@ use crate::proto::batch::{Batch, BatchBuilder, Standing};
 use crate::proto::message::{BatchId, GatewayId};
 use crate::proto::reply::Reply;
 use crate::testing::{Mark, Mutation, is_on, reached};
-use crate::types::{BatchSeq, Boot, Instant};
+use crate::types::{BatchSeq, Boot, Instant, LogIndex};
 
 /// A batch that has no number yet.
 #[derive(Debug)]
@@ -29,6 +29,8 @@ struct Gathered {
     origins: Vec<Origin>,
     reads: HeldReads,
     since: Instant,
+    /// The log's last entry when it was first asked whether to gather on.
+    behind: Option<LogIndex>,
 }
 
 /// A batch that has its number and was not yet seen applied.
@@ -177,12 +179,16 @@ impl Gateway {
             origins: Vec::new(),
             reads: HeldReads::default(),
             since: now,
+            behind: None,
         })
     }
 
-    /// Whether what has gathered so far may gather on.
-    pub fn may_gather_on(&self) -> bool {
-        self.gathering.as_ref().is_some_and(|gathered| gathered.bytes() < limits::GATHER_BYTES)
+    /// What gathers may gather on behind this entry: that of index `last`, the log's last one, where
+    /// nothing was asked of it before. `None` where it is enough, or nothing.
+    pub fn gathers_behind(&mut self, last: LogIndex) -> Option<LogIndex> {
+        let gathered = self.gathering.as_mut()?;
+        let may_grow = gathered.bytes() < limits::GATHER_BYTES;
+        may_grow.then(|| *gathered.behind.get_or_insert(last))
     }
 
     /// What has gathered is a batch: it waits for its number.
@@ -203,7 +209,7 @@ impl Gateway {
         if !has_room && !self.pending.is_empty() {
             return None;
         }
-        let Gathered { builder, origins, reads, since } = self.waiting.pop_front()?;
+        let Gathered { builder, origins, reads, since, .. } = self.waiting.pop_front()?;
         self.waiting_bytes -= next_bytes;
         let seq = self.next_seq;
         self.next_seq = seq.next();

@@ -258,7 +258,7 @@ impl Node {
                 let text = format!("is refused by server {peer}: {}", refused.text);
                 self.tell_stranger(peer, text);
             }
-            (Refusal::LostDisk | Refusal::Sender | Refusal::Lineage, _) => {
+            (Refusal::LostDisk | Refusal::Sender | Refusal::Lineage | Refusal::CommandSet, _) => {
                 self.cast_out(&refused.text)
             }
             _ => {}

@@ -435,11 +435,11 @@ impl Node {
     /// Whether the commands of the turns to come join this turn's batch. While a leader's last entry
     /// is on its way to the disk, another one would wait behind it on every disk, and cost each node
     /// a turn: what comes meanwhile makes one entry. A leader whose disk is slower than those of a
-    /// majority doesn't keep it back.
-    fn gathers_on(&self) -> bool {
+    /// majority doesn't keep it back; nor do entries that others forward behind that last one.
+    fn gathers_on(&mut self) -> bool {
         let arrived = self.raft.durable_index().max(self.raft.commit_index());
-        let is_under_way = self.raft.is_leader() && arrived < self.raft.log().last_index();
-        is_under_way && self.gateway.may_gather_on()
+        let behind = self.gateway.gathers_behind(self.raft.log().last_index());
+        self.raft.is_leader() && behind.is_some_and(|last| arrived < last)
     }
 
     /// Under a new leader, or in a new term, everything pending is sent and asked again.

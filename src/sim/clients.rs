@@ -17,7 +17,6 @@ use super::network::StreamId;
 use super::script::Settings;
 use super::sessions::{Meaning, Said, Session};
 use super::transactions::{Watch, stands_alone};
-use super::upgrades;
 use crate::limits;
 use crate::proto::reply::{Protocol, Reply};
 use crate::proto::reply_decoder::{ReplyDecoder, Value};
@@ -399,7 +398,6 @@ impl Client {
                 session.opened(&value);
                 continue;
             }
-            let value = upgrades::taken_for(value);
             let said = self.outstanding.pop_front();
             let said = said.expect("exactly-once: a reply that nobody asked for");
             self.note(&said.operation, &value);

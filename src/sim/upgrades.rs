@@ -13,7 +13,6 @@ use std::time::Duration;
 use super::script::{Fault, Kind, Settings};
 use super::world::{Event, World};
 use crate::kv::command_set::{Build, THIS};
-use crate::proto::reply_decoder::Value;
 use crate::types::{CommandSet, ServerId};
 
 /// What is drawn here is not what is drawn elsewhere from the same seed.
@@ -59,16 +58,6 @@ pub(super) fn plan(seed: u64, settings: &Settings, faults: &mut Vec<Fault>) {
             _ => begin + place as u64 * apart,
         };
         faults.push(Fault { at_ms, kind: Kind::Upgrade, a, b: 0, c: 0 });
-    }
-}
-
-/// What a client takes a reply for: a command that not every node knows yet was surely not done.
-pub(super) fn taken_for(value: Value) -> Value {
-    match value {
-        Value::Error(text) if text.contains(" needs command set ") => {
-            Value::Error("CLUSTERDOWN".to_owned())
-        }
-        value => value,
     }
 }
 

@@ -70,16 +70,17 @@ impl LogThread {
         Ok(LogThread { log, ended, ready: Vec::new(), under_way: 0 })
     }
 
-    /// Hands over a durable write to a file whose writes are synced, which is called `path` now.
+    /// Hands over a durable write to a file which is called `path` now. `is_synced`: a write to it
+    /// is durable when it ends; else it is synced behind each.
     pub fn submit(
         &mut self,
         token: Token,
         operation: Operation,
         path: &Path,
-        file: &Arc<File>,
+        (file, is_synced): (&Arc<File>, bool),
     ) -> Result<(), DiskError> {
         let file = Some(Arc::clone(file));
-        let job = Job { token, operation, path: path.to_path_buf(), file, is_synced: true };
+        let job = Job { token, operation, path: path.to_path_buf(), file, is_synced };
         self.under_way += 1;
         self.log.hand_over(job)
     }

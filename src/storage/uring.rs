@@ -92,6 +92,9 @@ pub struct Direct {
     unsynced: Option<File>,
     /// Whether the device writes through its cache: a synced write is then one operation for it.
     writes_through: bool,
+    /// Whether there is a block device. Where there is none, a remote or stacked filesystem may not
+    /// take a synced write for what it is.
+    has_device: bool,
 }
 
 impl Direct {
@@ -109,8 +112,11 @@ impl Direct {
         };
         let direct = if unsynced.is_some() { OFlags::DIRECT } else { OFlags::empty() };
         let synced = Arc::new(open(direct | OFlags::DSYNC)?);
-        let writes_through = unsynced.as_ref().is_some_and(writes_through);
-        Ok(Direct { synced, unsynced, writes_through })
+        let device = device(&synced);
+        let has_device = device.as_ref().is_some_and(|device| Path::new(device).exists());
+        let writes_through =
+            device.filter(|_| unsynced.is_some()).is_some_and(|device| writes_through(&device));
+        Ok(Direct { synced, unsynced, writes_through, has_device })
     }
 
     /// How the log's writes become durable here, for the start-up line.
@@ -125,19 +131,21 @@ impl Direct {
     }
 
     /// The file for whoever waits for each write by itself: where the ring would need two
-    /// operations for one.
-    pub fn awaited(&self) -> Option<&Arc<File>> {
-        (!self.writes_through).then_some(&self.synced)
+    /// operations for one. And whether a write to it is synced by itself.
+    pub fn awaited(&self) -> Option<(&Arc<File>, bool)> {
+        (!self.writes_through).then_some((&self.synced, self.has_device))
     }
 }
 
-/// Whether the file's device has write-through writes (FUA). Where nothing says so, it has not.
-fn writes_through(file: &File) -> bool {
-    let Ok(stat) = rustix::fs::fstat(file) else {
-        return false;
-    };
+/// Where the system tells of the device that the file is on; there may be none.
+fn device(file: &File) -> Option<String> {
+    let stat = rustix::fs::fstat(file).ok()?;
     let (major, minor) = (rustix::fs::major(stat.st_dev), rustix::fs::minor(stat.st_dev));
-    let device = format!("/sys/dev/block/{major}:{minor}");
+    Some(format!("/sys/dev/block/{major}:{minor}"))
+}
+
+/// Whether the device has write-through writes (FUA). Where nothing says so, it has not.
+fn writes_through(device: &str) -> bool {
     // A partition has no queue of its own, but its disk above it has.
     ["queue/fua", "../queue/fua"].iter().any(|queue| {
         std::fs::read_to_string(format!("{device}/{queue}")).is_ok_and(|fua| fua.trim() == "1")

@@ -228,3 +228,16 @@ fn open_reports_what_the_server_refuses() {
     let error = Connection::open(&endpoint, Wire::Frames, Duration::from_secs(5)).unwrap_err();
     assert_eq!(error.to_string(), "refused: the peers' port");
 }
+
+#[test]
+fn transaction_takes_no_command_that_would_end_it() {
+    let mut client = client_of(&["127.0.0.1:1"]);
+    for word in ["MULTI", "exec", "DISCARD", "RESET", "WATCH", "UNWATCH", "QUIT"] {
+        let refused = client.transaction(&[vec!["SET", "a", "1"], vec![word, "a"]]);
+        let text = format!("ERR {} can't be one of a transaction's", word.to_ascii_uppercase());
+        match refused {
+            Err(ClientError::Reply(reply)) => assert!(reply.text.starts_with(&text), "{reply:?}"),
+            other => panic!("{word}: {other:?}"),
+        }
+    }
+}

@@ -115,6 +115,21 @@ fn leaders_own_disk_keeps_nothing_back_that_a_majority_takes() {
 }
 
 #[test]
+fn leaders_own_commands_wait_for_no_entry_that_others_forward_behind_the_first() {
+    let mut leader = World::leading();
+    leader.disk_works = false;
+    leader.request(1, "INCR n");
+    leader.request(2, "INCR n");
+    assert_eq!(leader.logged().len(), 1, "the second one gathers");
+    // There is always something under way, and yet it is not kept back any longer.
+    leader.durable_behind(|leader| {
+        leader.receive(3, Message::Forward { batch: foreign_batch("SET a 1") });
+        assert_eq!(leader.logged().len(), 2);
+    });
+    assert_eq!(leader.logged().len(), 3);
+}
+
+#[test]
 fn leaders_gathered_commands_are_surely_not_done_where_nobody_confirms_the_first() {
     let mut leader = World::leading();
     leader.disk_works = false;

@@ -210,6 +210,14 @@ impl World {
         self.turn();
     }
 
+    /// The disk has what it was handed out until now, but hears of more before it says so.
+    pub fn durable_behind(&mut self, more: impl FnOnce(&mut World)) {
+        let through = self.written;
+        more(self);
+        self.input(Input::Persisted { through });
+        self.turn();
+    }
+
     /// Gives an input without ending the turn.
     pub fn input(&mut self, input: Input) {
         let mut effects = Vec::new();
