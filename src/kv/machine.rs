@@ -114,7 +114,8 @@ impl StateMachine {
     /// Carries out one command of a batch that takes effect.
     pub fn execute(&mut self, command: BatchCommand<'_>) -> Reply {
         let Some(row) = command::by_code(command.code) else {
-            // A gateway of a later version sent it; every node of this version skips it alike.
+            // No gateway sends what is not in force, and a node that doesn't know what is has ended
+            // (`node/versions.rs`). What stands here in spite of it, all nodes skip alike.
             return Reply::Error("ERR this version does not know the command".into());
         };
         let Handler::Write { apply, .. } = row.handler else {

@@ -6,9 +6,10 @@
 //! before that its commands are not in the log. Drawn from a generator of its own, so that the other
 //! seeds are what they were before. Called by [`super::swarm`] and by the world.
 
+use std::time::Duration;
+
 use rand::{RngExt, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
-use std::time::Duration;
 
 use super::script::{Fault, Kind, Settings};
 use super::world::{Event, World};
