@@ -115,7 +115,8 @@ pub const SNAPSHOT_PACE_SHARE: u64 = 2;
 /// or two.
 pub const SNAPSHOT_PACE_SLACK: Duration = Duration::from_millis(4);
 
-/// Bytes of one write of it, unless there is less.
+/// Bytes of one write of it, but for the last: whole blocks of the disk, which need not go through
+/// the page cache.
 pub const SNAPSHOT_WRITE_BYTES: usize = 256 * 1024;
 
 /// Bytes of it that were handed to the driver and are not written yet. At the bound no slice is
@@ -421,9 +422,9 @@ pub const SNAPSHOT_QUEUE_BYTES: usize = 8 * 1024 * 1024;
 /// further ones are dropped, and asked for again.
 pub const SNAPSHOT_READS: usize = 1024;
 
-/// An unfinished snapshot is synced whenever so many bytes were written, so that no more than this
-/// ever stands in the disk's queue in front of the log's writes.
-pub const SNAPSHOT_SYNC_BYTES: u64 = 1024 * 1024;
+/// An unfinished snapshot is synced whenever so many bytes were written. Where it goes through the
+/// page cache no more than this ever stands in the disk's queue in front of the log's writes.
+pub const SNAPSHOT_SYNC_BYTES: u64 = 4 * 1024 * 1024;
 
 /// The space of a file that is no longer wanted is given back in steps of so many bytes, if it is
 /// larger: freeing a gigabyte at once would keep the log's syncs waiting.

@@ -4,7 +4,7 @@
 //! driver reports. A slice and a piece are bounded, so that a node with ten million keys still
 //! answers its peers meanwhile. Reads and writes no file itself; installs nothing unverified.
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 
 use super::Effect;
 use super::node::Node;
@@ -45,7 +45,7 @@ pub(super) struct Snapshots {
 struct Taking {
     id: SnapshotId,
     /// What is made and not yet handed to the driver.
-    made: Bytes,
+    made: Vec<u8>,
     handed: u64,
     written: u64,
     end: Option<SnapshotEnd>,
@@ -69,20 +69,22 @@ impl Taking {
         self.handed - self.written < limits::SNAPSHOT_WRITE_AHEAD_BYTES
     }
 
-    /// Hands over what is made, as far as there is room.
+    /// Hands over what is made, as far as there is room: in large writes of whole blocks, but at
+    /// the end.
     fn hand_over(&mut self, effects: &mut Vec<Effect>) {
-        while self.made.has_remaining() && self.has_room() {
-            let length = self.made.len().min(limits::SNAPSHOT_WRITE_BYTES);
+        let least = if self.end.is_some() { 1 } else { limits::SNAPSHOT_WRITE_BYTES };
+        while self.made.len() >= least && self.has_room() {
+            let rest = self.made.split_off(self.made.len().min(limits::SNAPSHOT_WRITE_BYTES));
+            let bytes = Bytes::from(std::mem::replace(&mut self.made, rest));
             let (kind, id, offset) = (SnapshotKind::Own, self.id, self.handed);
-            let bytes = self.made.split_to(length);
+            self.handed += bytes.len() as u64;
             effects.push(Effect::WriteSnapshot { kind, id, offset, bytes });
-            self.handed += length as u64;
         }
     }
 
     /// Whether there is nothing in the way of the next slice but its time.
     fn is_ready(&self) -> bool {
-        self.end.is_none() && self.made.is_empty() && self.has_room()
+        self.end.is_none() && self.made.len() < limits::SNAPSHOT_WRITE_BYTES
     }
 }
 
@@ -260,7 +262,7 @@ impl Node {
         self.snapshots.is_asked = false;
         self.snapshots.taking = Some(Taking {
             id,
-            made: Bytes::from(made),
+            made,
             handed: 0,
             written: 0,
             end: None,
@@ -280,10 +282,10 @@ impl Node {
         taking.hand_over(effects);
         let next_at = progress.map(|progress| taking.pace.next_at(progress, logged_bytes));
         if taking.is_ready() && next_at.is_some_and(|next_at| next_at <= now) {
-            let mut made = Vec::with_capacity(limits::SNAPSHOT_SLICE_BYTES);
-            taking.end = self.machine.snapshot_slice(limits::SNAPSHOT_SLICE_BYTES, &mut made);
-            taking.pace.note_slice(now, made.len(), logged_bytes, is_waiting);
-            taking.made = Bytes::from(made);
+            let made = taking.made.len();
+            taking.end =
+                self.machine.snapshot_slice(limits::SNAPSHOT_SLICE_BYTES, &mut taking.made);
+            taking.pace.note_slice(now, taking.made.len() - made, logged_bytes, is_waiting);
             taking.hand_over(effects);
         }
         if let Some(end) = taking.end

@@ -36,6 +36,12 @@ impl BlockBuffer {
     }
 }
 
+impl AsRef<[u8]> for BlockBuffer {
+    fn as_ref(&self) -> &[u8] {
+        self.blocks()
+    }
+}
+
 /// Zeros for filling, aligned like a [`BlockBuffer`].
 #[repr(align(4096))]
 pub struct Zeros([u8; crate::limits::FILL_SLICE_BYTES]);

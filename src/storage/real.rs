@@ -10,12 +10,13 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use rand::TryRng;
 use rand::rngs::SysRng;
 use rustix::fs::{Advice, FallocateFlags, OFlags};
 use slab::Slab;
 
-use super::buffer::BlockBuffer;
+use super::buffer::{BLOCK_BYTES, BlockBuffer};
 use super::disk::{Disk, Done, FileId, FileKind, Open, Operation, Outcome, Token};
 use super::error::DiskError;
 use super::thread::{Helper, LogThread};
@@ -61,6 +62,42 @@ struct OpenFile {
     file: Arc<File>,
     directory: bool,
     direct: Option<Direct>,
+    cache: Cache,
+}
+
+/// Whether writes to a file that is no segment go to the page cache.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Cache {
+    /// They do, until whole blocks are written.
+    Used,
+    /// They go past it.
+    Passed,
+    /// They always do: the filesystem has no direct access.
+    Needed,
+}
+
+impl OpenFile {
+    fn new(path: PathBuf, file: File) -> OpenFile {
+        let (directory, direct, cache) = (false, None, Cache::Used);
+        OpenFile { path, file: Arc::new(file), directory, direct, cache }
+    }
+
+    /// Has the next write of a snapshot go past the page cache, if it is of whole blocks: they would
+    /// be copied there, written back at the cost of all who sync, and hardly ever be read. Whether
+    /// it does.
+    fn pass_cache(&mut self, is_whole_blocks: bool) -> Result<bool, DiskError> {
+        let wanted = if is_whole_blocks { Cache::Passed } else { Cache::Used };
+        if self.cache == wanted || self.cache == Cache::Needed {
+            return Ok(self.cache == Cache::Passed);
+        }
+        let flag = if is_whole_blocks { OFlags::DIRECT } else { OFlags::empty() };
+        self.cache = match rustix::fs::fcntl_setfl(&self.file, flag) {
+            Ok(()) => wanted,
+            Err(rustix::io::Errno::INVAL) => Cache::Needed,
+            Err(errno) => return Err(DiskError::new("fcntl", &self.path, errno.into())),
+        };
+        Ok(self.cache == Cache::Passed)
+    }
 }
 
 impl RealDisk {
@@ -191,6 +228,15 @@ pub(super) fn open_options(how: Open) -> OpenOptions {
     options
 }
 
+fn is_whole_blocks(offset: u64, bytes: &[u8]) -> bool {
+    offset.is_multiple_of(BLOCK_BYTES as u64) && bytes.len().is_multiple_of(BLOCK_BYTES)
+}
+
+/// The same bytes where direct access takes them.
+fn aligned(bytes: &[u8]) -> Bytes {
+    Bytes::from_owner(BlockBuffer::build(bytes.len(), |out| out.extend_from_slice(bytes)))
+}
+
 fn kind_of(kind: fs::FileType) -> FileKind {
     if kind.is_file() {
         FileKind::Regular
@@ -246,12 +292,9 @@ impl Disk for RealDisk {
             }
             _ => None,
         };
-        Ok(FileId(self.files.insert(OpenFile {
-            path: path.to_path_buf(),
-            file: Arc::new(file),
-            directory: how == Open::Directory,
-            direct,
-        })))
+        let opened = OpenFile::new(path.to_path_buf(), file);
+        let directory = how == Open::Directory;
+        Ok(FileId(self.files.insert(OpenFile { directory, direct, ..opened })))
     }
 
     fn close(&mut self, file: FileId) {
@@ -323,7 +366,15 @@ impl Disk for RealDisk {
         })
     }
 
-    fn submit(&mut self, token: Token, operation: Operation) -> Result<(), DiskError> {
+    fn submit(&mut self, token: Token, mut operation: Operation) -> Result<(), DiskError> {
+        if let Operation::Write { file, offset, bytes } = &mut operation
+            && matches!(self.engine, Engine::Uring(..))
+        {
+            let is_whole_blocks = is_whole_blocks(*offset, bytes);
+            if self.files[file.0].pass_cache(is_whole_blocks)? {
+                *bytes = aligned(bytes);
+            }
+        }
         let id = match &operation {
             Operation::WriteDurable { file, .. }
             | Operation::WriteZeros { file, .. }
@@ -370,9 +421,7 @@ impl Disk for RealDisk {
                 Brought::Nothing => Outcome::Done,
                 Brought::Bytes(bytes) => Outcome::Bytes(bytes),
                 Brought::File(file) => {
-                    let (file, directory, direct) = (Arc::new(file), false, None);
-                    let opened = self.files.insert(OpenFile { path, file, directory, direct });
-                    Outcome::File(FileId(opened))
+                    Outcome::File(FileId(self.files.insert(OpenFile::new(path, file))))
                 }
             });
             done.push(Done { token, result });
