@@ -198,7 +198,8 @@ impl Node {
         if !slowlog.is_slow(took) {
             return;
         }
-        for (command, origin) in batch.commands().zip(origins) {
+        let passed = slowlog.note_all(at, took, origins.len());
+        for (command, origin) in batch.commands().zip(origins).skip(passed) {
             let sent = in_session::sent(command);
             let Some(command) = by_code(sent.code) else { continue };
             slowlog.note(at, took, *origin, (command, sent.args), &mut self.clients);

@@ -76,7 +76,8 @@ impl HeldReads {
         if !slowlog.is_slow(took) {
             return;
         }
-        for read in &self.reads {
+        let passed = slowlog.note_all(at, took, self.reads.len());
+        for read in &self.reads[passed..] {
             let args = Args::new(read.count, &self.arena[read.start..read.end]);
             slowlog.note(at, took, read.origin, (read.command, args), clients);
         }

@@ -80,7 +80,19 @@ impl Slowlog {
         is_sampled || (self.slower_than_us >= 0 && is_slow(self.slower_than_us))
     }
 
-    /// Notes a command that took so long. Call it where [`is_slow`](Slowlog::is_slow) says so.
+    /// Notes that `count` commands took so long. How many of them, the first ones, need not be noted
+    /// each: those behind them would drive them out again, or nobody wants any.
+    pub fn note_all(&mut self, at: ClusterTime, took: Duration, count: usize) -> usize {
+        self.sample(at, took);
+        if self.slower_than_us < 0 || (took.as_micros() as i64) < self.slower_than_us {
+            return count;
+        }
+        let passed = count.saturating_sub(self.max_len);
+        self.next_id += passed as i64;
+        passed
+    }
+
+    /// Notes one of the commands that [`note_all`](Slowlog::note_all) has left.
     pub fn note(
         &mut self,
         at: ClusterTime,
@@ -89,10 +101,6 @@ impl Slowlog {
         (command, args): (&Command, Args<'_>),
         clients: &mut Clients,
     ) {
-        self.sample(at, took);
-        if self.slower_than_us < 0 || (took.as_micros() as i64) < self.slower_than_us {
-            return;
-        }
         let client = clients.find(origin.client);
         let client = client.map(|client| (client.info.address.to_string(), client.name.clone()));
         let (address, name) = client.unwrap_or_default();
@@ -247,7 +255,7 @@ mod tests {
         let args = Args::new(words.len() as u32, &encoded);
         let command = crate::kv::command::lookup(words[0].as_bytes()).unwrap();
         let (at, took) = (ClusterTime(second * 1000), Duration::from_millis(took_ms));
-        if slowlog.is_slow(took) {
+        if slowlog.is_slow(took) && slowlog.note_all(at, took, 1) == 0 {
             slowlog.note(at, took, Origin::nobody(), (command, args), &mut clients);
         }
     }
@@ -268,6 +276,21 @@ mod tests {
         assert!(!slowlog.is_slow(Duration::from_secs(9)), "-1 turns it off");
         slowlog.reset();
         assert_eq!(slowlog.len(), Reply::Integer(0));
+    }
+
+    #[test]
+    fn note_all_leaves_what_would_be_kept_and_numbers_go_on() {
+        let (at, took) = (ClusterTime(1000), Duration::from_millis(10));
+        let mut slowlog = Slowlog { max_len: 3, ..Slowlog::default() };
+        assert_eq!(slowlog.note_all(at, took, 3), 0);
+        assert_eq!(slowlog.note_all(at, took, 1000), 997);
+        noted(&mut slowlog, 1, 10, &["GET", "a"]);
+        assert_eq!(slowlog.entries[0].id, 997);
+        slowlog.max_len = 0;
+        assert_eq!(slowlog.note_all(at, took, 2), 2);
+        let mut sampled = Slowlog { latency_threshold_ms: 5, ..Slowlog::default() };
+        assert_eq!(sampled.note_all(at, took / 2, 2), 2, "only LATENCY wants them");
+        assert_eq!((sampled.samples.len(), sampled.next_id), (1, 0));
     }
 
     #[test]

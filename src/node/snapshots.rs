@@ -283,6 +283,8 @@ impl Node {
         let next_at = progress.map(|progress| taking.pace.next_at(progress, logged_bytes));
         if taking.is_ready() && next_at.is_some_and(|next_at| next_at <= now) {
             let made = taking.made.len();
+            let room = limits::SNAPSHOT_WRITE_BYTES + 2 * limits::SNAPSHOT_SLICE_BYTES;
+            taking.made.reserve_exact(room.saturating_sub(made));
             taking.end =
                 self.machine.snapshot_slice(limits::SNAPSHOT_SLICE_BYTES, &mut taking.made);
             taking.pace.note_slice(now, taking.made.len() - made, logged_bytes, is_waiting);
