@@ -260,6 +260,10 @@ pub const SPARE_BUFFERS: usize = 64;
 /// See [`SPARE_BUFFERS`].
 pub const SPARE_BUFFER_BYTES: usize = 64 * 1024;
 
+/// Clients that have only been told what they didn't ask for, and are written to in one turn: each
+/// takes a system call of some microseconds. The others' turn comes next, behind new commands.
+pub const TOLD_CLIENTS: usize = 64;
+
 /// Clients that one look for idle ones examines; looks are this far apart.
 pub const SWEEP_CLIENTS: usize = 1024;
 /// See [`SWEEP_CLIENTS`].

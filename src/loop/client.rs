@@ -50,6 +50,8 @@ pub(super) struct Client {
     pub(super) in_ready: bool,
     /// It stands in the list of those to flush.
     pub(super) in_dirty: bool,
+    /// It stands in the list of those that were told what they didn't ask for.
+    pub(super) in_told: bool,
     /// It stands in the list of those to forget.
     pub(super) in_gone: bool,
     /// The poll tells when the socket takes bytes again.
@@ -89,6 +91,7 @@ impl Client {
             read_ended: false,
             in_ready: false,
             in_dirty: false,
+            in_told: false,
             in_gone: false,
             waits_writable: false,
             pushed_bytes: 0,

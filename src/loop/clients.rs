@@ -43,6 +43,9 @@ pub(super) struct Clients {
     ready: VecDeque<ClientId>,
     /// To be flushed at the turn's end.
     dirty: Vec<ClientId>,
+    /// Those that have only been told what they didn't ask for, the longest waiting first: some of
+    /// them are flushed in each turn. A thousand watchers must not stand before the next command.
+    told: VecDeque<ClientId>,
     /// Dead, to be told to the core.
     gone: Vec<ClientId>,
     /// They have taken all that they were told, which the core is to know.
@@ -81,6 +84,7 @@ impl Clients {
             refused: 0,
             ready: VecDeque::new(),
             dirty: Vec::new(),
+            told: VecDeque::new(),
             gone: Vec::new(),
             drained: Vec::new(),
             has_drained_much: false,
@@ -145,6 +149,11 @@ impl Clients {
         !self.ready.is_empty()
     }
 
+    /// Whether there is somebody to flush whom the last turn has left.
+    pub(super) fn has_told(&self) -> bool {
+        !self.told.is_empty()
+    }
+
     /// Whether the core has yet to be told of a dead connection.
     pub(super) fn has_gone(&self) -> bool {
         !self.gone.is_empty()
@@ -190,6 +199,11 @@ impl Clients {
     pub(super) fn reply(&mut self, id: ClientId, protocol: Protocol, reply: &Reply) {
         if let Some(client) = lookup(&mut self.slots, id) {
             client.reply(protocol, reply, &mut self.shared);
+            // Who is owed a reply waits with nobody.
+            if client.wants_flush() && !client.in_dirty {
+                client.in_dirty = true;
+                self.dirty.push(id);
+            }
             self.settle(id);
         }
     }
@@ -198,6 +212,10 @@ impl Clients {
     pub(super) fn push(&mut self, id: ClientId, bytes: &[u8], now: Instant) {
         if let Some(client) = lookup(&mut self.slots, id) {
             client.push(now, bytes, &mut self.shared);
+            if client.wants_flush() && !client.in_dirty && !client.in_told {
+                client.in_told = true;
+                self.told.push_back(id);
+            }
             self.settle(id);
         }
     }
@@ -210,26 +228,41 @@ impl Clients {
         }
     }
 
-    /// Writes once to each connection that has something to be written.
+    /// Writes once to each connection that has something to be written; to those that have only been
+    /// told something, as many as a turn has time for.
     pub(super) fn flush(&mut self, now: Instant, registry: &Registry) {
         let mut dirty = std::mem::take(&mut self.dirty);
         for id in dirty.drain(..) {
-            let Some(client) = lookup(&mut self.slots, id) else {
-                continue;
-            };
-            client.in_dirty = false;
-            let token = Token(self.first_token + id.slot as usize);
-            client.flush(now, registry, token, &mut self.shared);
-            if let Some(pushed) = client.take_drained() {
-                self.drained.push(id);
-                // What is less leaves the core's window open.
-                self.has_drained_much |= pushed >= limits::PUSH_WINDOW_BYTES / 2;
+            if let Some(client) = lookup(&mut self.slots, id) {
+                client.in_dirty = false;
+                self.flush_client(id, now, registry);
             }
-            self.settle(id);
+        }
+        let due = self.told.len().min(limits::TOLD_CLIENTS);
+        let told: Vec<ClientId> = self.told.drain(..due).collect();
+        for id in told {
+            if let Some(client) = lookup(&mut self.slots, id) {
+                client.in_told = false;
+                self.flush_client(id, now, registry);
+            }
         }
         assert!(self.dirty.is_empty(), "a flush leaves nothing that another one could write");
         // The emptied list keeps its memory for the next turn.
         self.dirty = dirty;
+    }
+
+    fn flush_client(&mut self, id: ClientId, now: Instant, registry: &Registry) {
+        let Some(client) = lookup(&mut self.slots, id) else {
+            return;
+        };
+        let token = Token(self.first_token + id.slot as usize);
+        client.flush(now, registry, token, &mut self.shared);
+        if let Some(pushed) = client.take_drained() {
+            self.drained.push(id);
+            // What is less leaves the core's window open.
+            self.has_drained_much |= pushed >= limits::PUSH_WINDOW_BYTES / 2;
+        }
+        self.settle(id);
     }
 
     /// Forgets the dead connections, and calls each by its name.
@@ -305,7 +338,7 @@ impl Clients {
             client.in_ready = true;
             self.ready.push_back(id);
         }
-        if client.wants_flush() && !client.in_dirty {
+        if client.wants_flush() && !client.in_dirty && !client.in_told {
             client.in_dirty = true;
             self.dirty.push(id);
         }

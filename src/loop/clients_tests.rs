@@ -243,3 +243,46 @@ fn idle_clients_are_closed_and_dripping_bytes_are_idleness() {
     bench.clients.sweep(bench.now);
     assert_eq!(bench.gone(), [dripping_id.unwrap()]);
 }
+
+#[test]
+fn replies_go_out_before_pushes_and_each_turn_pushes_to_some() {
+    let mut bench = Bench::new(1000, Duration::ZERO);
+    let watchers: Vec<_> = (0..2 * limits::TOLD_CLIENTS + 1).map(|_| bench.connect()).collect();
+    let (mut asker, asker_id) = bench.connect();
+    asker.write_all(b"PING\r\n").unwrap();
+    assert_eq!(bench.commands(1).len(), 1);
+    let has_heard = |watcher: &std::net::TcpStream| {
+        let is_told = |()| watcher.peek(&mut [0]).is_ok();
+        watcher.set_nonblocking(true).map(is_told).unwrap()
+    };
+
+    // 1. All watchers are told something, and then there is a reply, for the last watcher too.
+    let last = watchers.len() - 1;
+    for (_, id) in &watchers {
+        bench.clients.push(id.unwrap(), b"+told\r\n", bench.now);
+    }
+    bench.clients.reply(asker_id.unwrap(), Protocol::Resp2, &Reply::Simple("PONG"));
+    bench.clients.push(asker_id.unwrap(), b"+and told\r\n", bench.now);
+    bench.flush();
+    let mut answer = [0; 18];
+    asker.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"+PONG\r\n+and told\r\n", "what one client gets keeps its order");
+    let heard = |range: std::ops::Range<usize>| {
+        watchers[range].iter().filter(|(watcher, _)| has_heard(watcher)).count()
+    };
+    assert_eq!(heard(0..last + 1), limits::TOLD_CLIENTS, "some of them in this turn");
+    assert!(bench.clients.has_told(), "the rest makes another turn due");
+
+    // 2. They are served in their order, and whoever is told more meanwhile keeps its place.
+    bench.clients.push(watchers[last].1.unwrap(), b"+more\r\n", bench.now);
+    bench.clients.push(watchers[0].1.unwrap(), b"+more\r\n", bench.now);
+    bench.flush();
+    assert_eq!(heard(0..last), 2 * limits::TOLD_CLIENTS);
+    bench.flush();
+    assert!(!bench.clients.has_told());
+    let mut told = [0; 14];
+    let mut watcher = &watchers[last].0;
+    watcher.set_nonblocking(false).unwrap();
+    watcher.read_exact(&mut told).unwrap();
+    assert_eq!(&told, b"+told\r\n+more\r\n");
+}

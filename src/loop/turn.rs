@@ -97,6 +97,7 @@ impl Server {
         let unfinished = self.storage.has_snapshot_event()
             || self.peers.has_ready()
             || self.peers.has_lost()
+            || self.clients.has_told()
             || self.clients.has_gone()
             || self.clients.has_drained()
             || (self.node.is_asked_to_stop() && self.stop.is_none())
