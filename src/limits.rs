@@ -25,6 +25,14 @@ pub const INLINE_BYTES: usize = 64 * 1024;
 /// Arguments of one command. A larger count is a protocol error; nothing is reserved for it.
 pub const ARGS: usize = 1024 * 1024;
 
+/// Arguments of one command that is carried out, and of all commands of a transaction together. More
+/// are an error: a command takes effect at one moment, and a key takes up to a microsecond, for
+/// which the loop has to let everybody else wait.
+pub const COMMAND_ARGS: usize = 32 * 1024;
+
+/// What an argument counts beside its bytes, where the commands of a turn are bounded by bytes.
+pub const ARG_COST_BYTES: usize = 64;
+
 /// One command with all its arguments, encoded. A larger one is an error reply; the connection
 /// stays. Below the frame, so that a batch of one command always fits an entry and a frame.
 pub const COMMAND_BYTES: usize = 12 * 1024 * 1024;
@@ -183,8 +191,9 @@ pub const WITHHELD_MESSAGES: usize = 1024;
 pub const LEADER_READ_REQUESTS: usize = 65_536;
 
 /// Payload bytes that one turn applies; what is left is applied in the next turn, so that a node
-/// with much to catch up on still answers its peers.
-pub const APPLY_BYTES: usize = 4 * 1024 * 1024;
+/// with much to catch up on still answers its peers. Small commands take some 30 bytes and half a
+/// microsecond each.
+pub const APPLY_BYTES: usize = 512 * 1024;
 
 /// Bytes of the commands that all clients of a node have queued between MULTI and EXEC, and of the
 /// keys that they watch. A command that would exceed it is an error, and its transaction is aborted.
@@ -197,11 +206,18 @@ pub const WATCHED_KEY_BYTES: usize = 64;
 /// where a page may end.
 pub const SCAN_KEYS: usize = 10_000;
 
+/// Keys of a store that KEYS in a transaction looks at, all at one moment. Where there are more, it is
+/// an error.
+pub const TRANSACTION_KEYS: usize = 65_536;
+
+/// Keys in a reply to KRANGE. More are an error that names LIMIT.
+pub const RANGE_REPLY_KEYS: usize = 65_536;
+
 /// Bytes of a reply to KRANGE. A longer one is an error that names LIMIT.
 pub const RANGE_REPLY_BYTES: usize = 16 * 1024 * 1024;
 
 /// Keys that one KDEL may delete. More are an error that names LIMIT, and none is deleted.
-pub const RANGE_DELETE_KEYS: usize = 65_536;
+pub const RANGE_DELETE_KEYS: usize = 32_768;
 
 /// Cells of LCS's table, of four bytes each: the product of the two lengths. More are an error.
 pub const LCS_CELLS: usize = 4 * 1024 * 1024;
@@ -248,9 +264,10 @@ pub const READ_BUDGET_BYTES: usize = 256 * 1024;
 /// Connections accepted in one turn from one listener.
 pub const ACCEPTS: usize = 256;
 
-/// Bytes of commands that one turn of the loop gathers. At the bound the sockets that were not read
-/// are the first ones in the next turn.
-pub const TURN_BYTES: usize = 4 * 1024 * 1024;
+/// Bytes of commands that one turn of the loop gathers, each argument with its
+/// [`ARG_COST_BYTES`]. At the bound the sockets that were not read are the first ones in the next
+/// turn.
+pub const TURN_BYTES: usize = 2 * 1024 * 1024;
 
 /// The loop reads sockets through one buffer of this size, whatever their number.
 pub const READ_SCRATCH_BYTES: usize = 64 * 1024;

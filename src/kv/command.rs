@@ -465,6 +465,9 @@ pub fn named(args: Args<'_>) -> Result<&'static Command, CommandError> {
 /// or subcommand, the number of its arguments, then what its own check says.
 pub fn resolve(args: Args<'_>) -> Result<&'static Command, CommandError> {
     let command = named(args)?;
+    if args.len() > limits::COMMAND_ARGS {
+        return Err(CommandError::TooManyArguments(args.len()));
+    }
     if !command.takes(args.len()) {
         return Err(CommandError::WrongArity(command.name));
     }

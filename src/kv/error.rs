@@ -39,6 +39,8 @@ pub enum CommandError {
     },
     /// Too few or too many arguments for this command.
     WrongArity(&'static str),
+    /// So many arguments, which are more than [`limits::COMMAND_ARGS`].
+    TooManyArguments(usize),
     /// An option that is unknown, twice there or in conflict with another.
     Syntax,
     /// An argument or a value that should be a 64-bit integer.
@@ -158,6 +160,10 @@ pub enum CommandError {
     Aborted,
     /// A transaction that is longer than [`limits::COMMAND_BYTES`].
     TransactionTooLong,
+    /// A transaction of more than [`limits::COMMAND_ARGS`] in all.
+    TransactionTooWide,
+    /// KEYS in a transaction, over more than [`limits::TRANSACTION_KEYS`].
+    TransactionKeys,
     /// More than [`limits::TRANSACTIONS_BYTES`] are queued and watched.
     TransactionsFull,
     /// OBJECT IDLETIME.
@@ -168,6 +174,8 @@ pub enum CommandError {
     InvalidCursor,
     /// KRANGE whose reply would exceed [`limits::RANGE_REPLY_BYTES`].
     RangeReply,
+    /// KRANGE of more than [`limits::RANGE_REPLY_KEYS`].
+    RangeKeys,
     /// KDEL of more than [`limits::RANGE_DELETE_KEYS`].
     RangeDelete,
     /// A request about the membership that is longer than [`limits::ADMIN_BYTES`].
@@ -239,6 +247,10 @@ impl CommandError {
             }
             CommandError::WrongArity(name) => {
                 format!("ERR wrong number of arguments for '{name}' command").into()
+            }
+            CommandError::TooManyArguments(count) => {
+                let most = limits::COMMAND_ARGS;
+                format!("ERR a command of {count} arguments: at most {most} at once").into()
             }
             CommandError::Syntax => "ERR syntax error".into(),
             CommandError::NotAnInteger => "ERR value is not an integer or out of range".into(),
@@ -379,6 +391,15 @@ impl CommandError {
             CommandError::TransactionTooLong => {
                 format!("ERR the transaction is longer than {} bytes", limits::COMMAND_BYTES).into()
             }
+            CommandError::TransactionTooWide => {
+                let most = limits::COMMAND_ARGS;
+                format!("ERR the transaction has more than {most} arguments in all").into()
+            }
+            CommandError::TransactionKeys => {
+                let most = limits::TRANSACTION_KEYS;
+                format!("ERR there are more than {most} keys: KEYS outside a transaction, or SCAN")
+                    .into()
+            }
             CommandError::TransactionsFull => {
                 let mib = limits::TRANSACTIONS_BYTES >> 20;
                 format!("ERR this node's clients have queued and watched {mib} MiB").into()
@@ -394,6 +415,10 @@ impl CommandError {
             CommandError::RangeReply => {
                 let mib = limits::RANGE_REPLY_BYTES >> 20;
                 format!("ERR the range's reply exceeds {mib} MiB: use LIMIT").into()
+            }
+            CommandError::RangeKeys => {
+                let keys = limits::RANGE_REPLY_KEYS;
+                format!("ERR the range has more than {keys} keys: use LIMIT, and go on").into()
             }
             CommandError::RangeDelete => {
                 let keys = limits::RANGE_DELETE_KEYS;
@@ -473,6 +498,7 @@ impl CommandError {
                 | CommandError::NotYet { .. }
                 | CommandError::UnknownSubcommand { .. }
                 | CommandError::WrongArity(_)
+                | CommandError::TooManyArguments(_)
                 | CommandError::KeyTooLong
                 | CommandError::WhileMonitoring
                 | CommandError::Moved(..)

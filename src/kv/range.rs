@@ -105,6 +105,9 @@ fn krange(context: &ReadContext<'_>, args: Args<'_>) -> Result<Reply, CommandErr
             }
         };
         bytes += one.size_hint();
+        if found.len() == limits::RANGE_REPLY_KEYS {
+            return Err(CommandError::RangeKeys);
+        }
         if bytes > limits::RANGE_REPLY_BYTES {
             return Err(CommandError::RangeReply);
         }

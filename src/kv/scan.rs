@@ -58,6 +58,10 @@ pub(super) const COMMANDS: &[Command] = &[
 ];
 
 fn keys(context: &ReadContext<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
+    // Outside a transaction it takes turns from far fewer keys on.
+    if context.store.stored() > limits::TRANSACTION_KEYS {
+        return Err(CommandError::TransactionKeys);
+    }
     let pattern = args.get(1).unwrap_or_default();
     let prefix = glob::literal_prefix(pattern);
     let found = context

@@ -179,7 +179,7 @@ impl Clients {
         requests: &mut Requests,
     ) {
         for _ in 0..self.ready.len() {
-            if requests.bytes() >= limits::TURN_BYTES {
+            if requests.cost() >= limits::TURN_BYTES {
                 return;
             }
             let Some(id) = self.ready.pop_front() else {

@@ -4,6 +4,7 @@
 //! with [`Requests::push_command`]; the gateway walks them once. No command has an allocation of
 //! its own.
 
+use crate::limits;
 use crate::proto::args::Args;
 use crate::proto::frame::SessionMark;
 use crate::types::ClientId;
@@ -13,6 +14,8 @@ use crate::types::ClientId;
 pub struct Requests {
     arena: Vec<u8>,
     heads: Vec<Head>,
+    /// Of all commands together.
+    args: usize,
 }
 
 /// One command's place in the arena.
@@ -30,6 +33,15 @@ enum Kind {
     InSession { mark: SessionMark, count: u32 },
     Refused,
     Malformed,
+}
+
+impl Kind {
+    fn args(self) -> usize {
+        match self {
+            Kind::Command { count } | Kind::InSession { count, .. } => count as usize,
+            Kind::Refused | Kind::Malformed => 0,
+        }
+    }
 }
 
 /// What one client sent.
@@ -65,6 +77,7 @@ impl Requests {
     fn push_kind(&mut self, client: ClientId, kind: Kind) {
         let start = self.end();
         let end = self.arena.len();
+        self.args += kind.args();
         self.heads.push(Head { client, kind, start, end });
     }
 
@@ -94,6 +107,11 @@ impl Requests {
         self.arena.len()
     }
 
+    /// The same, and what the arguments count beside their bytes: by it a turn is bounded.
+    pub fn cost(&self) -> usize {
+        self.arena.len() + self.args * limits::ARG_COST_BYTES
+    }
+
     /// The client and the request at `position`.
     pub fn get(&self, position: usize) -> Option<(ClientId, Request<'_>)> {
         let head = self.heads.get(position)?;
@@ -113,6 +131,7 @@ impl Requests {
         let head = other.heads[position];
         let start = self.end();
         self.arena.extend_from_slice(&other.arena[head.start..head.end]);
+        self.args += head.kind.args();
         self.heads.push(Head { start, end: self.arena.len(), ..head });
     }
 

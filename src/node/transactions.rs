@@ -34,6 +34,8 @@ pub struct Block {
 struct Transaction {
     queued: Vec<Queued>,
     arena: Vec<u8>,
+    /// Arguments of all that is queued.
+    args: usize,
     /// What it will do, once EXEC comes.
     effect: transaction::Effect,
     /// A command was refused: EXEC does nothing.
@@ -75,6 +77,7 @@ impl Transaction {
         let start = self.arena.len();
         self.arena.extend_from_slice(args.encoded());
         let (end, count) = (self.arena.len(), args.len() as u32);
+        self.args += args.len();
         if let Ok(command) = command {
             self.effect = self.effect.max(transaction::Effect::of(command));
         }
@@ -121,7 +124,8 @@ impl Node {
     ) -> Option<Reply> {
         let refused = self.growth_refusal().filter(|_| command.grows());
         let loading_percent = self.snapshots.loading_percent();
-        let queued_bytes = self.clients.find(id)?.block.transaction.as_ref()?.arena.len();
+        let queued = self.clients.find(id)?.block.transaction.as_ref()?;
+        let (queued_bytes, queued_args) = (queued.arena.len(), queued.args);
         if is_never_queued(command) {
             return None;
         }
@@ -132,6 +136,9 @@ impl Node {
             _ if is_never_part(command) => Some(CommandError::NotInMulti.reply()),
             _ if queued_bytes + args.encoded().len() > limits::COMMAND_BYTES => {
                 Some(CommandError::TransactionTooLong.reply())
+            }
+            _ if queued_args + args.len() > limits::COMMAND_ARGS => {
+                Some(CommandError::TransactionTooWide.reply())
             }
             _ => self.reserve(args.encoded().len()).err().map(|error| error.reply()),
         };

@@ -262,3 +262,49 @@ fn exec_that_is_wrong_ends_its_transaction_as_in_redis() {
     let expected = [ok(), simple("QUEUED"), aborted.clone(), without, aborted, Value::Nil];
     assert_eq!(say(&mut cluster, client, &lines), expected);
 }
+
+#[test]
+fn what_would_hold_the_loop_is_refused_and_nothing_of_it_is_done() {
+    let (mut cluster, leader) = founded(24);
+    let client = cluster.connect(leader);
+    let too_many =
+        |count: usize| error(&format!("ERR a command of {count} arguments: at most 32768 at once"));
+    let mset = |pairs: usize| {
+        let pairs: String = (0..pairs).map(|number| format!(" k{number} v")).collect();
+        format!("MSET{pairs}")
+    };
+
+    // 1. One command: the last one that fits, and one more argument.
+    let last = mset(16_383);
+    assert_eq!(say(&mut cluster, client, &[&last]), [ok()]);
+    let words = format!("{} k0 k0", "DEL".to_owned() + &" k".repeat(32_766));
+    assert_eq!(
+        say(&mut cluster, client, &[&words, "EXISTS k0"]),
+        [too_many(32_769), Value::Integer(1)]
+    );
+
+    // 2. A transaction has no more in all, and is aborted.
+    let wide = error("ERR the transaction has more than 32768 arguments in all");
+    let aborted = error("EXECABORT Transaction discarded because of previous errors.");
+    let queued = simple("QUEUED");
+    let lines = ["MULTI", &last, "SET k0 w", "EXEC", "GET k0"];
+    let expected = [ok(), queued, wide, aborted.clone(), bulk("v")];
+    assert_eq!(say(&mut cluster, client, &lines), expected);
+    let lines = ["MULTI", &words, "EXEC"];
+    assert_eq!(say(&mut cluster, client, &lines), [ok(), too_many(32_769), aborted]);
+
+    // 3. Many keys: KEYS takes turns, but not in a transaction; KRANGE and KDEL want LIMIT.
+    for start in (16_383..65_537).step_by(8192) {
+        let keys = start..(start + 8192).min(65_537);
+        let pairs: String = keys.map(|number| format!(" k{number} v")).collect();
+        assert_eq!(say(&mut cluster, client, &[&format!("MSET{pairs}")]), [ok()]);
+    }
+    assert_eq!(say(&mut cluster, client, &["DBSIZE"]), [Value::Integer(65_537)]);
+    let lines = ["MULTI", "KEYS *", "EXEC", "KRANGE a z", "KDEL a z"];
+    let replies = say(&mut cluster, client, &lines);
+    let keys = "ERR there are more than 65536 keys: KEYS outside a transaction, or SCAN";
+    assert_eq!(replies[2], Value::Array(vec![error(keys)]));
+    assert_eq!(replies[3], error("ERR the range has more than 65536 keys: use LIMIT, and go on"));
+    let kdel = "ERR one KDEL deletes at most 32768 keys: use LIMIT, and repeat";
+    assert_eq!(replies[4], error(kdel));
+}

@@ -21,8 +21,9 @@ Every command can be sent to every node. These errors can come from many of them
 |---|---|
 | `ERR unknown command ...` | there is none of that name; for commands on other types than strings, and for scripts, it says so |
 | `ERR wrong number of arguments for '...' command` | |
+| `ERR a command of ... arguments: at most 32768 at once` | more would keep all other clients waiting; a transaction has no more in all |
 | `ERR key exceeds maximum allowed size (65536 bytes)` | a key is too long |
-| `CLUSTERDOWN ...` | no majority could be reached: surely not done |
+| `CLUSTERDOWN ...` | no majority could be reached, or not every node knows the command yet: surely not done |
 | `INDOUBT ...` | a write may have been done, or be done yet |
 | `LOADING ... (NN%)` | this node is loading a snapshot; another one may serve |
 | `OOM ...` | the store is at its quota: commands marked *grows* are refused |

@@ -272,7 +272,7 @@ impl Process {
         let due: Vec<StreamId> = behind.chain(before).collect();
         for id in due {
             self.next_client = id;
-            if self.requests.bytes() >= limits::TURN_BYTES {
+            if self.requests.cost() >= limits::TURN_BYTES {
                 return;
             }
             if let Some(client) = self.clients.get_mut(&id) {
