@@ -125,6 +125,10 @@ pub const SNAPSHOT_WRITE_AHEAD_BYTES: u64 = 256 * 1024;
 /// Bytes of a snapshot that are loaded in one turn.
 pub const SNAPSHOT_LOAD_BYTES: usize = 256 * 1024;
 
+/// Bytes of one page of the store's records, or of their index: the piece of memory that they grow and
+/// shrink by.
+pub const STORE_PAGE_BYTES: usize = 32 * 1024;
+
 /// Keys of a batch that are looked up together in advance, so that the processor waits for their
 /// memory at once. What a batch's later commands need is brought near when it is their turn: all of
 /// a large batch would not fit the near caches.
