@@ -64,12 +64,13 @@ pub const LOG_ENTRY_BYTES: usize = 96;
 
 /// Bytes of the log that stay in memory once they were applied, for followers that lag a little: a
 /// quarter of what makes a snapshot due, but no more than this; or a share of the newest snapshot's
-/// bytes if that is more. Who lags further is sent a snapshot.
-pub const LOG_TAIL_BYTES: u64 = 16 * 1024 * 1024;
+/// bytes if that is more. Who lags further is sent a snapshot; but for a follower that was moving
+/// until a while ago ([`INSTALL_PATIENCE`]) its leader keeps more, see [`LOG_INSTALL_TAILS`].
+pub const LOG_TAIL_BYTES: u64 = 4 * 1024 * 1024;
 /// See [`LOG_TAIL_BYTES`].
 pub const LOG_TAIL_SHARE: u64 = 4;
 /// See [`LOG_TAIL_BYTES`].
-pub const LOG_STATE_SHARE: u64 = 8;
+pub const LOG_STATE_SHARE: u64 = 32;
 
 /// While a follower is being sent a snapshot, or takes the entries behind it, what it will need next
 /// stays for it, up to so many times that, or the snapshot's own bytes if that is more: a follower
@@ -133,6 +134,10 @@ pub const SNAPSHOT_WRITE_AHEAD_BYTES: u64 = 256 * 1024;
 
 /// Bytes of a snapshot that are loaded in one turn.
 pub const SNAPSHOT_LOAD_BYTES: usize = 256 * 1024;
+
+/// Bytes of one page of the store's records, or of their index: the piece of memory that they grow and
+/// shrink by.
+pub const STORE_PAGE_BYTES: usize = 32 * 1024;
 
 /// Keys of a batch that are looked up together in advance, so that the processor waits for their
 /// memory at once. What a batch's later commands need is brought near when it is their turn: all of

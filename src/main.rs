@@ -10,6 +10,10 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use daemon::arguments::{Arguments, SnapshotSubcommands, Subcommands};
 use daemon::{recover_quorum, snapshot};
+use raftkv::storage::pages::StorePages;
+
+#[global_allocator]
+static ALLOCATOR: StorePages = StorePages;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();

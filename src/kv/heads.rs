@@ -80,6 +80,12 @@ impl Heads {
         self.heads.remove(place);
     }
 
+    /// Bytes of memory that they take.
+    #[cfg(test)]
+    pub(super) fn heap_bytes(&self) -> usize {
+        super::record::piece_bytes(self.heads.capacity() * size_of::<u32>())
+    }
+
     fn skip(&mut self, bytes: usize, key: &[u8]) {
         let bytes = bytes.min(SKIPPED_BYTES);
         self.skipped = bytes as u8;

@@ -7,6 +7,7 @@
 //! Called by `records.rs`; holds no key. Its order reaches nobody.
 
 use super::slab::Handle;
+use crate::limits;
 
 /// Records that a bucket takes, and how many there are for each bucket when the table grows. A tenth
 /// of new keys finds its bucket full; a write of a key that the table doesn't know teaches it, so
@@ -21,7 +22,7 @@ const TAG_SHIFT: u32 = 12;
 const MOST_BUCKETS: usize = 1 << (TAG_SHIFT + u16::BITS);
 
 /// Buckets that are allocated together: what there is already never moves.
-const SEGMENT_BUCKETS: usize = 64;
+const SEGMENT_BUCKETS: usize = limits::STORE_PAGE_BYTES / size_of::<Bucket>();
 
 #[derive(Clone, Copy, Debug)]
 #[repr(align(64))]
@@ -96,6 +97,13 @@ impl Index {
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         (0..self.buckets).map(|place| usize::from(self.bucket(place).count)).sum()
+    }
+
+    /// Bytes of memory that it takes, but for what their alignment does.
+    #[cfg(test)]
+    pub(super) fn heap_bytes(&self) -> usize {
+        let segment = super::record::piece_bytes(SEGMENT_BUCKETS * size_of::<Bucket>());
+        self.segments.len() * segment + self.segments.capacity() * 8
     }
 
     /// Adds a bucket, which takes what is its own from the one that had it so far.
@@ -286,7 +294,7 @@ mod tests {
         assert_eq!(known(&index, 0..19_900), 0);
         assert!(known(&index, 19_900..20_000) >= 70);
         assert_eq!(index.buckets, 4 * 100 / RECORDS_PER_BUCKET);
-        assert_eq!((segments, index.segments.len()), (53, index.buckets.div_ceil(SEGMENT_BUCKETS)));
+        assert_eq!((segments, index.segments.len()), (7, index.buckets.div_ceil(SEGMENT_BUCKETS)));
     }
 
     #[test]

@@ -8,10 +8,16 @@ use crate::proto::snapshot::{SnapshotError, SnapshotFault, SnapshotHeader};
 use crate::proto::snapshot_decoder::{SnapshotDecoder, SnapshotItem};
 
 /// A state machine in the making. Nothing of it can be seen before all of the file was.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Loader {
     decoder: SnapshotDecoder,
     state: Option<(SnapshotHeader, StateMachine)>,
+}
+
+impl Default for Loader {
+    fn default() -> Loader {
+        Loader { decoder: SnapshotDecoder::of_store(), state: None }
+    }
 }
 
 impl Loader {
@@ -44,7 +50,9 @@ impl Loader {
                 Some(SnapshotItem::Record(record)) => {
                     let (_, machine) =
                         self.state.as_mut().expect("the decoder gives the header first");
-                    assert!(machine.restore(record), "the decoder refuses a key that comes twice");
+                    if !machine.restore(record) {
+                        return Err(self.decoder.duplicate());
+                    }
                 }
                 Some(SnapshotItem::End(_)) => {}
             }

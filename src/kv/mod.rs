@@ -46,6 +46,7 @@ pub mod manual;
 pub mod monitor;
 pub mod moves;
 pub mod object;
+mod packed;
 mod pivots;
 pub mod pubsub;
 pub mod range;

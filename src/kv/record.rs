@@ -57,6 +57,13 @@ impl<'a> RecordRef<'a> {
     }
 }
 
+/// What the C library's allocator takes for a piece of so many bytes on a machine of 64 bits: a
+/// length before it, in multiples of 16.
+#[cfg(test)]
+pub(super) fn piece_bytes(bytes: usize) -> usize {
+    if bytes == 0 { 0 } else { (bytes + 8).next_multiple_of(16).max(32) }
+}
+
 /// A stored deadline, or none.
 pub(super) fn known_deadline(deadline: ClusterTime) -> Option<ClusterTime> {
     (deadline != NEVER).then_some(deadline)

@@ -2,9 +2,10 @@
 //!
 //! Three structures, each with one task: a slab has the bytes, a tree of handles the order, an index
 //! of handles the short way to a key that is there. The tree is the truth; what the index doesn't
-//! know is looked up in it. Called by `store.rs` and `capture.rs`; knows no clock.
+//! know is looked up in it. Beside them are the pivots, which are a few of the handles. Called by `store.rs` and `capture.rs`; knows no clock.
 
 use super::index::{self, Index};
+use super::pivots::{self, Pivots};
 use super::record::{Record, RecordRef};
 use super::slab::{Handle, Slab};
 use super::tree::Tree;
@@ -17,6 +18,8 @@ pub(super) struct Records {
     slab: Slab,
     tree: Tree,
     index: Index,
+    /// Where a page of SCAN may end.
+    pivots: Pivots,
     /// What was restored and is yet to be learned by the index.
     unlearned: Vec<Handle>,
 }
@@ -29,16 +32,12 @@ impl Records {
 
     /// Where the record of `key` is, until that or any other one changes.
     pub(super) fn find(&self, key: &[u8]) -> Option<Handle> {
-        let is_it = |handle| self.slab.key(handle) == key;
-        let known = self.index.find(index::hash(key), is_it);
-        known.or_else(|| self.tree.get(key, &self.slab))
+        self.known(key).or_else(|| self.tree.get(key, &self.slab))
     }
 
     /// The same, where the record is about to change: the index learns what it didn't know.
     pub(super) fn seek(&mut self, key: &[u8]) -> Option<Handle> {
-        let is_it = |handle| self.slab.key(handle) == key;
-        let known = self.index.find(index::hash(key), is_it);
-        known.or_else(|| {
+        self.known(key).or_else(|| {
             let handle = self.tree.get(key, &self.slab)?;
             self.learn(handle);
             Some(handle)
@@ -71,25 +70,42 @@ impl Records {
         self.slab.record(handle)
     }
 
-    /// Puts a record in. `false`, and nothing done, if its key is there.
-    pub(super) fn insert(&mut self, record: RecordRef<'_>) -> bool {
-        let handle = self.slab.put(record);
-        let is_new = self.tree.insert(handle, &self.slab);
-        if is_new {
-            self.learn(handle);
-        } else {
-            self.slab.free(handle);
-        }
-        is_new
+    /// Where the record of `key` is, as far as the index knows. What it doesn't know may be there.
+    pub(super) fn known(&self, key: &[u8]) -> Option<Handle> {
+        self.index.find(index::hash(key), |handle| self.slab.key(handle) == key)
     }
 
-    /// As [`insert`](Records::insert), for many records one after the other, which nobody looks for
-    /// before the last one was followed by [`learn_all`](Records::learn_all): the index learns many
-    /// at once, so that the processor waits for many of its lines at once.
+    /// Puts a record in.
+    ///
+    /// # Errors
+    /// Its key is there: where, which the index has learned. Nothing else was done.
+    pub(super) fn insert(&mut self, record: RecordRef<'_>) -> Result<(), Handle> {
+        let handle = self.slab.put(record);
+        let inserted = self.tree.insert(handle, &self.slab);
+        match inserted {
+            Ok(()) => {
+                self.pivots.insert(record.key, handle);
+                self.learn(handle);
+            }
+            Err(there) => {
+                self.slab.free(handle);
+                if self.known(record.key).is_none() {
+                    self.learn(there);
+                }
+            }
+        }
+        inserted
+    }
+
+    /// Puts one of many records in that come one after the other, and that nobody looks for before
+    /// the last one was followed by [`learn_all`](Records::learn_all): the index learns many at once,
+    /// so that the processor waits for many of its lines at once. `false`, and nothing done, if its
+    /// key is there.
     pub(super) fn restore(&mut self, record: RecordRef<'_>) -> bool {
         let handle = self.slab.put(record);
-        let is_new = self.tree.insert(handle, &self.slab);
+        let is_new = self.tree.insert(handle, &self.slab).is_ok();
         if is_new {
+            self.pivots.insert(record.key, handle);
             self.unlearned.push(handle);
             if self.unlearned.len() == limits::WARMED_KEYS {
                 self.learn_all();
@@ -147,6 +163,7 @@ impl Records {
     pub(super) fn remove(&mut self, key: &[u8]) -> Option<Record> {
         let handle = self.tree.remove(key, &self.slab)?;
         self.index.remove(index::hash(key), handle, self.tree.len());
+        self.pivots.remove(key, handle);
         Some(self.slab.take(handle))
     }
 
@@ -156,6 +173,17 @@ impl Records {
         let key: Box<[u8]> = self.slab.key(first).into();
         let record = self.remove(&key)?;
         Some((key, record))
+    }
+
+    /// The cursor that stands for this key, never 0, if it is a pivot.
+    pub(super) fn cursor_of(&self, key: &[u8]) -> Option<u64> {
+        let cursor = pivots::sampled(key)?;
+        (self.key_at(cursor)? == key).then_some(cursor)
+    }
+
+    /// The key that a cursor stands for.
+    pub(super) fn key_at(&self, cursor: u64) -> Option<&[u8]> {
+        self.pivots.place_of(cursor).map(|handle| self.slab.key(handle))
     }
 
     /// The records from `start` on, in order.
@@ -201,6 +229,7 @@ impl Records {
         self.index.remove(index::hash(key), before, self.tree.len());
         // Both are still there: the tree looks at the one that it has.
         self.tree.replace(key, after, &self.slab);
+        self.pivots.replace(key, before, after);
         self.learn(after);
         self.slab.free(before);
     }

@@ -80,12 +80,14 @@ impl Plot {
     fn set(&mut self, key: &[u8], length: usize) {
         let value = vec![b'v'; length];
         let record = Record { value, revision: self.revision, deadline: NEVER };
-        match self.records.seek(key) {
-            Some(place) => {
-                assert!(!self.records.insert(record.with_key(key)), "it is there");
+        let known = self.records.known(key);
+        match self.records.insert(record.with_key(key)) {
+            Err(place) => {
+                assert!(known.is_none_or(|known| known == place));
+                assert_eq!(self.records.seek(key), Some(place));
                 self.records.overwrite(place, record.with_key(key));
             }
-            None => assert!(self.records.insert(record.with_key(key))),
+            Ok(()) => assert_eq!((known, self.model.contains_key(key)), (None, false)),
         }
         self.model.insert(key.into(), record);
     }
@@ -133,4 +135,33 @@ fn seek_teaches_the_index_what_it_lost() {
     (0..3000).for_each(|number| assert!(plot.records.seek(&key(number)).is_some()));
     assert!(plot.records.index.len() > known + 600, "not only the new ones are known");
     plot.check();
+}
+
+/// What records of 18 and 100 bytes take in slab, tree and index, beside that, in hundredths of a
+/// byte each.
+fn beside_content(keys: impl Iterator<Item = u32>) -> [usize; 3] {
+    let mut records = Records::default();
+    let (value, mut count) = ([b'v'; 100], 0);
+    for number in keys {
+        count += 1;
+        let key = format!("bench:{number:012}");
+        let (key, revision) = (key.as_bytes(), Revision(count));
+        let inserted = records.insert(RecordRef { key, value: &value, revision, deadline: NEVER });
+        assert_eq!(inserted, Ok(()));
+    }
+    let Records { slab, tree, index, .. } = &records;
+    let each = |bytes: usize| 100 * bytes / count as usize;
+    [each(slab.heap_bytes()) - 11_800, each(tree.heap_bytes()), each(index.heap_bytes())]
+}
+
+#[test]
+fn records_take_little_beside_their_content() {
+    const COUNT: u32 = 100_000;
+    // One behind the other, with one that is behind all of them, as there may be.
+    let [slab, tree, index] = beside_content(std::iter::once(u32::MAX).chain(0..COUNT));
+    assert!(slab <= 650 && tree <= 980 && index <= 1100, "{slab} {tree} {index}");
+    // In no order at all.
+    let scattered = (0..COUNT).map(|number| number.wrapping_mul(2_654_435_761));
+    let [slab, tree, index] = beside_content(scattered);
+    assert!(slab <= 650 && tree <= 1400 && index <= 1100, "{slab} {tree} {index}");
 }

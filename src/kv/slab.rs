@@ -1,43 +1,43 @@
 //! Where records are kept: each in one run of bytes, in pages of slots of one length.
 //!
 //! A record of its own allocation costs the allocator's header and rounding, and two of them if key
-//! and value are apart; here a small one costs what it is long, rounded up to eight bytes. Follows
+//! and value are apart; here a small one costs what it is long, rounded up by a 32nd or so. Follows
 //! Bonwick, "The Slab Allocator", 1994: a page has slots of one length, knows its free ones, and is
-//! given back when all are free. What is too long for a page stands alone. Called by `records.rs`;
-//! knows no order and finds nothing by key.
+//! given back when all are free. What is too long for a page stands alone. How a record is written
+//! into its slot is `packed.rs`'s business. Called by `records.rs`; knows no order and finds nothing
+//! by key.
 
 use byteorder::{ByteOrder, LittleEndian};
 
-use super::record::{NEVER, Record, RecordRef};
+use super::packed;
+use super::record::{Record, RecordRef};
+use crate::limits;
 use crate::types::{ClusterTime, Revision};
 
-/// What lengths of slots, and places in a page, are multiples of.
-const UNIT_BYTES: usize = 8;
+const PAGE_BYTES: usize = limits::STORE_PAGE_BYTES;
 
-/// Units of a page, and its bytes: a power of two, so that a handle is two numbers.
-const PAGE_UNITS: usize = 1 << PAGE_SHIFT;
-const PAGE_SHIFT: u32 = 12;
-const PAGE_BYTES: usize = PAGE_UNITS * UNIT_BYTES;
+/// A handle is a page and a slot in it: so many bits are the slot's, enough for the shortest ones.
+const SLOT_BITS: u32 = 11;
+const SHORTEST_BYTES: usize = PAGE_BYTES >> SLOT_BITS;
 
 /// Records that take more stand alone: a page of few slots would waste its end.
 const SMALL_BYTES: usize = 2048;
-const SLOT_LENGTHS: usize = SMALL_BYTES / UNIT_BYTES + 1;
 
-/// Pages at most, 16 GiB of them; from there on small records stand alone too.
-const PAGES: usize = 1 << (31 - PAGE_SHIFT);
+/// Lengths of slots are multiples of four bytes up to here, of eight up to twice as much, and so on:
+/// what rounding takes is little beside a record, and there are few lengths, each of which may have
+/// a page that is not full.
+const FINE_BYTES: usize = 256;
+const FINE_STEP_BYTES: usize = 4;
+const CLASSES: usize = class_of(SMALL_BYTES) + 1;
+
+/// Pages at most, 32 GiB of them; from there on small records stand alone too.
+const PAGES: usize = 1 << (31 - SLOT_BITS);
 
 /// How far from a record's beginning its second touch is: a cache line.
 const TOUCHED_BYTES: usize = 64;
 
 /// Set in the handle of a record that stands alone.
 const ALONE: u32 = 1 << 31;
-
-/// Revision, length of the key, length of the value; then a deadline if there is one, the key, the
-/// value.
-const HEADER_BYTES: usize = 12;
-const DEADLINE_BYTES: usize = 8;
-/// Set in the length of the key where there is a deadline.
-const HAS_DEADLINE: u16 = 1 << 15;
 
 /// Stands for "none" among the free slots of a page.
 const NO_SLOT: u16 = u16::MAX;
@@ -50,26 +50,35 @@ pub(super) struct Handle(pub(super) u32);
 /// All records. See the file's head.
 #[derive(Clone, Default, Debug)]
 pub(super) struct Slab {
-    /// The pages' bytes, apart from what is kept of them: a look-up needs nothing else.
-    pages: Vec<Option<Box<[u8; PAGE_BYTES]>>>,
+    /// The pages, apart from which slots are free: a look-up needs nothing else.
+    pages: Vec<Page>,
     states: Vec<PageState>,
     /// Numbers of pages that were given back.
     vacant: Vec<u32>,
-    /// By the length of slots in units: the pages that have a free one.
+    /// By the class of slots: the pages that have a free one.
     roomy: Vec<Vec<u32>>,
     alone: Vec<Option<Alone>>,
     vacant_alone: Vec<u32>,
 }
 
-/// What is kept of a page beside its bytes; places and lengths in units.
+#[derive(Clone, Debug)]
+struct Page {
+    /// None where it was given back.
+    bytes: Option<Box<[u8; PAGE_BYTES]>>,
+    /// Bytes of a slot.
+    slot: u16,
+}
+
+/// What is kept of a page beside its bytes. Slots are numbered from the page's beginning.
 #[derive(Clone, Copy, Debug)]
 struct PageState {
-    slot: u16,
     used: u16,
     /// The first of the slots that were freed; each one's first bytes name the next.
     freed: u16,
-    /// Where the slots begin that were never used.
+    /// The first of the slots that were never used.
     fresh: u16,
+    /// How many there are.
+    slots: u16,
     /// Its place in the list of pages with a free slot, if it has one.
     place: u32,
 }
@@ -83,12 +92,15 @@ struct Alone {
 impl Slab {
     /// Puts a record in.
     pub(super) fn put(&mut self, record: RecordRef<'_>) -> Handle {
-        let length = record_bytes(&record);
+        let length = packed::length(&record);
         if length <= SMALL_BYTES
-            && let Some((page, unit)) = self.take_slot(length.div_ceil(UNIT_BYTES))
+            && let Some(handle) = self.take_slot(class_of(length))
         {
-            write(&mut self.page_mut(page)[unit * UNIT_BYTES..], &record);
-            return Handle((page << PAGE_SHIFT | unit) as u32);
+            let Place::Slot(page, slot) = place_of(handle) else {
+                unreachable!("a slot is in a page");
+            };
+            packed::write(self.slot_mut(page, slot), &record);
+            return handle;
         }
         let alone = Alone { key: record.key.into(), record: record.to_record() };
         let place = self.vacant_alone.pop().unwrap_or_else(|| {
@@ -103,10 +115,7 @@ impl Slab {
     /// The key of a record.
     pub(super) fn key(&self, handle: Handle) -> &[u8] {
         match place_of(handle) {
-            Place::Slot(page, unit) => {
-                let page = self.pages[page].as_deref().expect("a record's page is there");
-                key_of(&page[unit * UNIT_BYTES..])
-            }
+            Place::Slot(page, slot) => packed::key(self.from_slot(page, slot)),
             Place::Alone(place) => {
                 &self.alone[place].as_ref().expect("a handle names a record").key
             }
@@ -116,10 +125,7 @@ impl Slab {
     /// A record as it is.
     pub(super) fn record(&self, handle: Handle) -> RecordRef<'_> {
         match place_of(handle) {
-            Place::Slot(page, unit) => {
-                let page = self.pages[page].as_deref().expect("a record's page is there");
-                read(&page[unit * UNIT_BYTES..])
-            }
+            Place::Slot(page, slot) => packed::read(self.from_slot(page, slot)),
             Place::Alone(place) => {
                 let alone = self.alone[place].as_ref().expect("a handle names a record");
                 alone.record.with_key(&alone.key)
@@ -131,10 +137,9 @@ impl Slab {
     /// compiler leaves that out.
     pub(super) fn touch(&self, handle: Handle) -> u8 {
         match place_of(handle) {
-            Place::Slot(page, unit) => {
-                let page = self.pages[page].as_deref().expect("a record's page is there");
-                let (first, next) = (unit * UNIT_BYTES, unit * UNIT_BYTES + TOUCHED_BYTES);
-                page[first] ^ page[next.min(PAGE_BYTES - 1)]
+            Place::Slot(page, slot) => {
+                let bytes = self.from_slot(page, slot);
+                bytes[0] ^ bytes[TOUCHED_BYTES.min(bytes.len() - 1)]
             }
             Place::Alone(place) => u8::from(self.alone[place].is_some()),
         }
@@ -143,16 +148,15 @@ impl Slab {
     /// Makes the record of a key what is given. If its place doesn't fit, that is left as it is, to
     /// be freed by the caller, and the new place is returned.
     pub(super) fn overwrite(&mut self, handle: Handle, record: RecordRef<'_>) -> Option<Handle> {
-        let length = record_bytes(&record);
+        let length = packed::length(&record);
         match place_of(handle) {
-            Place::Slot(page, unit) => {
-                let slot = usize::from(self.states[page].slot) * UNIT_BYTES;
-                let bytes = &mut self.page_mut(page)[unit * UNIT_BYTES..][..slot];
-                let keeps_deadline = (read(bytes).deadline == NEVER) == (record.deadline == NEVER);
-                if keeps_deadline && length.next_multiple_of(UNIT_BYTES) == slot {
-                    // The key stays where it is.
-                    write_head(bytes, &record);
-                    bytes[length - record.value.len()..length].copy_from_slice(record.value);
+            Place::Slot(page, slot) => {
+                let bytes = self.slot_mut(page, slot);
+                // What leaves less than the finest step has this class, whatever its length is.
+                if bytes.len().wrapping_sub(length) < FINE_STEP_BYTES
+                    || length <= SMALL_BYTES && slot_bytes(class_of(length)) == bytes.len()
+                {
+                    packed::overwrite(bytes, &record);
                     return None;
                 }
             }
@@ -205,7 +209,7 @@ impl Slab {
     /// Takes a record out.
     pub(super) fn free(&mut self, handle: Handle) {
         match place_of(handle) {
-            Place::Slot(page, unit) => self.free_slot(page, unit),
+            Place::Slot(page, slot) => self.free_slot(page, slot),
             Place::Alone(place) => drop(self.take_alone(place)),
         }
     }
@@ -213,9 +217,9 @@ impl Slab {
     /// Takes a record out and keeps it: a value that stands alone is moved.
     pub(super) fn take(&mut self, handle: Handle) -> Record {
         match place_of(handle) {
-            Place::Slot(page, unit) => {
+            Place::Slot(page, slot) => {
                 let record = self.record(handle).to_record();
-                self.free_slot(page, unit);
+                self.free_slot(page, slot);
                 record
             }
             Place::Alone(place) => self.take_alone(place).record,
@@ -236,63 +240,78 @@ impl Slab {
 
     /// Takes everything apart, in pieces of bounded size; each says how many bytes it was.
     pub(super) fn into_pieces(self) -> impl Iterator<Item = usize> + Send + 'static {
-        let pages = self.pages.into_iter().flatten().map(|page| page.len());
+        let pages = self.pages.into_iter().filter_map(|page| page.bytes).map(|page| page.len());
         let alone = self.alone.into_iter().flatten().map(|alone| alone.record.value.len());
         pages.chain(alone)
     }
 
-    /// A free slot of so many units, and that it is taken; none where there are no more pages.
-    fn take_slot(&mut self, slot: usize) -> Option<(usize, usize)> {
+    /// Bytes of memory that it takes.
+    #[cfg(test)]
+    pub(super) fn heap_bytes(&self) -> usize {
+        use super::record::piece_bytes;
+        let pages = self.pages.iter().filter(|page| page.bytes.is_some()).count();
+        let alone =
+            self.alone.iter().flatten().map(|alone| {
+                piece_bytes(alone.key.len()) + piece_bytes(alone.record.value.capacity())
+            });
+        let lists = self.pages.capacity() * size_of::<Page>()
+            + self.states.capacity() * size_of::<PageState>()
+            + self.alone.capacity() * size_of::<Option<Alone>>();
+        pages * piece_bytes(PAGE_BYTES) + alone.sum::<usize>() + lists
+    }
+
+    /// A free slot of a class, and that it is taken; none where there are no more pages.
+    fn take_slot(&mut self, class: usize) -> Option<Handle> {
         if self.roomy.is_empty() {
-            self.roomy.resize(SLOT_LENGTHS, Vec::new());
+            self.roomy.resize(CLASSES, Vec::new());
         }
-        let page = match self.roomy[slot].last() {
+        let page = match self.roomy[class].last() {
             Some(page) => *page as usize,
-            None => self.add_page(slot)?,
+            None => self.add_page(class)?,
         };
-        let freed = usize::from(self.states[page].freed);
-        let unit = if freed == usize::from(NO_SLOT) {
-            let fresh = self.states[page].fresh;
-            self.states[page].fresh += slot as u16;
-            usize::from(fresh)
+        let PageState { freed, fresh, .. } = self.states[page];
+        let slot = if freed == NO_SLOT {
+            self.states[page].fresh += 1;
+            fresh
         } else {
-            let next = LittleEndian::read_u16(&self.page_mut(page)[freed * UNIT_BYTES..]);
+            let next = LittleEndian::read_u16(self.slot_mut(page, freed.into()));
             self.states[page].freed = next;
             freed
         };
         self.states[page].used += 1;
         if !self.states[page].has_room() {
-            let last = self.roomy[slot].pop();
+            let last = self.roomy[class].pop();
             assert_eq!(last, Some(page as u32), "slots are taken of the last page of a list");
         }
-        Some((page, unit))
+        Some(Handle((page as u32) << SLOT_BITS | u32::from(slot)))
     }
 
-    fn add_page(&mut self, slot: usize) -> Option<usize> {
+    fn add_page(&mut self, class: usize) -> Option<usize> {
         let page = match self.vacant.pop() {
             Some(page) => page as usize,
             None if self.pages.len() < PAGES => {
-                self.pages.push(None);
-                self.states.push(PageState { slot: 0, used: 0, freed: 0, fresh: 0, place: 0 });
+                self.pages.push(Page { bytes: None, slot: 0 });
+                self.states.push(PageState { used: 0, freed: 0, fresh: 0, slots: 0, place: 0 });
                 self.pages.len() - 1
             }
             None => return None,
         };
         let bytes = vec![0; PAGE_BYTES].into_boxed_slice();
-        self.pages[page] = Some(bytes.try_into().expect("it has the length of a page"));
-        let place = self.roomy[slot].len() as u32;
-        self.states[page] =
-            PageState { slot: slot as u16, used: 0, freed: NO_SLOT, fresh: 0, place };
-        self.roomy[slot].push(page as u32);
+        let bytes = bytes.try_into().expect("it has the length of a page");
+        let slot = slot_bytes(class);
+        self.pages[page] = Page { bytes: Some(bytes), slot: slot as u16 };
+        let (slots, place) = ((PAGE_BYTES / slot) as u16, self.roomy[class].len() as u32);
+        self.states[page] = PageState { used: 0, freed: NO_SLOT, fresh: 0, slots, place };
+        self.roomy[class].push(page as u32);
         Some(page)
     }
 
-    fn free_slot(&mut self, page: usize, unit: usize) {
+    fn free_slot(&mut self, page: usize, slot: usize) {
         let state = self.states[page];
-        LittleEndian::write_u16(&mut self.page_mut(page)[unit * UNIT_BYTES..], state.freed);
-        let roomy = &mut self.roomy[usize::from(state.slot)];
+        LittleEndian::write_u16(self.slot_mut(page, slot), state.freed);
+        let roomy = &mut self.roomy[class_of(self.pages[page].slot.into())];
         let now = &mut self.states[page];
-        (now.freed, now.used) = (unit as u16, state.used - 1);
+        (now.freed, now.used) = (slot as u16, state.used - 1);
         if !state.has_room() {
             now.place = roomy.len() as u32;
             roomy.push(page as u32);
@@ -303,7 +322,7 @@ impl Slab {
             if let Some(moved) = roomy.get(place) {
                 self.states[*moved as usize].place = place as u32;
             }
-            self.pages[page] = None;
+            self.pages[page].bytes = None;
             self.vacant.push(page as u32);
         }
     }
@@ -317,19 +336,29 @@ impl Slab {
         self.alone[place].as_mut().expect("a handle names a record")
     }
 
-    fn page_mut(&mut self, page: usize) -> &mut [u8; PAGE_BYTES] {
-        self.pages[page].as_deref_mut().expect("a record's page is there")
+    /// A page from the beginning of a slot on.
+    fn from_slot(&self, page: usize, slot: usize) -> &[u8] {
+        let Page { bytes, slot: slot_bytes } = &self.pages[page];
+        let bytes = bytes.as_deref().expect("a record's page is there");
+        &bytes[slot * usize::from(*slot_bytes)..]
+    }
+
+    fn slot_mut(&mut self, page: usize, slot: usize) -> &mut [u8] {
+        let Page { bytes, slot: slot_bytes } = &mut self.pages[page];
+        let bytes = bytes.as_deref_mut().expect("a record's page is there");
+        let slot_bytes = usize::from(*slot_bytes);
+        &mut bytes[slot * slot_bytes..][..slot_bytes]
     }
 }
 
 impl PageState {
     fn has_room(self) -> bool {
-        self.freed != NO_SLOT || usize::from(self.fresh) + usize::from(self.slot) <= PAGE_UNITS
+        self.freed != NO_SLOT || self.fresh < self.slots
     }
 }
 
 enum Place {
-    /// The page and the unit at which the record begins.
+    /// A page, and a slot in it.
     Slot(usize, usize),
     Alone(usize),
 }
@@ -337,63 +366,39 @@ enum Place {
 fn place_of(handle: Handle) -> Place {
     let place = (handle.0 & !ALONE) as usize;
     match handle.0 & ALONE {
-        0 => Place::Slot(place >> PAGE_SHIFT, place % PAGE_UNITS),
+        0 => Place::Slot(place >> SLOT_BITS, place % (1 << SLOT_BITS)),
         _ => Place::Alone(place),
     }
 }
 
-fn record_bytes(record: &RecordRef<'_>) -> usize {
-    head_bytes(record.deadline) + record.key.len() + record.value.len()
-}
-
-/// What is in front of the key.
-fn head_bytes(deadline: ClusterTime) -> usize {
-    HEADER_BYTES + if deadline == NEVER { 0 } else { DEADLINE_BYTES }
-}
-
-fn write(bytes: &mut [u8], record: &RecordRef<'_>) {
-    write_head(bytes, record);
-    let key_at = head_bytes(record.deadline);
-    let value_at = key_at + record.key.len();
-    bytes[key_at..value_at].copy_from_slice(record.key);
-    bytes[value_at..value_at + record.value.len()].copy_from_slice(record.value);
-}
-
-fn write_head(bytes: &mut [u8], record: &RecordRef<'_>) {
-    let mut key_bytes = record.key.len() as u16;
-    if record.deadline != NEVER {
-        key_bytes |= HAS_DEADLINE;
-        LittleEndian::write_u64(&mut bytes[HEADER_BYTES..], record.deadline.0);
+/// The class of the slots that a record of so many bytes goes to.
+const fn class_of(bytes: usize) -> usize {
+    let bytes = if bytes < SHORTEST_BYTES { SHORTEST_BYTES } else { bytes };
+    if bytes <= FINE_BYTES {
+        return bytes.div_ceil(FINE_STEP_BYTES);
     }
-    LittleEndian::write_u64(bytes, record.revision.0);
-    LittleEndian::write_u16(&mut bytes[8..], key_bytes);
-    LittleEndian::write_u16(&mut bytes[10..], record.value.len() as u16);
+    // Each doubling has half as many classes as there are up to the first one.
+    let doublings = (bytes - 1).ilog2() - FINE_BYTES.ilog2();
+    let half = FINE_BYTES / FINE_STEP_BYTES / 2;
+    let step = (2 * FINE_STEP_BYTES) << doublings;
+    doublings as usize * half + bytes.div_ceil(step) + half
 }
 
-fn key_of(bytes: &[u8]) -> &[u8] {
-    let key_bytes = LittleEndian::read_u16(&bytes[8..]);
-    let key_at = match key_bytes & HAS_DEADLINE {
-        0 => HEADER_BYTES,
-        _ => HEADER_BYTES + DEADLINE_BYTES,
-    };
-    &bytes[key_at..][..usize::from(key_bytes & !HAS_DEADLINE)]
+/// The length of a class's slots.
+const fn slot_bytes(class: usize) -> usize {
+    let fine = FINE_BYTES / FINE_STEP_BYTES;
+    if class <= fine {
+        return class * FINE_STEP_BYTES;
+    }
+    let half = fine / 2;
+    let doublings = (class - fine - 1) / half;
+    (class - half - doublings * half) * ((2 * FINE_STEP_BYTES) << doublings)
 }
 
-fn read(bytes: &[u8]) -> RecordRef<'_> {
-    let revision = Revision(LittleEndian::read_u64(bytes));
-    let key_bytes = LittleEndian::read_u16(&bytes[8..]);
-    let value_bytes = usize::from(LittleEndian::read_u16(&bytes[10..]));
-    let deadline = match key_bytes & HAS_DEADLINE {
-        0 => NEVER,
-        _ => ClusterTime(LittleEndian::read_u64(&bytes[HEADER_BYTES..])),
-    };
-    let rest = &bytes[head_bytes(deadline)..];
-    let (key, rest) = rest.split_at(usize::from(key_bytes & !HAS_DEADLINE));
-    RecordRef { key, value: &rest[..value_bytes], revision, deadline }
-}
-
-const _: () = assert!(PAGE_UNITS < NO_SLOT as usize);
-const _: () = assert!(SMALL_BYTES < HAS_DEADLINE as usize);
+const _: () = assert!(PAGE_BYTES / SHORTEST_BYTES <= 1 << SLOT_BITS);
+const _: () = assert!((1 << SLOT_BITS) < NO_SLOT as usize);
+const _: () = assert!(slot_bytes(CLASSES - 1) == SMALL_BYTES);
+const _: () = assert!(size_of::<Page>() == 16);
 
 #[cfg(test)]
 #[path = "slab_tests.rs"]

@@ -3,13 +3,14 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::kv::record::NEVER;
 
 fn record<'a>(key: &'a [u8], value: &'a [u8], deadline: ClusterTime) -> RecordRef<'a> {
     RecordRef { key, value, revision: Revision(7), deadline }
 }
 
 fn pages(slab: &Slab) -> usize {
-    slab.pages.iter().flatten().count()
+    slab.pages.iter().filter(|page| page.bytes.is_some()).count()
 }
 
 #[test]
@@ -21,8 +22,8 @@ fn free_gives_back_pages_and_places() {
     };
     let first = put(&mut slab);
     let filled = pages(&slab);
-    // 12 + 4 + 100 bytes, rounded up to 120, of a page's 32,768: 273 to a page.
-    assert_eq!(filled, 5000_usize.div_ceil(273));
+    // 6 + 4 + 100 bytes, rounded up to 112, of a page's 32,768: 292 to a page.
+    assert_eq!(filled, 5000_usize.div_ceil(292));
     // Every second slot is free, and is used again before there is a new page.
     first.iter().step_by(2).for_each(|handle| slab.free(*handle));
     assert_eq!(pages(&slab), filled);
@@ -41,7 +42,8 @@ fn free_gives_back_pages_and_places() {
 #[test]
 fn put_beyond_a_page_stands_alone() {
     let mut slab = Slab::default();
-    let largest = vec![1; SMALL_BYTES - HEADER_BYTES - 1];
+    // A head for such a length takes 9 bytes, and a deadline 8 more.
+    let largest = vec![1; SMALL_BYTES - 9 - 1];
     let small = slab.put(record(b"k", &largest, NEVER));
     let alone = slab.put(record(b"k", &largest, ClusterTime(5)));
     assert!(
@@ -58,6 +60,34 @@ fn put_beyond_a_page_stands_alone() {
     assert!(moved.is_some_and(|handle| matches!(place_of(handle), Place::Slot(..))));
     slab.free(alone);
     assert_eq!(slab.put(record(b"l", &long, NEVER)), alone, "the place is used again");
+}
+
+#[test]
+fn class_of_is_the_shortest_that_fits_and_wastes_little() {
+    let mut before = 0;
+    for bytes in SHORTEST_BYTES..=SMALL_BYTES {
+        let class = class_of(bytes);
+        let length = slot_bytes(class);
+        assert_eq!(class_of(length), class);
+        assert!(class == before || slot_bytes(class - 1) < bytes && length >= bytes);
+        assert!(length - bytes < FINE_STEP_BYTES.max(bytes / 31), "{bytes} in {length}");
+        before = class;
+    }
+    assert!((0..SHORTEST_BYTES).all(|bytes| class_of(bytes) == class_of(SHORTEST_BYTES)));
+}
+
+#[test]
+fn put_in_the_shortest_slots_fills_a_page() {
+    let mut slab = Slab::default();
+    let most = PAGE_BYTES / SHORTEST_BYTES;
+    let key = |number: usize| (number as u16).to_le_bytes();
+    let all: Vec<_> = (0..most).map(|n| slab.put(record(&key(n), b"", NEVER))).collect();
+    assert_eq!(pages(&slab), 1);
+    for (number, handle) in all.iter().enumerate() {
+        assert_eq!(slab.record(*handle), record(&key(number), b"", NEVER));
+    }
+    slab.put(record(b"", b"", NEVER));
+    assert_eq!(pages(&slab), 2);
 }
 
 #[derive(Clone, Debug)]

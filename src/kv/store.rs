@@ -14,7 +14,6 @@ use super::capture::Capture;
 use super::graveyard::Graveyard;
 use super::history::{ChangeKind, History};
 use super::leases::Leases;
-use super::pivots::Pivots;
 use super::record::{NEVER, RecordRef, known_deadline};
 use super::records::Records;
 use super::sessions::Sessions;
@@ -57,8 +56,6 @@ pub struct Store {
     /// The records that have a deadline, soonest first; ties by key, so that every node removes
     /// the same keys.
     deadlines: BTreeSet<(ClusterTime, Box<[u8]>)>,
-    /// Where a page of SCAN may end.
-    pivots: Pivots,
     clock: ClusterTime,
     revision: Revision,
     /// Of all keys and values, and of the copies of keys that have a deadline.
@@ -201,7 +198,6 @@ impl Store {
     fn remove_expired(&mut self, key: &[u8]) {
         let record = self.records.remove(key).expect("each deadline has its record");
         self.content_bytes -= key.len() + record.value.len();
-        self.pivots.remove(key);
         self.leases.detach(key);
         self.revision = self.revision.next();
         self.history.push(ChangeKind::Expired, self.revision, key, b"", None);
@@ -256,12 +252,12 @@ impl Store {
     /// The first key of the page that a cursor of SCAN stands for: that of the first page for 0,
     /// and for one whose key is gone.
     pub fn scan_start(&self, cursor: u64) -> &[u8] {
-        self.pivots.key_at(cursor).unwrap_or_default()
+        self.records.key_at(cursor).unwrap_or_default()
     }
 
     /// The cursor of a page that begins with this key, if a page may.
     pub fn scan_cursor(&self, key: &[u8]) -> Option<u64> {
-        self.pivots.cursor_of(key)
+        self.records.cursor_of(key)
     }
 
     /// Some living key. Any can come, but not all as often: at each byte in which keys that begin
@@ -346,34 +342,44 @@ impl Store {
             }
             return self.revision;
         }
-        if let Some(place) = self.records.seek(key) {
-            let before = self.records.at(place);
-            let (value_before, deadline_before) = (before.value.len(), before.deadline);
-            if !self.is_alive(before) {
-                self.revision = self.revision.next();
-                self.history.push(ChangeKind::Expired, self.revision, key, b"", None);
+        let next = self.revision.next();
+        // What the index doesn't know is new as a rule: then one way down the tree is enough.
+        let found = self.records.known(key).map_or_else(
+            || self.records.insert(RecordRef { key, value, revision: next, deadline }),
+            Err,
+        );
+        match found {
+            Ok(()) => {
+                self.revision = next;
+                self.content_bytes += key.len() + value.len();
+                self.move_deadline(key, NEVER, deadline);
             }
-            self.revision = self.revision.next();
-            let record = RecordRef { key, value, revision: self.revision, deadline };
-            if let Some(capture) = &mut self.capture {
-                capture.record_left(key, self.records.take_value(place));
-            }
-            self.records.overwrite(place, record);
-            self.content_bytes -= value_before;
-            self.content_bytes += value.len();
-            self.leases.detach(key);
-            self.move_deadline(key, deadline_before, deadline);
-        } else {
-            self.revision = self.revision.next();
-            let record = RecordRef { key, value, revision: self.revision, deadline };
-            let is_new = self.records.insert(record);
-            assert!(is_new, "the key was not found just now");
-            self.content_bytes += key.len() + value.len();
-            self.pivots.insert(key);
-            self.move_deadline(key, NEVER, deadline);
+            Err(place) => self.replace(place, RecordRef { key, value, revision: next, deadline }),
         }
         self.history.push(ChangeKind::Set, self.revision, key, value, given);
         self.revision
+    }
+
+    /// Gives the record at this place another value and deadline; its revision is the next one, or
+    /// that behind it where the record was dead.
+    #[inline]
+    fn replace(&mut self, place: Handle, record: RecordRef<'_>) {
+        let RecordRef { key, value, deadline, .. } = record;
+        let before = self.records.at(place);
+        let (value_before, deadline_before) = (before.value.len(), before.deadline);
+        if !self.is_alive(before) {
+            self.revision = self.revision.next();
+            self.history.push(ChangeKind::Expired, self.revision, key, b"", None);
+        }
+        self.revision = self.revision.next();
+        if let Some(capture) = &mut self.capture {
+            capture.record_left(key, self.records.take_value(place));
+        }
+        self.records.overwrite(place, RecordRef { revision: self.revision, ..record });
+        self.content_bytes -= value_before;
+        self.content_bytes += value.len();
+        self.leases.detach(key);
+        self.move_deadline(key, deadline_before, deadline);
     }
 
     /// Appends to the living key's value and keeps its deadline, or makes the key. Returns the
@@ -458,7 +464,6 @@ impl Store {
         }
         let deadlines = std::mem::take(&mut self.deadlines);
         self.bury_all(records, deadlines);
-        self.pivots = Pivots::default();
         self.leases.detach_all();
         self.content_bytes = 0;
     }
@@ -483,7 +488,6 @@ impl Store {
             return;
         };
         self.content_bytes -= key.len() + record.value.len();
-        self.pivots.remove(key);
         self.leases.detach(key);
         self.move_deadline(key, record.deadline, NEVER);
         if let Some(capture) = &mut self.capture {

@@ -187,10 +187,21 @@ fn setex(
     Ok(Reply::OK)
 }
 
+/// A command with more keys brings them near itself: of those of its batch only the first ones were.
+const MANY_KEYS: usize = 16;
+
 fn mset(context: &mut WriteContext<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
     check_pairs(args, "mset")?;
     let mut words = args.iter().skip(1);
-    while let (Some(key), Some(value)) = (words.next(), words.next()) {
+    let mut keys = words.clone().step_by(2);
+    let mut near = Vec::new();
+    for number in 0_usize.. {
+        if number.is_multiple_of(limits::WARMED_KEYS) && args.len() > 2 * MANY_KEYS {
+            near.clear();
+            near.extend(keys.by_ref().take(limits::WARMED_KEYS));
+            context.store.warm(&near);
+        }
+        let (Some(key), Some(value)) = (words.next(), words.next()) else { break };
         context.store.set(key, value, None);
     }
     Ok(Reply::OK)

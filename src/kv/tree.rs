@@ -11,7 +11,11 @@ use super::slab::{Handle, Slab};
 
 /// Entries of a leaf, and children of a branch, at most. Below a quarter of it a node is joined
 /// with a neighbour, where both fit one.
-const WIDTH: usize = 64;
+const WIDTH: usize = 128;
+
+/// So many keys that were put into a leaf each behind the one before are taken for a run that goes
+/// on: then the leaf is parted where the run is, and what lies behind it stays full.
+const RISING_KEYS: u8 = 8;
 
 /// The handles of all records, in the order of their keys. See the file's head.
 #[derive(Clone, Debug)]
@@ -32,6 +36,9 @@ type Key = Box<[u8]>;
 struct Leaf {
     heads: Heads,
     handles: Vec<Handle>,
+    /// Where the last key was put in, and how many before it each stand behind the one before that.
+    last: u8,
+    rising: u8,
 }
 
 #[derive(Clone, Debug)]
@@ -45,7 +52,8 @@ struct Branch {
 
 /// What became of a record that was to be put in.
 enum Inserted {
-    WasThere,
+    /// Its key is that of this one.
+    WasThere(Handle),
     Fits,
     /// It became too much for the node: its upper part, and the fence before that.
     Split(Key, Node),
@@ -74,10 +82,13 @@ impl Tree {
         }
     }
 
-    /// Puts a record in. `false`, and nothing done, if its key is there.
-    pub(super) fn insert(&mut self, handle: Handle, slab: &Slab) -> bool {
+    /// Puts a record in.
+    ///
+    /// # Errors
+    /// The record that has its key; nothing was done.
+    pub(super) fn insert(&mut self, handle: Handle, slab: &Slab) -> Result<(), Handle> {
         match self.root.insert(handle, slab.key(handle), slab, true) {
-            Inserted::WasThere => return false,
+            Inserted::WasThere(other) => return Err(other),
             Inserted::Fits => {}
             Inserted::Split(fence, upper) => {
                 let lower = std::mem::replace(&mut self.root, Node::Leaf(Leaf::default()));
@@ -85,7 +96,7 @@ impl Tree {
             }
         }
         self.len += 1;
-        true
+        Ok(())
     }
 
     /// The record of `key`, which is there, is another one from now on.
@@ -178,6 +189,12 @@ impl Tree {
         }
     }
 
+    /// Bytes of memory that it takes.
+    #[cfg(test)]
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.root.heap_bytes()
+    }
+
     /// Takes everything apart, in pieces of bounded size; each says how many bytes it was.
     pub(super) fn into_pieces(self) -> IntoPieces {
         IntoPieces { branches: vec![vec![self.root].into_iter()] }
@@ -192,8 +209,27 @@ impl Node {
         }
     }
 
+    #[cfg(test)]
+    fn heap_bytes(&self) -> usize {
+        use super::record::piece_bytes;
+        match self {
+            Node::Leaf(leaf) => {
+                let handles = piece_bytes(leaf.handles.capacity() * size_of::<Handle>());
+                handles + leaf.heads.heap_bytes()
+            }
+            Node::Branch(branch) => {
+                let fences = branch.fences.iter().map(|fence| piece_bytes(fence.len()));
+                let lists = piece_bytes(branch.fences.capacity() * size_of::<Key>())
+                    + piece_bytes(branch.children.capacity() * size_of::<Node>());
+                let children = branch.children.iter().map(Node::heap_bytes);
+                fences.sum::<usize>() + lists + branch.heads.heap_bytes() + children.sum::<usize>()
+            }
+        }
+    }
+
     /// `is_last`: nothing in the tree is behind this node. Keys that come in order are put in at
-    /// its end; then what is full stays full, and a tree that is loaded from a file is dense.
+    /// its end; then what is full stays full, and a tree that is loaded from a file is dense. So it
+    /// is where keys rise elsewhere, for leaves at least, which are nearly all of the tree.
     fn insert(&mut self, handle: Handle, key: &[u8], slab: &Slab, is_last: bool) -> Inserted {
         match self {
             Node::Leaf(leaf) => leaf.insert(handle, key, slab, is_last),
@@ -238,7 +274,7 @@ impl Node {
 impl Leaf {
     fn of(handles: Vec<Handle>, slab: &Slab) -> Leaf {
         let heads = Heads::of(handles.len(), |place| slab.key(handles[place]));
-        Leaf { heads, handles }
+        Leaf { heads, handles, last: 0, rising: 0 }
     }
 
     fn find(&self, key: &[u8], slab: &Slab) -> Result<usize, usize> {
@@ -246,18 +282,31 @@ impl Leaf {
     }
 
     fn insert(&mut self, handle: Handle, key: &[u8], slab: &Slab, is_last: bool) -> Inserted {
-        let Err(place) = self.find(key, slab) else {
-            return Inserted::WasThere;
+        let found = match self.handles.last() {
+            Some(last) if is_last && slab.key(*last) < key => Err(self.handles.len()),
+            _ => self.find(key, slab),
+        };
+        let place = match found {
+            Ok(place) => return Inserted::WasThere(self.handles[place]),
+            Err(place) => place,
         };
         if self.handles.len() < WIDTH {
             self.put(place, handle, slab);
             return Inserted::Fits;
         }
-        let at = if is_last && place == WIDTH { WIDTH } else { WIDTH / 2 };
-        let mut upper = Leaf::of(self.handles.split_off(at), slab);
-        *self = Leaf::of(std::mem::take(&mut self.handles), slab);
-        self.handles.shrink_to_fit();
+        let at = match is_last && place == WIDTH || self.rises_at(place) {
+            true => place,
+            false => WIDTH / 2,
+        };
+        let mut upper = Leaf::default();
+        if at < WIDTH {
+            upper = Leaf::of(self.handles.split_off(at), slab);
+            self.handles.shrink_to_fit();
+            let Leaf { handles, last, rising, .. } = std::mem::take(self);
+            *self = Leaf { last, rising, ..Leaf::of(handles, slab) };
+        }
         match place.checked_sub(at) {
+            // Only what is full to the last has no room for one more.
             Some(place) if at == WIDTH || place > 0 => upper.put(place, handle, slab),
             _ => self.put(place, handle, slab),
         }
@@ -267,7 +316,15 @@ impl Leaf {
         Inserted::Split(fence, Node::Leaf(upper))
     }
 
+    /// Whether a key that belongs at this place goes on with a run.
+    fn rises_at(&self, place: usize) -> bool {
+        self.rising >= RISING_KEYS && place == usize::from(self.last) + 1
+    }
+
     fn put(&mut self, place: usize, handle: Handle, slab: &Slab) {
+        let goes_on = place == usize::from(self.last) + 1;
+        self.rising = if goes_on { self.rising.saturating_add(1) } else { 0 };
+        self.last = place as u8;
         grow(&mut self.handles);
         self.handles.insert(place, handle);
         let handles = &self.handles;
@@ -288,7 +345,11 @@ impl Branch {
     }
 
     fn insert(&mut self, handle: Handle, key: &[u8], slab: &Slab, is_last: bool) -> Inserted {
-        let child = self.child_of(key);
+        // Keys that come in order are all behind the last fence.
+        let child = match self.fences.last() {
+            Some(fence) if is_last && **fence <= *key => self.fences.len(),
+            _ => self.child_of(key),
+        };
         let is_last = is_last && child + 1 == self.children.len();
         let (fence, upper) = match self.children[child].insert(handle, key, slab, is_last) {
             Inserted::Split(fence, upper) => (fence, upper),

@@ -31,11 +31,12 @@ impl Plot {
     fn insert(&mut self, key: &[u8]) {
         let revision = Revision(1);
         let handle = self.slab.put(RecordRef { key, value: b"", revision, deadline: NEVER });
-        let is_new = self.tree.insert(handle, &self.slab);
-        assert_eq!(is_new, !self.model.contains_key(key));
-        match is_new {
-            true => drop(self.model.insert(key.into(), handle)),
-            false => self.slab.free(handle),
+        match self.tree.insert(handle, &self.slab) {
+            Ok(()) => assert_eq!(self.model.insert(key.into(), handle), None),
+            Err(other) => {
+                assert_eq!(self.model.get(key), Some(&other));
+                self.slab.free(handle);
+            }
         }
     }
 

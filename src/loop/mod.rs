@@ -141,6 +141,10 @@ pub struct Server {
     room: Room,
     observe_at: Instant,
     longest_turn: Duration,
+    /// Whether the log was written since the last time that figures were taken.
+    has_appended: bool,
+    /// Whether memory may have been freed since it last went back.
+    has_freed: bool,
     /// The state of the node for which the peers were taken over.
     peers_stamp: PeersStamp,
     /// A signal asked for the end, and by this instant it comes in any case.
@@ -224,6 +228,8 @@ impl Server {
             room: Room::Ample,
             observe_at: now,
             longest_turn: Duration::ZERO,
+            has_appended: false,
+            has_freed: true,
             peers_stamp: PeersStamp::default(),
             stop: None,
             is_signalled: false,

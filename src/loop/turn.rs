@@ -44,6 +44,7 @@ impl Server {
         self.tick();
         self.hand_over_requests();
         let has_appended = self.carry_out()?;
+        self.has_appended |= has_appended;
         self.before_sleep(has_appended)?;
         for notice in self.node.take_notices() {
             log::warn!("{notice}");
@@ -318,6 +319,7 @@ impl Server {
 
     fn observe(&mut self) {
         self.observe_at = self.now.after(limits::OBSERVE_INTERVAL);
+        self.give_back_in_a_quiet_moment();
         self.update_peers();
         if self.room != Room::Ample {
             // It may answer in this call or with a later completion.
@@ -341,6 +343,15 @@ impl Server {
             longest_turn: self.longest_turn,
         };
         self.handle(Input::Observed { facts });
+    }
+
+    /// Where nothing was written for a while, what the writing took and left goes back, once.
+    fn give_back_in_a_quiet_moment(&mut self) {
+        if std::mem::take(&mut self.has_appended) {
+            self.has_freed = true;
+        } else if self.has_freed {
+            self.has_freed = allocator::give_back();
+        }
     }
 
     /// Whom the node wants connections with.

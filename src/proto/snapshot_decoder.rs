@@ -39,6 +39,8 @@ pub struct SnapshotDecoder {
     block: Vec<u8>,
     /// Where the next record of `block` begins; 0 while the block is being gathered.
     at: usize,
+    /// Where the last record that was handed out begins.
+    record_at: usize,
     /// The offset in the file of the first byte of `block`.
     offset: u64,
     place: Place,
@@ -84,6 +86,20 @@ impl SnapshotDecoder {
         SnapshotDecoder::default()
     }
 
+    /// The same for a reader that knows each key that it was given, and says so if one comes twice
+    /// ([`duplicate`](SnapshotDecoder::duplicate)): of early keys nothing is kept here. That they are
+    /// in order is seen to all the same.
+    pub fn of_store() -> SnapshotDecoder {
+        SnapshotDecoder { keys: KeyOrder::of_store(), ..SnapshotDecoder::default() }
+    }
+
+    /// The reader knows the key of the last record already: the file is refused.
+    pub fn duplicate(&mut self) -> SnapshotError {
+        let error = self.error_at(self.record_at, SnapshotFault::DuplicateKey);
+        self.failed = Some(error);
+        error
+    }
+
     /// Takes bytes from the front of `input` until an item is whole. `None` means that all of
     /// `input` was taken, and more is needed (or, behind the end, that nothing more came). Call it
     /// again with the same `input` until it says so.
@@ -97,13 +113,7 @@ impl SnapshotDecoder {
         if let Some(error) = self.failed {
             return Err(error);
         }
-        let found = match self.find(input) {
-            Ok(found) => found,
-            Err(error) => {
-                self.failed = Some(error);
-                return Err(error);
-            }
-        };
+        let found = self.find(input).inspect_err(|error| self.failed = Some(*error))?;
         Ok(found.map(|found| match found {
             Found::Header(header) => SnapshotItem::Header(header),
             Found::End(end) => SnapshotItem::End(end),
@@ -239,7 +249,7 @@ impl SnapshotDecoder {
             .ok_or_else(|| self.error_at(at, SnapshotFault::BadRecord))?;
         let key = &self.block[record.key.clone()];
         self.keys.check(key, record.is_early).map_err(|fault| self.error_at(at, fault))?;
-        self.at = record.value.end;
+        (self.record_at, self.at) = (at, record.value.end);
         self.records += 1;
         Ok(record)
     }

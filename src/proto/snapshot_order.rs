@@ -18,6 +18,8 @@ pub(super) struct KeyOrder {
     /// Those that came early: all of them stand behind `last` when they come.
     early: Digests,
     marks: Marks,
+    /// Whether the reader knows them by itself.
+    is_early_known: bool,
 }
 
 /// Digests of early keys: hash tables, of which each grows by itself, so that no key waits for all
@@ -127,6 +129,11 @@ fn mark(key: &[u8]) -> usize {
 }
 
 impl KeyOrder {
+    /// For a reader that refuses a key that it has: no early key is remembered here.
+    pub fn of_store() -> KeyOrder {
+        KeyOrder { is_early_known: true, ..KeyOrder::default() }
+    }
+
     /// The next record's key.
     pub fn check(&mut self, key: &[u8], is_early: bool) -> Result<(), SnapshotFault> {
         if let Some(last) = self.last.as_deref() {
@@ -138,6 +145,9 @@ impl KeyOrder {
             }
         }
         if is_early {
+            if self.is_early_known {
+                return Ok(());
+            }
             self.marks.set(key);
             let is_new = self.early.insert(digest(key));
             return if is_new { Ok(()) } else { Err(SnapshotFault::DuplicateKey) };

@@ -20,10 +20,19 @@ const OWN_PIECE_BYTES: i32 = 32 * 1024 * 1024;
 #[cfg(target_env = "gnu")]
 const KEPT_FREE_BYTES: i32 = 64 * 1024 * 1024;
 
-/// What is free goes back if it is at least so much, and at most so much: to give back more than
-/// that takes longer than a turn may. A MiB takes up to a millisecond.
+/// What is free between pieces in use goes back if it is at most so much, and of what is at the
+/// heap's end the rest: to give back more takes longer than a turn may. A MiB takes up to a
+/// millisecond.
 #[cfg(target_env = "gnu")]
-const GIVEN_BACK_BYTES: std::ops::RangeInclusive<usize> = 8 * 1024 * 1024..=32 * 1024 * 1024;
+const GIVEN_BACK_BYTES: usize = 32 * 1024 * 1024;
+
+/// Less than this in all is not worth it.
+#[cfg(target_env = "gnu")]
+const LEAST_BYTES: usize = 2 * 1024 * 1024;
+
+/// A piece of this size or more is the system's own while a directory is read.
+#[cfg(target_env = "gnu")]
+const READ_PIECE_BYTES: i32 = 64 * 1024;
 
 /// Where counting what is free takes more of the processor's time than this, it is in very many
 /// pieces, and to give them back would take much longer: 60 MiB in 400,000 pieces took 0.6 s.
@@ -33,6 +42,17 @@ const COUNTING_NANOSECONDS: i64 = 3_000_000;
 /// Set once it did: from then on nothing is counted, as that would be too long a turn each time.
 #[cfg(target_env = "gnu")]
 static IS_IN_PIECES: AtomicBool = AtomicBool::new(false);
+
+/// Has the allocator take large pieces from the system, one by one, as long as a directory is read:
+/// the entries that a node starts with are applied and freed soon, and would leave as much between
+/// the pieces that stay.
+pub fn read_apart() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it sets a number of the allocator, under its own lock.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, READ_PIECE_BYTES);
+    }
+}
 
 /// Has the allocator keep what a steady load takes and frees again and again.
 pub fn keep_freed() {
@@ -46,24 +66,29 @@ pub fn keep_freed() {
 }
 
 /// Gives back what is free, between pieces in use too, if that is soon done. To be called where much
-/// was freed and it is not taken again at once.
-pub fn give_back() {
+/// was freed and it is not taken again at once. Whether there is more that goes in another turn.
+pub fn give_back() -> bool {
     #[cfg(target_env = "gnu")]
     {
         if IS_IN_PIECES.load(Ordering::Relaxed) {
-            return;
+            return false;
         }
         let began = processor_nanoseconds();
         // SAFETY: it looks only at what is free, under the allocator's own lock.
-        let free_bytes = unsafe { libc::mallinfo2() }.fordblks;
+        let info = unsafe { libc::mallinfo2() };
+        let (free_bytes, end_bytes) = (info.fordblks, info.keepcost);
         if processor_nanoseconds() - began > COUNTING_NANOSECONDS {
             log::debug!("freed memory is in too many pieces to be given back");
             IS_IN_PIECES.store(true, Ordering::Relaxed);
-        } else if GIVEN_BACK_BYTES.contains(&free_bytes) {
+        } else if free_bytes >= LEAST_BYTES && free_bytes - end_bytes <= GIVEN_BACK_BYTES {
+            let of_end_bytes = GIVEN_BACK_BYTES - (free_bytes - end_bytes);
+            let left_bytes = end_bytes.saturating_sub(of_end_bytes);
             // SAFETY: as above.
-            unsafe { libc::malloc_trim(0) };
+            unsafe { libc::malloc_trim(left_bytes) };
+            return left_bytes > 0 && of_end_bytes > 0;
         }
     }
+    false
 }
 
 /// What this thread has used of a processor.

@@ -1,7 +1,7 @@
-//! Memory that direct disk writes take: aligned to the disk's block.
+//! Memory that direct reads and writes of the disk take: aligned to the disk's block.
 //!
-//! Called by the log writer, which encodes records into it, and by both engines. Never reallocates
-//! while it is filled, which would lose the alignment.
+//! Called by the log writer, which encodes records into it, by both engines, and by recovery, which
+//! reads through it. Never reallocates while it is filled, which would lose the alignment.
 
 /// The unit of every write of the log, in bytes: whole blocks at multiples of a block.
 pub const BLOCK_BYTES: usize = 4096;
@@ -39,6 +39,30 @@ impl BlockBuffer {
 impl AsRef<[u8]> for BlockBuffer {
     fn as_ref(&self) -> &[u8] {
         self.blocks()
+    }
+}
+
+/// What a file is read through, aligned like a [`BlockBuffer`].
+#[derive(Debug)]
+pub struct Window {
+    bytes: Vec<u8>,
+    start: usize,
+    length: usize,
+}
+
+impl Window {
+    /// One of so many bytes.
+    pub fn new(length: usize) -> Window {
+        let bytes = vec![0; length + BLOCK_BYTES];
+        let start = bytes.as_ptr().align_offset(BLOCK_BYTES);
+        assert!(start < BLOCK_BYTES);
+        Window { bytes, start, length }
+    }
+
+    /// The first `length` bytes of it.
+    pub fn first(&mut self, length: usize) -> &mut [u8] {
+        assert!(length <= self.length);
+        &mut self.bytes[self.start..][..length]
     }
 }
 

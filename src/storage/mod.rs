@@ -24,6 +24,7 @@ pub mod founding;
 pub mod inspection;
 pub mod lock;
 pub mod meta;
+pub mod pages;
 pub mod read_only;
 pub mod real;
 pub mod recovery;

@@ -313,10 +313,19 @@ impl Disk for RealDisk {
         offset: u64,
         out: &mut [u8],
     ) -> Result<usize, DiskError> {
-        let OpenFile { file, path, .. } = self.file(file);
+        let OpenFile { file: buffered, path, direct, .. } = self.file(file);
+        let is_whole = |number: usize| number.is_multiple_of(BLOCK_BYTES);
+        let is_aligned = is_whole(out.as_ptr().addr()) && offset.is_multiple_of(BLOCK_BYTES as u64);
+        // What is read once and has been dropped from memory would only be copied through it.
+        let mut direct = direct.as_ref().filter(|_| is_aligned && is_whole(out.len()));
         loop {
+            let file = direct.and_then(Direct::for_reading).unwrap_or(buffered.as_ref());
             match file.read_at(out, offset) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // A filesystem may want more of an alignment than we have.
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput && direct.is_some() => {
+                    direct = None;
+                }
                 read => return read.map_err(|error| DiskError::new("pread", path, error)),
             }
         }

@@ -5,7 +5,7 @@
 
 use byteorder::{ByteOrder, LittleEndian};
 
-use super::buffer::{BLOCK_BYTES, ZEROS};
+use super::buffer::{BLOCK_BYTES, Window, ZEROS};
 use super::disk::Disk;
 use super::error::{DiskError, StorageError};
 use super::segment::{FIRST_RECORD, Segment};
@@ -26,7 +26,7 @@ pub struct Records<'a> {
     /// How far the file was read.
     read: u64,
     /// What it is read through.
-    window: Vec<u8>,
+    window: Window,
 }
 
 /// One step through a segment.
@@ -46,7 +46,7 @@ impl<'a> Records<'a> {
             decoder: RecordDecoder::new(segment.key),
             at: FIRST_RECORD,
             read: FIRST_RECORD,
-            window: vec![0; WINDOW_BYTES],
+            window: Window::new(WINDOW_BYTES),
         }
     }
 
@@ -78,7 +78,7 @@ impl<'a> Records<'a> {
                 }
                 Ok(Decoded::Incomplete) => {
                     let left = (self.segment.capacity - self.read).min(WINDOW_BYTES as u64);
-                    let window = &mut self.window[..left as usize];
+                    let window = self.window.first(left as usize);
                     disk.read_at(self.segment.file, self.read, window)?;
                     self.decoder.push(window);
                     self.read += left;
@@ -107,20 +107,21 @@ pub fn behind(
     from: u64,
     last_possible: u64,
 ) -> Result<Behind, StorageError> {
+    assert!(from.is_multiple_of(ALIGN as u64), "records begin aligned");
     let mut found = Behind::default();
-    let mut at = from.next_multiple_of(ALIGN as u64);
-    assert_eq!(at, from, "records begin aligned");
-    let left = segment.capacity.saturating_sub(at);
-    let mut window = vec![0; left.min((WINDOW_BYTES + HEADER_BYTES) as u64) as usize];
+    // Whole blocks are read, so that it can be done directly. A header may reach into the next ones.
+    let mut window = Window::new(WINDOW_BYTES + BLOCK_BYTES);
+    let mut at = from - from % BLOCK_BYTES as u64;
     while at < segment.capacity {
-        let left = (segment.capacity - at).min(window.len() as u64) as usize;
-        let window = &mut window[..left];
+        let left = (segment.capacity - at).min((WINDOW_BYTES + BLOCK_BYTES) as u64) as usize;
+        let window = window.first(left);
         disk.read_at(segment.file, at, window)?;
-        let step = left.min(WINDOW_BYTES);
-        if *window != *ZEROS.first(left) {
-            look_through(disk, segment, at, window, last_possible, &mut found)?;
+        let passed = from.saturating_sub(at) as usize;
+        let (start, looked) = (at + passed as u64, &window[passed..]);
+        if *looked != *ZEROS.first(looked.len()) {
+            look_through(disk, segment, start, looked, last_possible, &mut found)?;
         }
-        at += step as u64;
+        at += WINDOW_BYTES as u64;
     }
     Ok(found)
 }
@@ -157,5 +158,6 @@ fn look_through(
     Ok(())
 }
 
-const _: () = assert!(WINDOW_BYTES + HEADER_BYTES <= limits::FILL_SLICE_BYTES);
+const _: () = assert!(WINDOW_BYTES + BLOCK_BYTES <= limits::FILL_SLICE_BYTES);
+const _: () = assert!(HEADER_BYTES <= BLOCK_BYTES);
 const _: () = assert!(WINDOW_BYTES.is_multiple_of(BLOCK_BYTES));

@@ -103,7 +103,7 @@ impl Direct {
         let open = |flags: OFlags| {
             let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let mut options = OpenOptions::new();
-            options.write(true).custom_flags(flags.bits() as i32).open(path)
+            options.read(true).write(true).custom_flags(flags.bits() as i32).open(path)
         };
         let unsynced = match open(OFlags::DIRECT) {
             Ok(file) => Some(file),
@@ -117,6 +117,11 @@ impl Direct {
         let writes_through =
             device.filter(|_| unsynced.is_some()).is_some_and(|device| writes_through(&device));
         Ok(Direct { synced, unsynced, writes_through, has_device })
+    }
+
+    /// The file for reading whole blocks into aligned memory, past what memory has of it.
+    pub fn for_reading(&self) -> Option<&File> {
+        self.unsynced.as_ref()
     }
 
     /// How the log's writes become durable here, for the start-up line.

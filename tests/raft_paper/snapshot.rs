@@ -524,7 +524,8 @@ fn grow(leader: &mut Server, count: u64) {
 
 #[test]
 fn section_5_1_a_snapshot_that_is_taken_stays_with_the_log_behind_it() {
-    let state_mib = 2 * (limits::LOG_INSTALL_TAILS * LOG_TAIL_BYTES / (1024 * 1024)) as u64;
+    // So large that its share is more than the least that stays.
+    let state_mib = 2 * limits::LOG_STATE_SHARE * (LOG_TAIL_BYTES / (1024 * 1024)) as u64;
     let mut leader = leader_of_a_taking_follower(state_mib * 1024 * 1024);
     // 1. As long as the log behind it is no larger than the state.
     grow(&mut leader, state_mib - 2);

@@ -440,6 +440,18 @@ fn loader_refuses_a_key_that_comes_twice_and_a_file_that_is_cut() {
     let second = start + (BLOCK_HEADER_BYTES + first_bytes) as u64;
     assert_eq!((error.offset, error.fault), (second, SnapshotFault::DuplicateKey));
 
+    // What the decoder doesn't remember for it, the loader knows: a key that came early.
+    let mut twice = Vec::new();
+    let mut encoder = SnapshotEncoder::new(&header, &mut twice);
+    let record = SnapshotRecord { key, value: b"1", revision, deadline, is_early };
+    encoder.record(SnapshotRecord { key: b"b", is_early: true, ..record }, &mut twice);
+    encoder.record(record, &mut twice);
+    encoder.record(SnapshotRecord { key: b"b", ..record }, &mut twice);
+    encoder.finish(&mut twice);
+    let error = Loader::new().feed(&twice).expect_err("a key twice");
+    let third = start + (BLOCK_HEADER_BYTES + 2 * first_bytes) as u64;
+    assert_eq!((error.offset, error.fault), (third, SnapshotFault::DuplicateKey));
+
     let mut loader = Loader::new();
     loader.feed(&file[..file.len() - 1]).expect("so far it is good");
     assert_eq!(loader.finish().expect_err("cut").fault, SnapshotFault::Cut);

@@ -9,7 +9,6 @@ use std::collections::BTreeSet;
 use super::super::capture::{Capture, Sections, SnapshotProgress};
 use super::super::graveyard::Graveyard;
 use super::super::history::History;
-use super::super::pivots::Pivots;
 use super::super::record::{NEVER, RecordRef};
 use super::super::records::Records;
 use super::Store;
@@ -96,7 +95,6 @@ impl Store {
             return false;
         }
         self.content_bytes += key.len() + value.len();
-        self.pivots.insert(key);
         self.move_deadline(key, NEVER, deadline);
         true
     }
@@ -112,7 +110,6 @@ impl Store {
         let records = std::mem::take(&mut self.records);
         let deadlines = std::mem::take(&mut self.deadlines);
         self.bury_all(records, deadlines);
-        self.pivots = Pivots::default();
         self.history.forget(self.revision);
         self.content_bytes = 0;
     }
