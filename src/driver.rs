@@ -1,8 +1,10 @@
 //! What every driver of a node does alike: its effects on snapshot files, what they come to, what a
 //! hello asks to be remembered, and when a peer is dialled.
 //!
-//! Design page 3, §3. Called by `loop/` and by `sim/`, in steps 3 and 6 of a turn, so that the
-//! simulator runs what the server runs. Nothing here blocks but [`remember`]. Decides nothing.
+//! Design page 3, §3. The order of a turn is in [`turn`]. Called by `loop/` and by `sim/`, so that
+//! the simulator runs what the server runs. Nothing here blocks but [`remember`]. Decides nothing.
+
+pub mod turn;
 
 use crate::limits;
 use crate::node::{Effect, Input, Node, Verdict};

@@ -133,6 +133,8 @@ pub struct Server {
     snapshot_lines: SnapshotLines,
     /// The time of this turn.
     now: Instant,
+    /// What had come by then was reported by this turn's poll.
+    looked_at: Instant,
     /// The storage has finished something.
     storage_ready: bool,
     /// A signal has come.
@@ -218,6 +220,7 @@ impl Server {
             effects: Vec::new(),
             snapshot_lines: SnapshotLines::default(),
             now,
+            looked_at: now,
             // Whatever happened before the registration is looked at in the first turn.
             storage_ready: true,
             signals_ready: true,

@@ -84,6 +84,8 @@ impl World {
             Kind::Start if fault.a == 0 => self.of_all(World::start_again),
             Kind::Start => self.start_again(id),
             Kind::Pause => self.pause(id, Duration::from_millis(fault.b)),
+            Kind::Stumble => self.stumble(id, fault.b, fault.c, Vec::new()),
+            Kind::SleepyVoter => self.put_voter_to_sleep(fault.a, fault.b, fault.c),
             Kind::Suspend => self.suspend(Duration::from_secs(60 * fault.b)),
             Kind::Stop => {
                 let is_alive = self.node(id).is_some();
@@ -539,6 +541,7 @@ impl World {
             let server = self.servers.get_mut(&id).expect("a server of this world");
             server.paused_until = Instant::ZERO;
             server.kill_behind = None;
+            server.stumble = None;
             server.is_held = false;
             server.disk.with(|state| {
                 state.latency.1 = state.latency.1.min(most).max(state.latency.0);

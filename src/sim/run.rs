@@ -67,6 +67,7 @@ pub const STRIKES: &[&str] = &[
     "snapshot-taken",
     "snapshot-without-space",
     "snapshot-written",
+    "stands-still-in-turn",
     "torn-write",
     "transaction-discarded",
     "transaction-executed",

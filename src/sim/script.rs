@@ -86,6 +86,10 @@ settings! {
     disk_max_us = 300,
     /// The longest turn of a server in microseconds.
     turn_us = 20,
+    /// In so many of a thousand stages of its turns a server stands still.
+    stumble_pm = 0,
+    /// For so long at most, in milliseconds.
+    stumble_ms = 100,
     /// How much a server's clock runs too fast or slow at most, in millionths.
     skew_ppm = 0,
     /// Commands that a client sends at once at most.
@@ -152,6 +156,13 @@ kinds! {
     Start = "start",
     /// Server `a` (0: the leader) stands still for `b` milliseconds.
     Pause = "pause",
+    /// Server `a` (0: the leader) stands still for `b` milliseconds in the middle of a turn: between
+    /// the poll and what is read (`c` 0), before the node decides (1), or before anything is sent (2).
+    Stumble = "stumble",
+    /// Of three, one of the leader's followers, the first or second of them by `a`, loses it; the
+    /// other one stands still in a turn for `b` milliseconds, as [`Kind::Stumble`] says by `c`, and
+    /// hears no more of the leader than what has come by the end of that.
+    SleepyVoter = "sleepy-voter",
     /// All servers stand still for `b` minutes.
     Suspend = "suspend",
     /// Server `a` is asked to stop.

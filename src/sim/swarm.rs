@@ -25,6 +25,11 @@ const SESSIONS_AT: u64 = 4;
 /// Another one has clients with transactions.
 const TRANSACTIONS_AT: u64 = 1;
 
+/// In one seed of so many, this one, servers stand still in the middle of their turns.
+const STUMBLES_IN: u64 = 8;
+const STUMBLES_AT: u64 = 5;
+const STUMBLE_PM: u64 = 1;
+
 /// The script of a seed.
 pub fn script(seed: u64) -> Script {
     let mut random = Xoshiro256PlusPlus::seed_from_u64(seed ^ SALT);
@@ -43,6 +48,10 @@ pub fn script(seed: u64) -> Script {
     sieges::settle(seed, &mut settings);
     watchers::settle(seed, &mut settings);
     upgrades::settle(seed, &mut settings);
+    if seed % STUMBLES_IN == STUMBLES_AT {
+        settings.stumble_pm = STUMBLE_PM;
+        settings.stumble_ms = settings.election_min_ms;
+    }
     let mut faults = Plan { random, settings: &settings, faults: Vec::new() }.all();
     turnover::plan(seed, &settings, &mut faults);
     sieges::plan(seed, &settings, &mut faults);

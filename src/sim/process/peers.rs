@@ -7,6 +7,7 @@ use super::super::link::{PeerLink, Said, Stage};
 use super::super::network::StreamId;
 use super::{Callee, Output, Process};
 use crate::driver;
+use crate::driver::turn;
 use crate::limits;
 use crate::node::Input;
 use crate::proto::hello::{Hello, HelloRefused, Refusal};
@@ -119,15 +120,12 @@ impl Process {
         }
     }
 
-    pub(super) fn read_peer(
-        &mut self,
-        now: Instant,
-        stream: StreamId,
-        bytes: &[u8],
-    ) -> Result<(), StorageError> {
+    pub(super) fn read_peer(&mut self, stream: StreamId, bytes: &[u8]) -> Result<(), StorageError> {
         let mut said = Vec::new();
         let link = self.peers.get_mut(&stream).expect("the caller has seen it");
         let verdict = link.receive(bytes, &mut said);
+        turn::has_read(self);
+        let now = self.now;
         for one in said {
             match one {
                 Said::Hello(hello) => self.greet(now, stream, &hello)?,
@@ -146,7 +144,7 @@ impl Process {
                     let link = self.peers.get(&stream).filter(|l| l.stage == Stage::Established);
                     if let Some(link) = link {
                         assert_eq!(link.peer, Some(packet.envelope.from), "a server is itself");
-                        self.handle(now, Input::Receive { packet });
+                        self.handle(Input::Receive { packet });
                     }
                 }
             }
@@ -208,7 +206,7 @@ impl Process {
         if let Some(dial) = self.dials.get_mut(&verdict.peer) {
             dial.failures = 0;
         }
-        self.handle(now, Input::PeerUp { peer: verdict.peer, incarnation: verdict.incarnation });
+        self.handle(Input::PeerUp { peer: verdict.peer, incarnation: verdict.incarnation });
         Ok(())
     }
 
@@ -228,7 +226,7 @@ impl Process {
         }
         if link.stage == Stage::Established {
             self.established.remove(&peer);
-            self.handle(now, Input::PeerDown { peer });
+            self.handle(Input::PeerDown { peer });
         }
     }
 
