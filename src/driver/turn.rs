@@ -78,9 +78,10 @@ pub fn decide(steps: &mut impl Steps) {
 
 /// Whether it is time for something that what a peer says could put off, like an election: only if
 /// it was when the sockets were last looked at. If the process stood still since then, what came
-/// meanwhile is heard first, in the next turn.
-pub fn is_due(deadline: Instant, looked_at: Instant) -> bool {
-    deadline <= looked_at
+/// meanwhile is heard first, in the next turn. `deadline` says when it is time, as far as can be said
+/// at a given moment: to ask as of now would find what is counted from now always ahead.
+pub fn is_due(looked_at: Instant, deadline: impl FnOnce(Instant) -> Instant) -> bool {
+    deadline(looked_at) <= looked_at
 }
 
 /// One disk write is begun, and every socket that has something is flushed once. Nothing leaves a

@@ -7,7 +7,6 @@
 mod client;
 mod clients;
 mod clock;
-mod conversation;
 mod facts;
 mod listener;
 mod output;
@@ -30,11 +29,11 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
 
 use self::clients::Clients;
-use self::peer::News;
 use self::peers::Peers;
 use self::snapshots::SnapshotLines;
 use self::turn::Turn;
 use crate::config::Config;
+use crate::driver::peers::News;
 use crate::limits;
 use crate::node::{Effect, Node, PeersStamp, Requests, Role};
 use crate::proto::hello;

@@ -11,10 +11,11 @@ use mio::event::Event;
 
 use super::peer::Fault;
 use super::{
-    CLIENT_PORT, FIRST_CLIENT, FIRST_PEER, LoopError, News, PEER_PORT, SIGNALS, STORAGE, Server,
-    facts, snapshots,
+    CLIENT_PORT, FIRST_CLIENT, FIRST_PEER, LoopError, PEER_PORT, SIGNALS, STORAGE, Server, facts,
+    snapshots,
 };
 use crate::driver;
+use crate::driver::peers::News;
 use crate::driver::turn::{self, Steps};
 use crate::limits;
 use crate::node::{Effect, Facts, Input};
@@ -220,8 +221,7 @@ impl Server {
             return Ok(());
         }
         let answer = self.node.hello_to(verdict.peer);
-        // The connection of a process that is no more gives way itself.
-        if verdict.record.is_none() && self.peers.gives_way(slot, verdict.peer) {
+        if self.peers.gives_way(slot, verdict.peer, verdict.record.is_some()) {
             self.end_peer(slot, Fault::Replaced);
             return Ok(());
         }
@@ -423,7 +423,7 @@ impl Steps for Server {
         self.clients.set_bounds(self.node.client_bounds());
         self.clients.sweep(self.now);
         self.note_room();
-        if turn::is_due(self.node.deadline(self.now), self.looked_at) {
+        if turn::is_due(self.looked_at, |then| self.node.deadline(then)) {
             // The wall clock first: who then stands still takes it for older than it is, which puts
             // deadlines off; the other way round keys would expire early.
             let wall = self.clock.wall();

@@ -127,6 +127,9 @@ impl World {
             Kind::Heal => self.heal_network(),
             Kind::WallJump => self.jump(id, fault.b as i64 - fault.c as i64),
             Kind::ClientReset => self.reset_client(fault.a as usize),
+            Kind::ClientCut => self.cut_off_client(fault.a as usize, fault.b, fault.c),
+            Kind::ClientSlow => self.slow_client(fault.a as usize, fault.b, fault.c),
+            Kind::HalfReply => self.network.reset_client(now, fault.a as usize),
             Kind::LateAnswers => self.answer_late(id, fault.b),
             Kind::ForgetfulVoter => self.forget_leader(fault.a, fault.b, fault.c),
             Kind::IdleClients => self.connect_idle_clients(id, fault.b),
@@ -511,6 +514,9 @@ impl World {
         self.network.misrouted.clear();
         self.network.read_on();
         self.network.slow.clear();
+        self.network.unheard.clear();
+        self.network.deafened.clear();
+        self.network.slow_clients.clear();
         self.network.release(self.now);
         was_cut
     }

@@ -92,6 +92,13 @@ settings! {
     stumble_ms = 100,
     /// How much a server's clock runs too fast or slow at most, in millionths.
     skew_ppm = 0,
+    /// KiB that the kernels take of one connection between servers before it is read (0: any number).
+    kernel_kib = 0,
+    /// KiB that a server lets wait for such a connection (0: as the program does).
+    peer_output_kib = 0,
+    /// Pipelines in a hundred with something that no server takes: it is refused, or ends the
+    /// connection.
+    nonsense_pc = 0,
     /// Commands that a client sends at once at most.
     pipeline = 4,
     /// Commands that the clients send in all (0: as many as they like).
@@ -260,6 +267,12 @@ kinds! {
     WallJump = "wall-jump",
     /// Client `a` resets its connection in the middle of a command.
     ClientReset = "client-reset",
+    /// For `c` milliseconds nothing arrives of client `a` (`b` 1), or at it (2), or neither (3).
+    ClientCut = "client-cut",
+    /// For `c` milliseconds `b` bytes a second reach client `a`.
+    ClientSlow = "client-slow",
+    /// The connection of client `a` is reset, in the middle of what both sides have sent.
+    HalfReply = "half-reply",
     /// Server `a` dies, and comes back as a newer build.
     Upgrade = "upgrade",
     /// `b` clients connect to server `a` (0: the leader) and say nothing.

@@ -7,7 +7,7 @@ use rand::{RngExt, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
 use super::script::{Fault, Kind, Script, Settings};
-use super::{sieges, turnover, upgrades, watchers};
+use super::{outages, sieges, turnover, upgrades, watchers};
 
 /// What is drawn here is not what the world draws from the same seed.
 const SALT: u64 = 0x5eed_5eed_5eed_5eed;
@@ -48,6 +48,7 @@ pub fn script(seed: u64) -> Script {
     sieges::settle(seed, &mut settings);
     watchers::settle(seed, &mut settings);
     upgrades::settle(seed, &mut settings);
+    outages::settle(seed, &mut settings);
     if seed % STUMBLES_IN == STUMBLES_AT {
         settings.stumble_pm = STUMBLE_PM;
         settings.stumble_ms = settings.election_min_ms;
@@ -56,6 +57,7 @@ pub fn script(seed: u64) -> Script {
     turnover::plan(seed, &settings, &mut faults);
     sieges::plan(seed, &settings, &mut faults);
     upgrades::plan(seed, &settings, &mut faults);
+    outages::plan(seed, &settings, &mut faults);
     faults.sort_by_key(|fault| fault.at_ms);
     Script { seed, settings, faults }
 }
@@ -117,7 +119,7 @@ fn lengthen(settings: &mut Settings, minutes: u64) {
 }
 
 fn is_planned_apart(kind: Kind) -> bool {
-    turnover::plans(kind) || sieges::plans(kind) || upgrades::plans(kind)
+    turnover::plans(kind) || sieges::plans(kind) || upgrades::plans(kind) || outages::plans(kind)
 }
 
 /// A run of more than this many milliseconds is a long one.

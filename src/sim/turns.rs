@@ -14,6 +14,7 @@ use super::process::{Mail, Output, Stage};
 use super::rules::Rules;
 use super::server::Stumble;
 use super::world::{Event, World};
+use crate::limits;
 use crate::node::Effect;
 use crate::proto::message::Message;
 use crate::types::{LogIndex, ServerId};
@@ -126,7 +127,7 @@ impl World {
     }
 
     fn carry_out(&mut self, id: ServerId) {
-        let World { servers, random, script, mailbag, .. } = self;
+        let World { servers, random, script, mailbag, network, .. } = self;
         let server = servers.get_mut(&id).expect("a server of this world");
         let process = server.process.as_mut().expect("it is its turn");
         let settings = &script.settings;
@@ -134,6 +135,19 @@ impl World {
         let mut copies = Vec::new();
         let mut lost = 0;
         let kill_behind = server.kill_behind;
+        let bounds = |kib: u64, usual: usize| match kib {
+            _ if is_calm => usual,
+            0 => usual,
+            kib => kib as usize * 1024,
+        };
+        process.peer_output_bytes = bounds(settings.peer_output_kib, limits::PEER_OUTPUT_BYTES);
+        let kernel_bytes = bounds(settings.kernel_kib, usize::MAX);
+        process.set_room(|stream| {
+            let end = network.end_of(stream, Host::Server(id));
+            kernel_bytes - end.map_or(0, |end| network.pending_bytes(stream, end)).min(kernel_bytes)
+        });
+        let had_failed = server.disk.with(|state| state.has_failed());
+        let said_before = process.said();
         let carried_out = process.carry_out(kill_behind, |packet, frame| {
             let mut chance = |pm: u64| pm > 0 && random.random_range(0..1000) < pm;
             if is_calm {
@@ -149,13 +163,25 @@ impl World {
             is_lost
         });
         *self.strikes.entry("lost-frame").or_default() += lost;
+        let is_silent = !had_failed || process.said() == said_before;
+        assert!(is_silent, "fail-stop: n{id} speaks although its disk has failed");
         let (outputs, has_submitted) = (process.take_outputs(), process.has_submitted);
+        let waiting = process.waits_writable();
+        for (name, times) in std::mem::take(&mut process.strikes) {
+            *self.strikes.entry(name).or_default() += times;
+        }
         let (has_applied, was_busy) = (process.has_applied(), process.is_busy);
         for (to, frame, is_late) in copies {
             self.copy(id, to, frame, is_late);
         }
         for output in outputs {
             self.output(id, output);
+        }
+        for stream in waiting {
+            let end = self.network.end_of(stream, Host::Server(id));
+            if end.is_some_and(|end| !self.network.await_room(stream, end)) {
+                self.give(id, Mail::Writable(stream));
+            }
         }
         if let Err(error) = carried_out {
             return self.die(id, &error);

@@ -5,6 +5,7 @@
 //! and knows only its own server's clock.
 
 mod peers;
+mod steps;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,13 +14,14 @@ use bytes::Bytes;
 use super::link::{self, Conversation, Gate, PeerLink};
 use super::network::StreamId;
 use crate::driver;
-use crate::driver::turn::{self, Steps};
+use crate::driver::turn;
 use crate::limits;
 use crate::node::{ClientInfo, Effect, Facts, Input, Node, PeersStamp, Requests};
+use crate::proto::hello::{self, Hello};
 use crate::proto::message::Packet;
 use crate::proto::reply::Reply;
-use crate::storage::{SnapshotEvent, Storage, StorageError};
-use crate::types::{Boot, ClientId, Instant, LogIndex, Room, ServerId, SnapshotKind, WallClock};
+use crate::storage::{Storage, StorageError};
+use crate::types::{Boot, ClientId, Instant, LogIndex, Room, ServerId, WallClock};
 
 use peers::{Ask, Dial};
 
@@ -51,6 +53,8 @@ pub(super) enum Mail {
     DialFailed(Callee),
     Bytes(StreamId, Bytes),
     Closed(StreamId),
+    /// A connection with a peer takes bytes again.
+    Writable(StreamId),
     /// A client reads no more, or reads again.
     Stuck(StreamId),
     Unstuck(StreamId),
@@ -103,6 +107,12 @@ pub(super) struct Process {
     /// The peers that the dials were made for.
     peers_stamp: Option<PeersStamp>,
     lost: Vec<ServerId>,
+    /// Connections with peers that are to be read.
+    ready: Vec<StreamId>,
+    /// What may wait for one peer; at more the connection is closed.
+    pub peer_output_bytes: usize,
+    /// What it says of itself to a client that speaks in frames.
+    host: Hello,
     gone: Vec<ClientId>,
     requests: Requests,
     /// What this turn wants done.
@@ -149,6 +159,7 @@ impl Process {
         now: Instant,
         network_lies: bool,
     ) -> Process {
+        let host = Hello { role: hello::Role::Client, ..node.hello_to(ServerId::ZERO) };
         let mut process = Process {
             node,
             storage,
@@ -164,6 +175,9 @@ impl Process {
             asks: Vec::new(),
             peers_stamp: None,
             lost: Vec::new(),
+            ready: Vec::new(),
+            peer_output_bytes: limits::PEER_OUTPUT_BYTES,
+            host,
             gone: Vec::new(),
             requests: Requests::default(),
             effects: Vec::new(),
@@ -253,14 +267,22 @@ impl Process {
             Mail::Connected(callee, stream) => self.connected(now, &callee, stream),
             Mail::DialFailed(callee) => self.call_failed(now, &callee),
             Mail::Bytes(stream, bytes) if self.peers.contains_key(&stream) => {
-                self.read_peer(stream, &bytes)?;
+                if let Some(link) = self.peers.get_mut(&stream) {
+                    link.arrived(&bytes);
+                }
+                self.is_ready(stream);
             }
             Mail::Bytes(stream, bytes) => {
                 if let Some(client) = self.clients.get_mut(&stream) {
                     client.unread.extend_from_slice(&bytes);
                 }
             }
-            Mail::Closed(stream) => self.closed(now, stream),
+            Mail::Closed(stream) => self.closed(stream),
+            Mail::Writable(stream) => {
+                if let Some(link) = self.peers.get_mut(&stream) {
+                    link.waits_writable = false;
+                }
+            }
             Mail::Stuck(stream) | Mail::Unstuck(stream) => {
                 let is_stuck = matches!(mail, Mail::Stuck(_));
                 if let Some(client) = self.clients.get_mut(&stream) {
@@ -302,10 +324,14 @@ impl Process {
         self.handle(Input::ClientArrived { client, info });
     }
 
-    fn closed(&mut self, now: Instant, stream: StreamId) {
-        self.end_peer(now, stream);
+    /// The other side has closed: what came before that is read first.
+    fn closed(&mut self, stream: StreamId) {
+        if let Some(link) = self.peers.get_mut(&stream) {
+            link.is_ended = true;
+            self.is_ready(stream);
+        }
         if let Some(client) = self.clients.get_mut(&stream) {
-            client.is_closed = true;
+            client.is_finishing = true;
         }
     }
 
@@ -375,7 +401,12 @@ impl Process {
                 if frame_lost(&packet, &link.out[start..]) {
                     link.out.truncate(start);
                 }
-                assert!(link.out.len() <= limits::PEER_OUTPUT_BYTES, "bounded: peer output");
+                if link.out.len() > self.peer_output_bytes {
+                    let stream = self.established[&packet.envelope.to];
+                    let lost = self.drop_link(self.now, stream, false);
+                    self.lost.extend(lost);
+                    self.strikes.push(("peer-overflow", 1));
+                }
             }
             Effect::Reply { client, protocol, reply } => {
                 let stream = self.by_client.get(&client).copied();
@@ -409,6 +440,11 @@ impl Process {
         Ok(())
     }
 
+    /// How much it wants of its surroundings since the last call of [`Process::take_outputs`].
+    pub fn said(&self) -> usize {
+        self.outputs.len()
+    }
+
     /// What it wants of its surroundings since the last call.
     pub fn take_outputs(&mut self) -> Vec<Output> {
         std::mem::take(&mut self.outputs)
@@ -421,6 +457,18 @@ impl Process {
             Effect::Reply { client, .. } => self.by_client.get(client).copied(),
             _ => None,
         })
+    }
+
+    /// The connections with peers, and what the kernel takes on each: `room` says of one.
+    pub fn set_room(&mut self, room: impl Fn(StreamId) -> usize) {
+        for (stream, link) in &mut self.peers {
+            link.room = room(*stream);
+        }
+    }
+
+    /// The connections on which it waits for the kernel to take more.
+    pub fn waits_writable(&self) -> Vec<StreamId> {
+        self.peers.iter().filter(|(_, link)| link.waits_writable).map(|(id, _)| *id).collect()
     }
 
     /// Whether it was asked to stop and may, or must by `now`.
@@ -442,7 +490,8 @@ impl Process {
         if unread && self.node.accepts_requests()
             || !self.lost.is_empty()
             || self.storage.has_snapshot_event()
-            || self.clients.values().any(|client| client.is_closed || client.is_awaited())
+            || self.clients.values().any(|client| client.is_over() || client.is_awaited())
+            || !self.ready.is_empty()
         {
             return now;
         }
@@ -460,154 +509,5 @@ impl Process {
 
     fn handle(&mut self, input: Input) {
         self.node.handle(self.now, input, &mut self.effects);
-    }
-}
-
-impl Steps for Process {
-    type Error = StorageError;
-
-    fn read_clock(&mut self) {
-        self.now = self.shown;
-    }
-
-    fn read_peers(&mut self) -> Result<(), StorageError> {
-        for peer in std::mem::take(&mut self.lost) {
-            self.handle(Input::PeerDown { peer });
-        }
-        for one in std::mem::take(&mut self.inbox) {
-            self.open(self.now, one)?;
-        }
-        Ok(())
-    }
-
-    /// Reads the clients in turn, as much as one turn takes; the next turn begins where this ends.
-    fn read_clients(&mut self) {
-        if !self.node.accepts_requests() {
-            return;
-        }
-        let wants_read =
-            |(id, client): (&StreamId, &Conversation)| client.wants_read().then_some(*id);
-        let behind = self.clients.range(self.next_client..).filter_map(wants_read);
-        let before = self.clients.range(..self.next_client).filter_map(wants_read);
-        let due: Vec<StreamId> = behind.chain(before).collect();
-        for id in due {
-            self.next_client = id;
-            if self.requests.bytes() >= limits::TURN_BYTES {
-                return;
-            }
-            if let Some(client) = self.clients.get_mut(&id) {
-                client.read(&mut self.requests);
-            }
-        }
-        self.next_client = StreamId(0);
-    }
-
-    fn complete_writes(&mut self) -> Result<(), StorageError> {
-        if std::mem::take(&mut self.disk_ready) {
-            while let Some(through) = self.storage.complete()? {
-                self.handle(Input::Persisted { through });
-            }
-        }
-        while let Some(event) = self.storage.next_snapshot_event() {
-            self.strikes.push((strike(&event), 1));
-            self.handle(driver::input(event));
-        }
-        Ok(())
-    }
-
-    fn tick(&mut self) {
-        let now = self.now;
-        if self.observe_at <= now {
-            self.observe(now);
-        }
-        self.update_dials(now);
-        self.keep_up(now);
-        let room = self.storage.room();
-        if room != self.room {
-            self.room = room;
-            self.handle(Input::LogRoom { room });
-        }
-        if turn::is_due(self.node.deadline(now), self.looked_at) {
-            let wall = self.wall;
-            self.handle(Input::Tick { wall });
-        }
-        let over: Vec<StreamId> =
-            self.clients.iter().filter(|(_, c)| c.is_closed).map(|(id, _)| *id).collect();
-        for stream in over {
-            self.forget_client(stream);
-        }
-    }
-
-    fn hand_over_requests(&mut self) {
-        if !self.requests.is_empty() {
-            let batch = std::mem::take(&mut self.requests);
-            self.handle(Input::Requests { batch });
-        }
-        let drained: Vec<ClientId> =
-            self.clients.values_mut().filter_map(|c| c.take_drained().then_some(c.id)).collect();
-        for client in drained {
-            self.handle(Input::Drained { client });
-        }
-        for client in std::mem::take(&mut self.gone) {
-            self.slots[client.slot as usize] = false;
-            self.handle(Input::ClientGone { client });
-        }
-        self.handle(Input::EndOfTurn);
-    }
-
-    fn check_storage(&mut self) -> Result<(), StorageError> {
-        self.storage.check()
-    }
-
-    fn submit(&mut self) -> Result<(), StorageError> {
-        if self.lives_on() {
-            self.storage.submit()?;
-            self.has_submitted = true;
-        }
-        Ok(())
-    }
-
-    fn flush_peers(&mut self) {
-        let waiting: Vec<StreamId> =
-            self.peers.iter().filter(|(_, link)| !link.out.is_empty()).map(|(id, _)| *id).collect();
-        for stream in waiting {
-            if !self.lives_on() {
-                return;
-            }
-            let link = self.peers.get_mut(&stream).expect("just seen");
-            let bytes = std::mem::take(&mut link.out).into();
-            self.outputs.push(match std::mem::take(&mut link.greets) {
-                true => Output::Greet(stream, bytes),
-                false => Output::Send(stream, bytes),
-            });
-        }
-    }
-
-    fn flush_clients(&mut self) {
-        let Process { clients, outputs, left, .. } = self;
-        for (stream, client) in clients {
-            if *left == 0 {
-                return;
-            }
-            if !client.out.is_empty() && !client.is_stuck {
-                *left -= 1;
-                outputs.push(Output::Send(*stream, std::mem::take(&mut client.out).into()));
-            }
-            if client.is_closing && !client.is_closed {
-                client.is_closed = true;
-                outputs.push(Output::Close(*stream));
-            }
-        }
-    }
-}
-
-/// What became of a snapshot, for the summary.
-fn strike(event: &SnapshotEvent) -> &'static str {
-    match event {
-        SnapshotEvent::Written { .. } => "snapshot-written",
-        SnapshotEvent::Durable { kind: SnapshotKind::Own, .. } => "snapshot-taken",
-        SnapshotEvent::Durable { kind: SnapshotKind::Received, .. } => "snapshot-received",
-        SnapshotEvent::Full { .. } => "snapshot-without-space",
-        SnapshotEvent::Read { .. } => "snapshot-read",
     }
 }
