@@ -168,6 +168,14 @@ mod tests {
     }
 
     #[test]
+    fn is_due_only_if_it_was_when_the_sockets_were_looked_at() {
+        let looked_at = Instant(100);
+        assert!(is_due(looked_at, |_| Instant(100)));
+        assert!(!is_due(looked_at, |_| Instant(101)), "the process may have stood still since");
+        assert!(is_due(looked_at, |then| then), "due by a clock that is counted from now");
+    }
+
+    #[test]
     fn send_out_sends_nothing_behind_a_disk_that_has_failed() {
         for peers_can_wait in [true, false] {
             let mut notes = Notes { has_failed: true, ..Notes::default() };
