@@ -496,7 +496,6 @@ impl Storage {
     /// # Errors
     /// The disk's; the log is then as after a crash.
     pub fn close(mut self) -> Result<(), StorageError> {
-        self.check()?;
         self.writer.stop();
         self.snapshots.stop();
         self.submit()?;

@@ -45,10 +45,10 @@ impl Steps for Process {
             if self.requests.bytes() >= limits::TURN_BYTES {
                 return;
             }
-            if let Some(client) = self.clients.get_mut(&id) {
-                if client.read(&mut self.requests, &self.host) != Flow::Open {
-                    self.strikes.push(("nonsense-from-client", 1));
-                }
+            if let Some(client) = self.clients.get_mut(&id)
+                && client.read(&mut self.requests, &self.host) != Flow::Open
+            {
+                self.strikes.push(("nonsense-from-client", 1));
             }
         }
         self.next_client = StreamId(0);
