@@ -1,14 +1,17 @@
 //! What every driver of a node does alike: its effects on snapshot files, what they come to, what a
 //! hello asks to be remembered, and when a peer is dialled.
 //!
-//! Design page 3, §3. Called by `loop/` and by `sim/`, in steps 3 and 6 of a turn, so that the
-//! simulator runs what the server runs. Nothing here blocks but [`remember`]. Decides nothing.
+//! Design page 3, §3. The order of a turn is in [`turn`], what connections say in [`conversation`] and
+//! [`peers`]. Called by `loop/` and by `sim/`, so that
+//! the simulator runs what the server runs. Nothing here blocks but [`remember`]. Decides nothing.
 
-use crate::limits;
+pub mod conversation;
+pub mod peers;
+pub mod turn;
+
 use crate::node::{Effect, Input, Node, Verdict};
 use crate::proto::hello::HelloRefused;
 use crate::storage::{PieceRead, SnapshotEvent, Storage, StorageError};
-use crate::types::{Instant, ServerId};
 
 /// Carries out an effect on snapshot files or the log's beginning. What it comes to is an event of
 /// the storage.
@@ -53,12 +56,6 @@ pub fn remember(
         None => true,
     };
     Ok((!is_kept).then(|| node.take_back(verdict)))
-}
-
-/// When a peer that is to be dialled from now on is dialled first. As a rule the smaller id dials;
-/// the larger one waits, so that the two don't meet halfway.
-pub fn first_dial(own: ServerId, peer: ServerId, now: Instant) -> Instant {
-    if own < peer { now } else { now.after(limits::DIAL_BY_LARGER) }
 }
 
 /// What the node is told of a snapshot's file.

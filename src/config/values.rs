@@ -89,7 +89,7 @@ pub struct RaftConfig {
     pub election_timeout: (Duration, Duration),
     /// How often an idle leader says that it is there.
     pub heartbeat: Duration,
-    /// Whether lease reads are offered.
+    /// Whether lease reads are offered. They rely on clocks that no hypervisor stops.
     pub lease: bool,
 }
 

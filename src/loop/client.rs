@@ -9,8 +9,8 @@ use std::net::Shutdown;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 
-use super::conversation::{Conversation, Flow, Inbox};
 use super::output::{Flushed, Output, Spares};
+use crate::driver::conversation::{Conversation, Flow, Inbox};
 use crate::limits;
 use crate::proto::reply::{Protocol, Reply};
 use crate::types::{ClientId, Instant};

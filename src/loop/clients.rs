@@ -14,9 +14,9 @@ use mio::{Interest, Registry, Token};
 use slab::Slab;
 
 use super::client::{Client, Phase, Shared};
-use super::conversation::Inbox;
 use super::sockets;
 use crate::config::Config;
+use crate::driver::conversation::Inbox;
 use crate::limits;
 use crate::node::{ClientInfo, Requests};
 use crate::proto::hello::Hello;

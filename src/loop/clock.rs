@@ -5,24 +5,32 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use rustix::time::{ClockId, clock_gettime};
+
 use crate::types::{Instant, WallClock};
 
 /// The monotonic clock, counted from when this value was made. A copy counts from the same point.
+///
+/// Time in which the machine was suspended counts (`CLOCK_BOOTTIME`, clock_gettime(2)). To
+/// `CLOCK_MONOTONIC`, the standard library's, it does not: a leader that slept for an hour would hold
+/// its lease for what was left of it, and answer reads that are an hour old. The poll's own timeouts
+/// do not count it; so the first turn may be late by one of them, and then reads this clock.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
-    origin: std::time::Instant,
+    origin: Duration,
 }
 
 impl Clock {
     /// A clock that begins now. One process makes one: instants of two clocks cannot be compared.
     pub fn start() -> Clock {
-        Clock { origin: std::time::Instant::now() }
+        Clock { origin: since_boot() }
     }
 
-    /// Monotonic nanoseconds. Time that the machine slept or the process was stopped counts as far
-    /// as the kernel's monotonic clock counts it.
+    /// Monotonic nanoseconds. Time that the process was stopped or the machine slept counts, but not
+    /// time in which a hypervisor kept the whole guest, its clocks included, from running.
     pub fn now(&self) -> Instant {
-        Instant(u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX - 1))
+        let elapsed = since_boot().saturating_sub(self.origin);
+        Instant(u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX - 1))
     }
 
     /// The wall clock; zero if it stands before 1970. A begun millisecond counts as over: what is
@@ -31,6 +39,11 @@ impl Clock {
     pub fn wall(&self) -> WallClock {
         WallClock(rounded_up(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()))
     }
+}
+
+fn since_boot() -> Duration {
+    let time = clock_gettime(ClockId::Boottime);
+    Duration::try_from(time).expect("a machine has not been running for less than no time")
 }
 
 fn rounded_up(since: Duration) -> u64 {
@@ -49,6 +62,19 @@ mod tests {
         let second = copy.now();
         assert!(first <= second);
         assert!(second.since(first) < std::time::Duration::from_secs(60));
+    }
+
+    #[test]
+    fn now_counts_suspended_time() {
+        // /proc/uptime is CLOCK_BOOTTIME, in hundredths of a second (proc_uptime(5)).
+        let uptime = || {
+            let text = std::fs::read_to_string("/proc/uptime").unwrap();
+            Duration::from_secs_f64(text.split(' ').next().unwrap().parse().unwrap())
+        };
+        let clock = Clock { origin: Duration::ZERO };
+        let hundredth = Duration::from_millis(10);
+        let (before, shown, after) = (uptime(), Duration::from_nanos(clock.now().0), uptime());
+        assert!(before <= shown && shown <= after + hundredth, "{before:?} {shown:?} {after:?}");
     }
 
     #[test]

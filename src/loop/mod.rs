@@ -7,7 +7,6 @@
 mod client;
 mod clients;
 mod clock;
-mod conversation;
 mod facts;
 mod listener;
 mod output;
@@ -30,11 +29,11 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
 
 use self::clients::Clients;
-use self::peer::News;
 use self::peers::Peers;
 use self::snapshots::SnapshotLines;
 use self::turn::Turn;
 use crate::config::Config;
+use crate::driver::peers::News;
 use crate::limits;
 use crate::node::{Effect, Node, PeersStamp, Requests, Role};
 use crate::proto::hello;
@@ -133,6 +132,8 @@ pub struct Server {
     snapshot_lines: SnapshotLines,
     /// The time of this turn.
     now: Instant,
+    /// What had come by then was reported by this turn's poll.
+    looked_at: Instant,
     /// The storage has finished something.
     storage_ready: bool,
     /// A signal has come.
@@ -222,6 +223,7 @@ impl Server {
             effects: Vec::new(),
             snapshot_lines: SnapshotLines::default(),
             now,
+            looked_at: now,
             // Whatever happened before the registration is looked at in the first turn.
             storage_ready: true,
             signals_ready: true,

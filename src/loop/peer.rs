@@ -1,22 +1,21 @@
 //! One connection on the peer port: being dialled, greeting, established.
 //!
-//! Design pages 1 §4 and 4 §5. It checks what can be checked without the node (frames, checksums,
-//! the order hello before messages, the sender's name); what a hello means is the node's to judge.
-//! Called by `peers`. A violation closes the connection and changes no state.
+//! Design pages 1 §4 and 4 §5. What the bytes say is `driver/peers.rs`'s; what a hello means is the
+//! node's to judge. Called by `peers`. A violation closes the connection and changes no state.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read};
 
-use bytes::Bytes;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 
 use super::output::{Flushed, Output, Spares};
+use crate::driver::peers::{Hearing, News, Nonsense};
 use crate::limits;
-use crate::proto::frame::{FrameDecoder, FrameError, FrameKind, PREFACE, encode_frame};
-use crate::proto::hello::{Hello, HelloError, HelloRefused};
+use crate::proto::frame::{FrameKind, PREFACE, encode_frame};
+use crate::proto::hello::{Hello, HelloRefused};
 use crate::proto::message::Packet;
-use crate::proto::peer_message::{self, PeerError};
+use crate::proto::peer_message;
 use crate::types::{Instant, ServerId};
 
 /// How far a connection is.
@@ -41,9 +40,7 @@ pub(super) struct PeerConnection {
     pub(super) dialled: bool,
     /// When it is given up unless it is established by then.
     pub(super) deadline: Instant,
-    frames: FrameDecoder,
-    /// The other side's hello has come; whether it is acceptable is not said by this.
-    greeted: bool,
+    hearing: Hearing,
     output: Output,
     /// The kernel may have bytes for us.
     readable: bool,
@@ -54,17 +51,6 @@ pub(super) struct PeerConnection {
     pub(super) in_dirty: bool,
 }
 
-/// What a peer said, in the order it came.
-#[derive(Debug)]
-pub(super) enum News {
-    /// Its first frame.
-    Hello(Hello),
-    /// It does not accept ours.
-    Refused(HelloRefused),
-    /// A message.
-    Packet(Packet),
-}
-
 /// Why a connection ends.
 #[derive(Debug)]
 pub(super) enum Fault {
@@ -72,14 +58,8 @@ pub(super) enum Fault {
     Io(io::Error),
     /// The other side closed it.
     Closed,
-    /// The bytes are no frames.
-    Frame(FrameError),
-    /// The first frame cannot be read as what it says it is.
-    Hello(HelloError),
-    /// A peer's message cannot be read.
-    Message(PeerError),
-    /// A frame that has no place here, by its kind.
-    Misplaced(FrameKind),
+    /// The bytes make no sense.
+    Nonsense(Nonsense),
     /// A message in another server's name.
     WrongSender(ServerId),
     /// It was not established in time.
@@ -98,12 +78,7 @@ impl Fault {
     /// Whether the other side broke the protocol; such ends are counted.
     pub(super) fn is_violation(&self) -> bool {
         match self {
-            Fault::Frame(_)
-            | Fault::Hello(_)
-            | Fault::Message(_)
-            | Fault::Misplaced(_)
-            | Fault::WrongSender(_)
-            | Fault::NotAccepted => true,
+            Fault::Nonsense(_) | Fault::WrongSender(_) | Fault::NotAccepted => true,
             Fault::Io(_)
             | Fault::Closed
             | Fault::TimedOut
@@ -119,10 +94,7 @@ impl fmt::Display for Fault {
         match self {
             Fault::Io(error) => write!(f, "{error}"),
             Fault::Closed => write!(f, "the peer closed the connection"),
-            Fault::Frame(error) => write!(f, "{error}"),
-            Fault::Hello(error) => write!(f, "{error}"),
-            Fault::Message(error) => write!(f, "{error}"),
-            Fault::Misplaced(kind) => write!(f, "a {kind:?} frame out of its place"),
+            Fault::Nonsense(nonsense) => write!(f, "{nonsense}"),
             Fault::WrongSender(id) => write!(f, "a message in the name of server {id}"),
             Fault::TimedOut => write!(f, "no connection or no hello in time"),
             Fault::Overflow => write!(f, "the peer does not read what it is sent"),
@@ -160,8 +132,7 @@ impl PeerConnection {
             peer,
             dialled,
             deadline: now.after(timeout),
-            frames: FrameDecoder::new(),
-            greeted: false,
+            hearing: Hearing::new(),
             output: Output::default(),
             readable: true,
             read_closed: false,
@@ -251,7 +222,7 @@ impl PeerConnection {
             Ok(count) => {
                 // As in client.rs: a short read has emptied the stream, its end excepted.
                 self.readable = count == scratch.len() || self.read_closed;
-                self.receive(&scratch[..count], news)?;
+                self.hearing.receive(&scratch[..count], news).map_err(Fault::Nonsense)?;
                 Ok(count)
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
@@ -261,30 +232,6 @@ impl PeerConnection {
             Err(error) if error.kind() == ErrorKind::Interrupted => Ok(0),
             Err(error) => Err(Fault::Io(error)),
         }
-    }
-
-    fn receive(&mut self, mut bytes: &[u8], news: &mut Vec<News>) -> Result<(), Fault> {
-        while let Some(frame) = self.frames.decode(&mut bytes).map_err(Fault::Frame)? {
-            match (frame.kind, self.greeted) {
-                (FrameKind::Hello, false) => {
-                    let hello = Hello::decode(frame.payload).map_err(Fault::Hello)?;
-                    self.greeted = true;
-                    news.push(News::Hello(hello));
-                }
-                (FrameKind::HelloRefused, _) => {
-                    let refused = HelloRefused::decode(frame.payload).map_err(Fault::Hello)?;
-                    news.push(News::Refused(refused));
-                }
-                (FrameKind::Peer, true) => {
-                    // The one copy: all entries of the message share it, in memory and on disk.
-                    let payload = Bytes::copy_from_slice(frame.payload);
-                    let packet = peer_message::decode(&payload).map_err(Fault::Message)?;
-                    news.push(News::Packet(packet));
-                }
-                (kind, _) => return Err(Fault::Misplaced(kind)),
-            }
-        }
-        Ok(())
     }
 
     /// Whether a flush would bring something about.

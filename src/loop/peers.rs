@@ -17,9 +17,9 @@ mod join;
 
 use self::join::Ask;
 use super::output::Spares;
-use super::peer::{Fault, News, PeerConnection, Stage};
+use super::peer::{Fault, PeerConnection, Stage};
 use super::sockets;
-use crate::driver;
+use crate::driver::peers::{self as rules, News};
 use crate::limits;
 use crate::node::Peer;
 use crate::proto::hello::{Hello, HelloRefused};
@@ -133,7 +133,7 @@ impl Peers {
     }
 
     fn first_dial(&mut self, peer: ServerId, now: Instant) -> Instant {
-        let first = driver::first_dial(self.own, peer, now);
+        let first = rules::first_dial(self.own, peer, now);
         match self.established.contains_key(&peer) {
             true => first,
             false => *self.first_dials.entry(peer).or_insert(first),
@@ -184,21 +184,15 @@ impl Peers {
         }
     }
 
-    /// Plans the next attempt: soon at first, more seldom while it goes on failing.
+    /// Plans the next attempt.
     fn dial_failed(&mut self, id: ServerId, fault: &Fault, now: Instant) {
         let Some(dial) = self.dials.get_mut(&id) else {
             return;
         };
-        let pause = limits::DIAL_RETRY_MIN * (1 << dial.failures.min(8));
-        let pause = match fault {
-            Fault::Stranger => limits::DIAL_RETRY_STRANGER,
-            _ => pause.min(limits::DIAL_RETRY_MAX),
-        };
-        // The clock's last digits are chance enough to keep two servers from calling in step.
-        let jitter = pause * (now.0 % 256) as u32 / 1024;
+        let pause = rules::dial_pause(dial.failures, matches!(fault, Fault::Stranger), now);
         dial.slot = None;
         dial.failures = dial.failures.saturating_add(1);
-        dial.retry_at = now.after(pause + jitter);
+        dial.retry_at = now.after(pause);
         let is_there = matches!(fault, Fault::Stranger | Fault::Replaced)
             || self.established.contains_key(&id);
         if !dial.complained && !is_there {
@@ -316,16 +310,13 @@ impl Peers {
         connection.is_some_and(|one| one.peer.is_none_or(|dialled| dialled == sender))
     }
 
-    /// Whether the connection in a slot is to give way to one that stands with the same peer: where
-    /// both have dialled, the smaller id's connection is kept, so that both keep the same one.
-    pub(super) fn gives_way(&self, slot: usize, peer: ServerId) -> bool {
-        let by_smaller = |slot: usize| {
-            let dialled = self.slots.get(slot).map(|connection| connection.dialled);
-            dialled.map(|dialled| dialled == (self.own < peer))
-        };
+    /// Whether the connection in a slot is to give way to one that stands with the same peer, of whose
+    /// process the hello was news or not.
+    pub(super) fn gives_way(&self, slot: usize, peer: ServerId, is_news: bool) -> bool {
+        let dialled = |slot: usize| self.slots.get(slot).map(|connection| connection.dialled);
         let older = self.established.get(&peer).filter(|older| **older != slot);
-        older.is_some_and(|older| by_smaller(*older) == Some(true))
-            && by_smaller(slot) == Some(false)
+        let older = older.and_then(|older| dialled(*older));
+        rules::gives_way(self.own, peer, is_news, dialled(slot) == Some(true), older)
     }
 
     /// Ends established connections with whoever isn't known any more.

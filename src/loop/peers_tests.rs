@@ -6,8 +6,10 @@ use std::time::Duration;
 use mio::{Events, Poll};
 
 use super::*;
+use crate::driver::peers::Nonsense;
 use crate::proto::hello::{Refusal, Role};
-use crate::types::{Boot, Incarnation, Nonce};
+use crate::proto::message::{Envelope, Message};
+use crate::types::{Boot, ClusterId, Incarnation, Nonce};
 
 const FIRST_TOKEN: usize = 100;
 
@@ -242,7 +244,7 @@ fn peers_garbage_and_silence_end_a_connection_and_change_nothing() {
     large.peers.admit(TcpStream::from_std(stream), large.poll.registry(), large.now);
     std::io::Write::write_all(&mut stranger, b"\0RKX").unwrap();
     let (slot, fault) = large.fault();
-    assert!(matches!(fault, Fault::Frame(_)), "{fault:?}");
+    assert!(matches!(fault, Fault::Nonsense(Nonsense::Frame(_))), "{fault:?}");
     assert_eq!(large.peers.close(slot, fault, large.now), None);
     assert_eq!(large.peers.violations(), 1);
 
@@ -258,4 +260,33 @@ fn peers_garbage_and_silence_end_a_connection_and_change_nothing() {
 
     // 3. The end: the established connection is untouched.
     assert!(small.turn().1.is_empty());
+}
+
+#[test]
+fn send_to_a_peer_that_does_not_read_ends_the_connection_and_says_so_later() {
+    let (mut small, here, _large, _) = connected();
+    let envelope = Envelope {
+        cluster: ClusterId(1),
+        from: ServerId(1),
+        from_incarnation: Incarnation(7),
+        to: ServerId(2),
+        to_incarnation: Incarnation(7),
+    };
+    let message = Message::Forward { batch: vec![0; limits::APPEND_BYTES].into() };
+    let packet = Packet { envelope, message };
+    // 1. What the kernel doesn't take waits, up to the bound.
+    let mut sent = 0;
+    while small.peers.established_peer(here).is_some() {
+        assert!(!small.peers.has_lost(), "it stands");
+        small.peers.send(&packet, small.now);
+        small.peers.flush(small.poll.registry(), small.now);
+        sent += limits::APPEND_BYTES;
+    }
+    assert!(sent > limits::PEER_OUTPUT_BYTES, "{sent}");
+    // 2. It ended while effects were carried out: the node is told in the next turn.
+    assert_eq!(small.peers.take_lost(), [ServerId(2)]);
+    assert_eq!(small.peers.violations(), 0, "slow is no violation");
+    // 3. The end: what is sent to nobody is dropped.
+    small.peers.send(&packet, small.now);
+    assert!(!small.peers.has_lost());
 }

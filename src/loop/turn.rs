@@ -1,7 +1,8 @@
 //! One turn of the loop, in the order of design page 1, §5.
 //!
-//! [`Server::turn`] is the plot; each step is a function below it, in the same order. Called by
-//! [`Server::run`]. Never waits for anything but the poll.
+//! [`Server::turn`] is the plot, with [`turn`], which the simulator has in common with it; each step
+//! is a function below it, those of [`Steps`] last. Called by [`Server::run`]. Never waits for
+//! anything but the poll.
 
 use std::io::ErrorKind;
 use std::time::Duration;
@@ -10,12 +11,14 @@ use mio::event::Event;
 
 use super::peer::Fault;
 use super::{
-    CLIENT_PORT, FIRST_CLIENT, FIRST_PEER, LoopError, News, PEER_PORT, SIGNALS, STORAGE, Server,
-    facts, snapshots,
+    CLIENT_PORT, FIRST_CLIENT, FIRST_PEER, LoopError, PEER_PORT, SIGNALS, STORAGE, Server, facts,
+    snapshots,
 };
 use crate::driver;
+use crate::driver::peers::News;
+use crate::driver::turn::{self, Steps};
 use crate::limits;
-use crate::node::{Effect, Facts, Input, Role};
+use crate::node::{Effect, Facts, Input};
 use crate::proto::hello::{Hello, HelloRefused, Refusal};
 use crate::storage::{SnapshotEvent, allocator};
 use crate::types::{Instant, Room};
@@ -38,14 +41,11 @@ impl Server {
         let began = self.now;
         self.hear_signals()?;
         self.accept();
-        self.read_peers()?;
-        self.read_clients();
-        self.complete_writes()?;
-        self.tick();
-        self.hand_over_requests();
+        turn::hear(self)?;
+        turn::decide(self);
         let has_appended = self.carry_out()?;
         self.has_appended |= has_appended;
-        self.before_sleep(has_appended)?;
+        turn::send_out(self, !has_appended && self.node.raft().is_leader())?;
         for notice in self.node.take_notices() {
             log::warn!("{notice}");
         }
@@ -59,7 +59,7 @@ impl Server {
     /// Step 1: until something happens or is due. What happened is noted, not yet acted upon.
     fn wait(&mut self) -> Result<(), LoopError> {
         loop {
-            let timeout = self.timeout();
+            let (timeout, asked_at) = self.timeout();
             match self.poll.poll(&mut self.events, timeout) {
                 // The kernel's own work on our disk writes does this, too: that is no turn.
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
@@ -69,10 +69,13 @@ impl Server {
             let of_storage = |event: &Event| event.token() == STORAGE;
             let alone = !self.events.is_empty() && self.events.iter().all(of_storage);
             if !alone || self.storage.has_completion()? {
+                self.now = self.clock.now();
+                // All that had come when it was asked is reported; when it has waited in vain, there
+                // was nothing. What came behind its last look, while the process stood still, is not.
+                self.looked_at = if self.events.is_empty() { self.now } else { asked_at };
                 break;
             }
         }
-        self.now = self.clock.now();
         for event in &self.events {
             match event.token() {
                 CLIENT_PORT => self.listeners.client.on_event(),
@@ -92,8 +95,10 @@ impl Server {
         Ok(())
     }
 
-    /// Nothing is waited for while there is something left to do.
-    fn timeout(&self) -> Option<Duration> {
+    /// How long to wait, and what time it is. Nothing is waited for while there is something left to
+    /// do.
+    fn timeout(&self) -> (Option<Duration>, Instant) {
+        let now = self.clock.now();
         let clients_wait = self.clients.has_ready() && self.node.accepts_requests();
         let unfinished = self.storage.has_snapshot_event()
             || self.peers.has_ready()
@@ -104,9 +109,8 @@ impl Server {
             || (self.node.is_asked_to_stop() && self.stop.is_none())
             || clients_wait;
         if unfinished {
-            return Some(Duration::ZERO);
+            return (Some(Duration::ZERO), now);
         }
-        let now = self.clock.now();
         let deadlines = [
             self.node.deadline(now),
             self.peers.deadline(),
@@ -117,7 +121,7 @@ impl Server {
             self.stop.unwrap_or(Instant::NEVER),
         ];
         let next = deadlines.into_iter().min().expect("the list is not empty");
-        Some(next.since(now))
+        (Some(next.since(now)), now)
     }
 
     /// The first signal asks the node to leave well and closes the client port, unless a client's
@@ -161,32 +165,6 @@ impl Server {
                 node.handle(*now, Input::ClientArrived { client, info }, effects);
             }
         });
-    }
-
-    /// Step 2, peers: each message is the node's as it comes. An end of a connection is news that
-    /// cannot wait: the election after a leader's death begins here.
-    fn read_peers(&mut self) -> Result<(), LoopError> {
-        for peer in self.peers.take_lost() {
-            self.handle(Input::PeerDown { peer });
-        }
-        for slot in self.peers.take_ready() {
-            let mut budget = limits::READ_BUDGET_BYTES;
-            while budget > 0 {
-                let read = self.peers.read(slot, &mut self.scratch, &mut self.news);
-                // What came before a fault was said all the same.
-                self.hear_peer(slot)?;
-                match read {
-                    Ok(0) => break,
-                    Ok(count) => budget = budget.saturating_sub(count),
-                    Err(fault) => {
-                        self.end_peer(slot, fault);
-                        break;
-                    }
-                }
-            }
-            self.peers.settle(slot);
-        }
-        Ok(())
     }
 
     fn hear_peer(&mut self, slot: usize) -> Result<(), LoopError> {
@@ -245,8 +223,7 @@ impl Server {
             return Ok(());
         }
         let answer = self.node.hello_to(verdict.peer);
-        // The connection of a process that is no more gives way itself.
-        if verdict.record.is_none() && self.peers.gives_way(slot, verdict.peer) {
+        if self.peers.gives_way(slot, verdict.peer, verdict.record.is_some()) {
             self.end_peer(slot, Fault::Replaced);
             return Ok(());
         }
@@ -265,55 +242,6 @@ impl Server {
     fn end_peer(&mut self, slot: usize, fault: Fault) {
         if let Some(peer) = self.peers.close(slot, fault, self.now) {
             self.handle(Input::PeerDown { peer });
-        }
-    }
-
-    /// Step 2, clients: their commands are gathered. While the node's window is full they stay in
-    /// the sockets, and TCP does the rest.
-    fn read_clients(&mut self) {
-        if self.node.accepts_requests() {
-            self.clients.read_queries(self.now, &mut self.scratch, &mut self.requests);
-        }
-    }
-
-    /// Step 3: what has become durable, and whether there is room for more.
-    fn complete_writes(&mut self) -> Result<(), LoopError> {
-        // What ends while this looks is reported anew, and taken in the next turn.
-        if std::mem::take(&mut self.storage_ready)
-            && let Some(through) = self.storage.complete()?
-        {
-            self.handle(Input::Persisted { through });
-        }
-        // A piece of a snapshot that is gone is answered with nothing under way that could complete.
-        while let Some(event) = self.storage.next_snapshot_event() {
-            snapshots::log_event(&event);
-            let is_whole = matches!(event, SnapshotEvent::Durable { .. });
-            self.handle(driver::input(event));
-            if is_whole {
-                // Old records and a part of the log were kept for it.
-                allocator::give_back();
-            }
-        }
-        Ok(())
-    }
-
-    /// Step 4: time. It is read again, after everything that waited in the sockets was heard, so
-    /// that our own pause is never taken for a dead leader.
-    fn tick(&mut self) {
-        self.now = self.clock.now();
-        if self.observe_at <= self.now {
-            self.observe();
-        }
-        if self.peers_stamp != self.node.peers_stamp() {
-            self.update_peers();
-        }
-        self.peers.keep_up(self.poll.registry(), self.now);
-        self.clients.set_bounds(self.node.client_bounds());
-        self.clients.sweep(self.now);
-        self.note_room();
-        if self.node.deadline(self.now) <= self.now {
-            let wall = self.clock.wall();
-            self.handle(Input::Tick { wall });
         }
     }
 
@@ -373,20 +301,6 @@ impl Server {
         self.handle(Input::LogRoom { room });
     }
 
-    /// Step 5: all commands of this turn in one piece, then the news of connections that ended
-    /// (after their last commands, so that the node never meets a command of a forgotten client).
-    /// Behind them the node says what it wants done.
-    fn hand_over_requests(&mut self) {
-        if !self.requests.is_empty() {
-            let batch = std::mem::take(&mut self.requests);
-            self.handle(Input::Requests { batch });
-        }
-        let Server { clients, node, effects, now, .. } = self;
-        clients.tell_drained(|client| node.handle(*now, Input::Drained { client }, effects));
-        clients.forget_gone(|client| node.handle(*now, Input::ClientGone { client }, effects));
-        self.handle(Input::EndOfTurn);
-    }
-
     /// Step 6: the effects, in list order, none of them conditional. Whether the log is to be
     /// written.
     fn carry_out(&mut self) -> Result<bool, LoopError> {
@@ -409,24 +323,6 @@ impl Server {
             }
         }
         Ok(has_appended)
-    }
-
-    /// Step 7: one disk write is submitted, and every socket that has something is flushed once.
-    /// Who waits is served first: new entries have to be on a follower's disk as well as on ours
-    /// (§10.2.1), and a leader waits for its followers' answers. Only what a leader says without new
-    /// entries, that more is committed, can wait until its clients have their replies. Those are
-    /// many system calls, and the disk never waits for them: what gathered behind its last write is
-    /// written meanwhile.
-    fn before_sleep(&mut self, has_appended: bool) -> Result<(), LoopError> {
-        let registry = self.poll.registry();
-        if has_appended || self.leadership.role != Role::Leader {
-            self.peers.flush(registry, self.now);
-        }
-        self.storage.submit()?;
-        self.clients.flush(self.now, registry);
-        // Nothing is left where that was done above.
-        self.peers.flush(registry, self.now);
-        Ok(())
     }
 
     /// Whether this was the last turn.
@@ -458,5 +354,124 @@ impl Server {
 
     fn handle(&mut self, input: Input) {
         self.node.handle(self.now, input, &mut self.effects);
+    }
+}
+
+impl Steps for Server {
+    type Error = LoopError;
+
+    fn read_clock(&mut self) {
+        self.now = self.clock.now();
+    }
+
+    /// Step 2, peers: each message is the node's as it comes. An end of a connection is news that
+    /// cannot wait: the election after a leader's death begins here.
+    fn read_peers(&mut self) -> Result<(), LoopError> {
+        for peer in self.peers.take_lost() {
+            self.handle(Input::PeerDown { peer });
+        }
+        for slot in self.peers.take_ready() {
+            let mut budget = limits::READ_BUDGET_BYTES;
+            while budget > 0 {
+                let read = self.peers.read(slot, &mut self.scratch, &mut self.news);
+                if !self.news.is_empty() {
+                    turn::has_read(self);
+                }
+                // What came before a fault was said all the same.
+                self.hear_peer(slot)?;
+                match read {
+                    Ok(0) => break,
+                    Ok(count) => budget = budget.saturating_sub(count),
+                    Err(fault) => {
+                        self.end_peer(slot, fault);
+                        break;
+                    }
+                }
+            }
+            self.peers.settle(slot);
+        }
+        Ok(())
+    }
+
+    /// Step 2, clients: their commands are gathered. While the node's window is full they stay in
+    /// the sockets, and TCP does the rest.
+    fn read_clients(&mut self) {
+        if self.node.accepts_requests() {
+            self.clients.read_queries(self.now, &mut self.scratch, &mut self.requests);
+        }
+    }
+
+    /// Step 3: what has become durable, and whether there is room for more.
+    fn complete_writes(&mut self) -> Result<(), LoopError> {
+        // What ends while this looks is reported anew, and taken in the next turn.
+        if std::mem::take(&mut self.storage_ready)
+            && let Some(through) = self.storage.complete()?
+        {
+            self.handle(Input::Persisted { through });
+        }
+        // A piece of a snapshot that is gone is answered with nothing under way that could complete.
+        while let Some(event) = self.storage.next_snapshot_event() {
+            snapshots::log_event(&event);
+            let is_whole = matches!(event, SnapshotEvent::Durable { .. });
+            self.handle(driver::input(event));
+            if is_whole {
+                // Old records and a part of the log were kept for it.
+                allocator::give_back();
+            }
+        }
+        Ok(())
+    }
+
+    /// Step 4: time, after everything that waited in the sockets was heard, so that our own pause is
+    /// never taken for a dead leader.
+    fn tick(&mut self) {
+        if self.observe_at <= self.now {
+            self.observe();
+        }
+        if self.peers_stamp != self.node.peers_stamp() {
+            self.update_peers();
+        }
+        self.peers.keep_up(self.poll.registry(), self.now);
+        self.clients.set_bounds(self.node.client_bounds());
+        self.clients.sweep(self.now);
+        self.note_room();
+        if turn::is_due(self.looked_at, |then| self.node.deadline(then)) {
+            // The wall clock first: who then stands still takes it for older than it is, which puts
+            // deadlines off; the other way round keys would expire early.
+            let wall = self.clock.wall();
+            self.read_clock();
+            self.handle(Input::Tick { wall });
+        }
+    }
+
+    /// Step 5: all commands of this turn in one piece, then the news of connections that ended
+    /// (after their last commands, so that the node never meets a command of a forgotten client).
+    /// Behind them the node says what it wants done.
+    fn hand_over_requests(&mut self) {
+        if !self.requests.is_empty() {
+            let batch = std::mem::take(&mut self.requests);
+            self.handle(Input::Requests { batch });
+        }
+        let Server { clients, node, effects, now, .. } = self;
+        clients.tell_drained(|client| node.handle(*now, Input::Drained { client }, effects));
+        clients.forget_gone(|client| node.handle(*now, Input::ClientGone { client }, effects));
+        self.handle(Input::EndOfTurn);
+    }
+
+    fn check_storage(&mut self) -> Result<(), LoopError> {
+        Ok(self.storage.check()?)
+    }
+
+    /// Step 7, with the three below it; their order is [`turn::send_out`]'s.
+    fn submit(&mut self) -> Result<(), LoopError> {
+        Ok(self.storage.submit()?)
+    }
+
+    fn flush_peers(&mut self) {
+        self.peers.flush(self.poll.registry(), self.now);
+    }
+
+    fn flush_clients(&mut self) {
+        self.clients.flush(self.now, self.poll.registry());
     }
 }

@@ -69,7 +69,7 @@ impl Raft {
     }
 
     /// The lease counts from the moment the newest confirmed round was sent.
-    pub(super) fn extend_lease(&mut self) {
+    pub(super) fn extend_lease(&mut self, now: Instant) {
         if !self.config.lease {
             return;
         }
@@ -82,7 +82,8 @@ impl Raft {
         while let Some(&(round, sent)) = leading.rounds_sent.front()
             && round <= confirmed
         {
-            leading.lease_until = sent.after(length);
+            let from = if is_on(Mutation::LeaseFromAnswer) { now } else { sent };
+            leading.lease_until = from.after(length);
             leading.rounds_sent.pop_front();
         }
     }

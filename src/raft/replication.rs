@@ -239,7 +239,7 @@ impl Raft {
                 progress.conflicted(rejected_index, possible_match);
             }
         }
-        self.extend_lease();
+        self.extend_lease(now);
     }
 
     /// §3.6.2: an entry of this term that a majority has on disk is committed, and all before it.

@@ -11,7 +11,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use rand::RngExt;
 
+use super::process::Stage;
 use super::script::{Fault, Kind, Script};
+use super::server::Stumble;
 use super::world::{Event, World};
 use crate::proto::message::{Message, Packet};
 use crate::types::ServerId;
@@ -72,19 +74,62 @@ impl World {
         !answers.is_empty()
     }
 
+    /// A server stands still in the middle of its next turn, and faults strike meanwhile.
+    pub(super) fn stumble(
+        &mut self,
+        id: ServerId,
+        ms: u64,
+        place: u64,
+        meanwhile: Vec<(Duration, Fault)>,
+    ) -> bool {
+        let stage = match place {
+            0 => Stage::Polled,
+            1 => Stage::Heard,
+            _ => Stage::Decided,
+        };
+        let server = self.servers.get_mut(&id).expect("a server of this world");
+        server.stumble = Some(Stumble { stage, pause: Duration::from_millis(ms), meanwhile });
+        server.process.is_some()
+    }
+
+    /// One of three, the candidate, loses the leader. The other one, the voter, is the only one whom
+    /// the leader's lease rests on, and stands still: between its poll and its read, so that what it
+    /// reads was sent long after the poll; or before it answers, so that its answer comes long after
+    /// it heard the leader. Then it hears no more of it, and may vote for the candidate.
+    pub(super) fn put_voter_to_sleep(&mut self, place: u64, ms: u64, stage: u64) -> bool {
+        let Some((leader, candidate, voter)) = self.candidate_and_voter(place) else {
+            return false;
+        };
+        let cut =
+            |a: ServerId, b: ServerId| Fault { at_ms: 0, kind: Kind::Cut, a: a.0, b: b.0, c: 0 };
+        self.strike_now(cut(leader, candidate));
+        self.strike_now(cut(candidate, leader));
+        let path = Duration::from_micros(self.script.settings.delay_max_us);
+        let end = match stage {
+            0 => Duration::from_millis(ms).saturating_sub(path),
+            _ => Duration::ZERO,
+        };
+        self.stumble(voter, ms, stage, vec![(end, cut(leader, voter))])
+    }
+
+    /// The leader of three, and both others, in one order or the other.
+    fn candidate_and_voter(&self, place: u64) -> Option<(ServerId, ServerId, ServerId)> {
+        let leader = self.leader()?;
+        let others: Vec<ServerId> = self.ids().into_iter().filter(|id| *id != leader).collect();
+        let [one, other] = others[..] else {
+            return None;
+        };
+        Some(if place == 0 { (leader, one, other) } else { (leader, other, one) })
+    }
+
     /// The disk of one of three, the voter, stands still, so that it gets no entry that the third,
     /// the candidate, lacks when it in turn loses the leader. It asks the voter for its vote in vain,
     /// which hears the leader; until that one dies in `dies_ms`, as the last one whom the leader
     /// hears, and comes back `back_ms` later without a memory of whom it heard.
     pub(super) fn forget_leader(&mut self, place: u64, dies_ms: u64, back_ms: u64) -> bool {
-        let Some(leader) = self.leader() else {
+        let Some((leader, candidate, voter)) = self.candidate_and_voter(place) else {
             return false;
         };
-        let others: Vec<ServerId> = self.ids().into_iter().filter(|id| *id != leader).collect();
-        let [one, other] = others[..] else {
-            return false;
-        };
-        let (candidate, voter) = if place == 0 { (one, other) } else { (other, one) };
         let dies = CATCH_UP + Duration::from_millis(dies_ms);
         let back = dies + Duration::from_millis(back_ms);
         let steps = [

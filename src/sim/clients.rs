@@ -38,6 +38,18 @@ const LOST_NUMBER_IN: u64 = 50;
 /// What a client that never reads asks for again and again.
 const FLOOD_VALUE_BYTES: usize = 64 * 1024;
 
+/// What is no command, and after which nothing else is read.
+const NONSENSE: &[u8] = b"*1\r\n:4\r\n";
+
+/// How a server answers what it doesn't take.
+fn refusal(words: &Words) -> Option<&'static str> {
+    match &words[..] {
+        [word] if word == NONSENSE => Some("ERR Protocol error"),
+        [word] if word == b"GET" => Some("ERR wrong number of arguments"),
+        _ => None,
+    }
+}
+
 /// A request is an array of bulk strings: the same bytes as such a reply.
 fn as_array(words: &[Vec<u8>], out: &mut Vec<u8>) {
     let bulks = words.iter().map(|word| Reply::bulk(word)).collect();
@@ -269,6 +281,12 @@ impl Client {
         for words in std::mem::take(&mut self.repeat) {
             self.say(now, words, recorder, &mut out);
         }
+        let talks_nonsense = settings.nonsense_pc > 0
+            && self.session.is_none()
+            && self.random.random_range(0..100) < settings.nonsense_pc;
+        if talks_nonsense {
+            self.say(now, vec![b"GET".to_vec()], recorder, &mut out);
+        }
         for _ in 0..count {
             // A session's commands are numbered one by one.
             let transacts = settings.transactions > 0
@@ -280,6 +298,9 @@ impl Client {
             }
             let words = self.next_command(awake, settings);
             self.say(now, words, recorder, &mut out);
+        }
+        if talks_nonsense && self.random.random_bool(0.3) {
+            self.say(now, vec![NONSENSE.to_vec()], recorder, &mut out);
         }
         self.pipelines += 1;
         out.into()
@@ -373,6 +394,9 @@ impl Client {
 
     /// A command as this client writes it.
     pub(super) fn encode(&self, words: &Words, out: &mut Vec<u8>) {
+        if words[0] == NONSENSE {
+            return out.extend_from_slice(NONSENSE);
+        }
         let bytes: usize = words.iter().map(|word| word.len() + 1).sum();
         let fits_a_line = bytes < limits::INLINE_BYTES && words.iter().all(|word| !word.is_empty());
         if self.manner == Manner::Inline && fits_a_line {
@@ -408,6 +432,11 @@ impl Client {
     }
 
     fn take_reply(&mut self, said: Said, now: Instant, value: &Value, recorder: &mut Recorder) {
+        if let Some(refusal) = refusal(&said.operation.words) {
+            let is_refused = matches!(value, Value::Error(text) if text.starts_with(refusal));
+            assert!(is_refused, "linearizable: {:?} is answered {value:?}", said.operation.words);
+            return;
+        }
         let meaning = match self.session.as_mut().filter(|_| said.number > 0) {
             Some(session) => session.judge(&said, value),
             None => Meaning::Answered,

@@ -84,6 +84,8 @@ impl World {
             Kind::Start if fault.a == 0 => self.of_all(World::start_again),
             Kind::Start => self.start_again(id),
             Kind::Pause => self.pause(id, Duration::from_millis(fault.b)),
+            Kind::Stumble => self.stumble(id, fault.b, fault.c, Vec::new()),
+            Kind::SleepyVoter => self.put_voter_to_sleep(fault.a, fault.b, fault.c),
             Kind::Suspend => self.suspend(Duration::from_secs(60 * fault.b)),
             Kind::Stop => {
                 let is_alive = self.node(id).is_some();
@@ -125,6 +127,9 @@ impl World {
             Kind::Heal => self.heal_network(),
             Kind::WallJump => self.jump(id, fault.b as i64 - fault.c as i64),
             Kind::ClientReset => self.reset_client(fault.a as usize),
+            Kind::ClientCut => self.cut_off_client(fault.a as usize, fault.b, fault.c),
+            Kind::ClientSlow => self.slow_client(fault.a as usize, fault.b, fault.c),
+            Kind::HalfReply => self.network.reset_client(now, fault.a as usize),
             Kind::LateAnswers => self.answer_late(id, fault.b),
             Kind::ForgetfulVoter => self.forget_leader(fault.a, fault.b, fault.c),
             Kind::IdleClients => self.connect_idle_clients(id, fault.b),
@@ -509,6 +514,9 @@ impl World {
         self.network.misrouted.clear();
         self.network.read_on();
         self.network.slow.clear();
+        self.network.unheard.clear();
+        self.network.deafened.clear();
+        self.network.slow_clients.clear();
         self.network.release(self.now);
         was_cut
     }
@@ -539,6 +547,7 @@ impl World {
             let server = self.servers.get_mut(&id).expect("a server of this world");
             server.paused_until = Instant::ZERO;
             server.kill_behind = None;
+            server.stumble = None;
             server.is_held = false;
             server.disk.with(|state| {
                 state.latency.1 = state.latency.1.min(most).max(state.latency.0);

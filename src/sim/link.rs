@@ -1,18 +1,22 @@
-//! What stands between a connection's bytes and the core: a peer's frames, a client's commands.
+//! The ends of a server's connections: what has come and was not read, what waits to be sent.
 //!
-//! The same codecs and the same order (hello before messages) as `loop/peer.rs` and
-//! `loop/conversation.rs`, without sockets. Called by [`super::process`]. Judges no hello.
+//! What the bytes say is `driver/peers.rs`'s and `driver/conversation.rs`'s, as for the real server;
+//! here is what `loop/peer.rs` and `loop/client.rs` are around them, without sockets. Called by
+//! [`super::process`]. Judges no hello.
+
+use std::collections::VecDeque;
 
 use bytes::Bytes;
 
+use crate::driver::conversation::{Conversation as Codec, Flow, Inbox};
+use crate::driver::peers::{Hearing, News, Nonsense};
 use crate::limits;
 use crate::node::Requests;
-use crate::proto::frame::{FrameDecoder, FrameError, FrameKind, PREFACE, encode_frame};
-use crate::proto::hello::{Hello, HelloError, HelloRefused};
+use crate::proto::frame::{FrameKind, PREFACE, encode_frame};
+use crate::proto::hello::{Hello, HelloRefused};
 use crate::proto::message::Packet;
-use crate::proto::peer_message::{self, PeerError};
+use crate::proto::peer_message;
 use crate::proto::reply::{Protocol, Reply};
-use crate::proto::resp::{Decoded, RequestDecoder};
 use crate::types::{ClientId, Instant, ServerId};
 
 /// Which port somebody connected to.
@@ -29,24 +33,6 @@ pub(super) enum Stage {
     Established,
 }
 
-/// What a peer said.
-#[derive(Debug)]
-pub(super) enum Said {
-    Hello(Hello),
-    Refused(HelloRefused),
-    Packet(Packet),
-}
-
-/// Why a peer's bytes make no sense.
-#[derive(Debug)]
-#[expect(dead_code, reason = "read where the assertion that nobody sends such bytes prints it")]
-pub(super) enum Nonsense {
-    Frame(FrameError),
-    Hello(HelloError),
-    Message(PeerError),
-    Misplaced(FrameKind),
-}
-
 /// One connection with a peer.
 pub(super) struct PeerLink {
     pub stage: Stage,
@@ -59,8 +45,17 @@ pub(super) struct PeerLink {
     pub out: Vec<u8>,
     /// What is to be sent begins with our hello.
     pub greets: bool,
-    frames: FrameDecoder,
-    greeted: bool,
+    /// The kernel takes no more for now.
+    pub waits_writable: bool,
+    /// How much the kernel takes.
+    pub room: usize,
+    /// What has come and was not read yet.
+    unread: VecDeque<u8>,
+    /// Behind that the other side has closed.
+    pub is_ended: bool,
+    /// It is among those that are to be read.
+    pub in_ready: bool,
+    hearing: Hearing,
 }
 
 impl PeerLink {
@@ -72,8 +67,12 @@ impl PeerLink {
             deadline: now.after(limits::HELLO_TIMEOUT),
             out: Vec::new(),
             greets: false,
-            frames: FrameDecoder::new(),
-            greeted: false,
+            waits_writable: false,
+            room: usize::MAX,
+            unread: VecDeque::new(),
+            is_ended: false,
+            in_ready: false,
+            hearing: Hearing::new(),
         }
     }
 
@@ -100,37 +99,44 @@ impl PeerLink {
         encode_frame(FrameKind::Peer, 0, &mut self.out, |out| peer_message::encode(packet, out));
     }
 
-    /// Takes the connection's next bytes and appends what they say.
-    pub fn receive(&mut self, mut bytes: &[u8], said: &mut Vec<Said>) -> Result<(), Nonsense> {
-        while let Some(frame) = self.frames.decode(&mut bytes).map_err(Nonsense::Frame)? {
-            match (frame.kind, self.greeted) {
-                (FrameKind::Hello, false) => {
-                    self.greeted = true;
-                    said.push(Said::Hello(Hello::decode(frame.payload).map_err(Nonsense::Hello)?));
-                }
-                (FrameKind::HelloRefused, _) => said.push(Said::Refused(
-                    HelloRefused::decode(frame.payload).map_err(Nonsense::Hello)?,
-                )),
-                (FrameKind::Peer, true) => {
-                    let payload = Bytes::copy_from_slice(frame.payload);
-                    let packet = peer_message::decode(&payload).map_err(Nonsense::Message)?;
-                    said.push(Said::Packet(packet));
-                }
-                (kind, _) => return Err(Nonsense::Misplaced(kind)),
-            }
-        }
-        Ok(())
+    /// Whether a flush would bring something about.
+    pub fn wants_flush(&self) -> bool {
+        !self.waits_writable && !self.out.is_empty()
+    }
+
+    /// What the kernel takes of what is to be sent.
+    pub fn flush(&mut self) -> Bytes {
+        let count = self.out.len().min(self.room);
+        self.waits_writable = count < self.out.len();
+        let rest = self.out.split_off(count);
+        std::mem::replace(&mut self.out, rest).into()
+    }
+
+    /// Something has come.
+    pub fn arrived(&mut self, bytes: &[u8]) {
+        self.unread.extend(bytes);
+    }
+
+    /// Whether reading it would bring something.
+    pub fn wants_read(&self) -> bool {
+        !self.unread.is_empty() || self.is_ended
+    }
+
+    /// Reads once and appends what was said to `news`: how many bytes came, and whether they make
+    /// sense.
+    pub fn read(&mut self, news: &mut Vec<News>) -> (usize, Result<(), Nonsense>) {
+        let count = self.unread.len().min(limits::READ_SCRATCH_BYTES);
+        let bytes: Vec<u8> = self.unread.drain(..count).collect();
+        (count, self.hearing.receive(&bytes, news))
     }
 
     /// The message of one whole frame.
     pub fn decode_alone(frame: &[u8]) -> Packet {
-        let mut link = PeerLink::new(None, Instant::ZERO);
-        link.greeted = true;
-        let mut said = Vec::new();
-        let verdict = link.receive(&[&PREFACE[..], frame].concat(), &mut said);
+        let mut news = Vec::new();
+        let verdict = Hearing::greeted().receive(&[&PREFACE[..], frame].concat(), &mut news);
         verdict.expect("a server has encoded it");
-        match said.pop() {
-            Some(Said::Packet(packet)) => packet,
+        match news.pop() {
+            Some(News::Packet(packet)) => packet,
             _ => unreachable!("only messages are copied"),
         }
     }
@@ -148,10 +154,12 @@ pub(super) struct Conversation {
     pub is_closed: bool,
     /// Its client doesn't read: the socket takes no more.
     pub is_stuck: bool,
+    /// Its client says no more: what it has said is still done, and answered.
+    pub is_finishing: bool,
     /// Bytes of pushes since the node was last told that all was taken.
     pushed_bytes: usize,
-    commands: RequestDecoder,
-    awaited: u32,
+    codec: Codec,
+    scratch: Vec<u8>,
 }
 
 impl Conversation {
@@ -163,9 +171,10 @@ impl Conversation {
             is_closing: false,
             is_closed: false,
             is_stuck: false,
+            is_finishing: false,
             pushed_bytes: 0,
-            commands: RequestDecoder::new(),
-            awaited: 0,
+            codec: Codec::default(),
+            scratch: Vec::new(),
         }
     }
 
@@ -175,30 +184,29 @@ impl Conversation {
             && !self.is_closing
             && !self.is_closed
             && self.out.len() <= limits::CLIENT_OUTPUT_PAUSE_BYTES
-            && self.awaited < limits::CLIENT_AWAITED_COMMANDS
+            && self.codec.awaited() < limits::CLIENT_AWAITED_COMMANDS
     }
 
-    /// Turns what has come into commands, as far as one turn's budget goes.
-    pub fn read(&mut self, requests: &mut Requests) {
+    /// Whether it is to be forgotten.
+    pub fn is_over(&self) -> bool {
+        let is_flushed = self.out.is_empty() || self.is_stuck;
+        let is_done = self.unread.is_empty() && self.codec.awaited() == 0 && is_flushed;
+        self.is_closed || self.is_finishing && is_done
+    }
+
+    /// Turns what has come into commands, as far as one turn's budget goes. Where it makes no sense
+    /// any more, that is the last that is read.
+    pub fn read(&mut self, requests: &mut Requests, host: &Hello) -> Flow {
         let budget = self.unread.len().min(limits::READ_BUDGET_BYTES);
         let rest = self.unread.split_off(budget);
         let read = std::mem::replace(&mut self.unread, rest);
-        let mut bytes = &read[..];
-        loop {
-            let (consumed, decoded) = self.commands.decode(bytes, requests.arena());
-            bytes = &bytes[consumed..];
-            match decoded {
-                Decoded::Incomplete => return,
-                Decoded::Command { count } => requests.push_command(self.id, count),
-                Decoded::Refused(refusal) => {
-                    unreachable!("simulated clients keep to the limits: {refusal:?}")
-                }
-                Decoded::Closed(error) => {
-                    unreachable!("simulated clients speak the protocol: {error:?}")
-                }
-            }
-            self.awaited += 1;
+        let mut inbox = Inbox { client: self.id, requests, host };
+        let flow = self.codec.receive(&read, &mut inbox, &mut self.out);
+        if flow != Flow::Open {
+            self.unread.clear();
+            self.is_finishing = true;
         }
+        flow
     }
 
     /// Adds what no command asked for.
@@ -207,7 +215,7 @@ impl Conversation {
             return;
         }
         self.pushed_bytes += bytes.len();
-        self.out.extend_from_slice(bytes);
+        self.codec.push(bytes, &mut self.out);
     }
 
     /// Whether the node waits to hear that all it pushed was taken.
@@ -229,9 +237,8 @@ impl Conversation {
         if self.is_closed {
             return true;
         }
-        assert!(self.awaited > 0, "exactly-once: the core answers each command once");
-        self.awaited -= 1;
-        reply.encode(protocol, &mut self.out);
+        assert!(self.codec.awaited() > 0, "exactly-once: the core answers each command once");
+        self.codec.answer(protocol, reply, &mut self.out, &mut self.scratch);
         let is_within = self.out.len() <= limits::CLIENT_OUTPUT_BYTES;
         if !is_within {
             self.out = Vec::new();

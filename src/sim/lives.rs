@@ -247,5 +247,6 @@ impl World {
         server.turn_at = None;
         server.paused_until = Instant::ZERO;
         server.kill_behind = None;
+        server.stumble = None;
     }
 }

@@ -3,7 +3,7 @@
 //! In reading order: [`script`] (what a run is made of), [`swarm`] (a seed becomes one), [`world`]
 //! (the queue of events) of [`server`]s, whose [`lives`] have [`turns`] of a [`process`] on [`link`]
 //! (its connections' bytes); [`network`], [`disk`] on [`media`] of [`content`], [`clients`] in their
-//! [`traffic`], [`watchers`], [`faults`] and [`operators`] (planned by [`turnover`] and [`sieges`]), or a test's own hands on a
+//! [`traffic`], [`watchers`], [`faults`] and [`operators`] (planned by [`turnover`], [`sieges`] and [`outages`]), or a test's own hands on a
 //! [`cluster`]; then what judges: [`checkers`] with [`rules`], [`history`], [`linearizability`]; and
 //! what tells: [`story`], [`shrink`]. Called by `rkv-sim` and tests. Contains no second
 //! implementation of anything that it tests.
@@ -24,6 +24,7 @@ mod media;
 pub mod mutants;
 mod network;
 mod operators;
+mod outages;
 mod process;
 mod rules;
 mod run;

@@ -53,6 +53,8 @@ struct Lane {
     in_flight: usize,
     /// Nobody reads at its end, though the path is fine.
     is_stalled: bool,
+    /// Its sender waits until the kernel takes more.
+    is_awaited: bool,
     /// The connection was reset: so many bytes still arrive, then it is gone.
     left: Option<usize>,
 }
@@ -69,6 +71,11 @@ pub(super) struct Network {
     next_stream: u64,
     /// From whom to whom nothing passes.
     pub cut: BTreeSet<(ServerId, ServerId)>,
+    /// Clients of whom nothing arrives, and such as nothing arrives at.
+    pub unheard: BTreeSet<usize>,
+    pub deafened: BTreeSet<usize>,
+    /// Bytes a second that reach a client, where that is limited.
+    pub slow_clients: BTreeMap<usize, u64>,
     /// Machines without power.
     pub dark: BTreeSet<ServerId>,
     /// Who lives at whose address, where that is somebody else.
@@ -79,6 +86,7 @@ pub(super) struct Network {
     pub loss_pm: u64,
     random: Xoshiro256PlusPlus,
     plans: Vec<Plan>,
+    writable: Vec<(Host, StreamId)>,
     pub lost_segments: u64,
     pub half_frames: u64,
     pub slowed: u64,
@@ -90,6 +98,9 @@ impl Network {
             streams: BTreeMap::new(),
             next_stream: 0,
             cut: BTreeSet::new(),
+            unheard: BTreeSet::new(),
+            deafened: BTreeSet::new(),
+            slow_clients: BTreeMap::new(),
             dark: BTreeSet::new(),
             misrouted: BTreeMap::new(),
             slow: BTreeMap::new(),
@@ -97,6 +108,7 @@ impl Network {
             loss_pm,
             random,
             plans: Vec::new(),
+            writable: Vec::new(),
             lost_segments: 0,
             half_frames: 0,
             slowed: 0,
@@ -106,6 +118,33 @@ impl Network {
     /// What has to be planned since the last call.
     pub fn take_plans(&mut self) -> Vec<Plan> {
         std::mem::take(&mut self.plans)
+    }
+
+    /// Whose connections take bytes again, of those that were awaited.
+    pub fn take_writable(&mut self) -> Vec<(Host, StreamId)> {
+        std::mem::take(&mut self.writable)
+    }
+
+    /// How many bytes sent from that end wait in the kernels, or are under way.
+    pub fn pending_bytes(&self, id: StreamId, end: usize) -> usize {
+        let Some(lane) = self.streams.get(&id).map(|stream| &stream.lanes[end]) else {
+            return 0;
+        };
+        let length = |what: &Arrival| match what {
+            Arrival::Bytes(bytes) => bytes.len(),
+            Arrival::Closed => 0,
+        };
+        lane.in_flight + lane.held.iter().map(length).sum::<usize>()
+    }
+
+    /// The host at that end wants to know when the kernel takes more. Whether there is anything
+    /// that it could wait for.
+    pub fn await_room(&mut self, id: StreamId, end: usize) -> bool {
+        let waits = self.pending_bytes(id, end) > 0;
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.lanes[end].is_awaited = waits;
+        }
+        waits
     }
 
     /// How long a segment travels.
@@ -120,6 +159,8 @@ impl Network {
         let is_dark = |host| matches!(host, Host::Server(id) if self.dark.contains(&id));
         let is_cut = match (from, to) {
             (Host::Server(from), Host::Server(to)) => self.cut.contains(&(from, to)),
+            (Host::Client(client), _) => self.unheard.contains(&client),
+            (_, Host::Client(client)) => self.deafened.contains(&client),
             _ => false,
         };
         !is_dark(from) && !is_dark(to) && !is_cut
@@ -268,9 +309,12 @@ impl Network {
             Arrival::Closed => 0,
         };
         let mut at = now.after(delay);
-        if let (Host::Server(from), Host::Server(to)) = (stream.hosts[end], stream.hosts[1 - end])
-            && let Some(rate) = self.slow.get(&(from, to))
-        {
+        let rate = match (stream.hosts[end], stream.hosts[1 - end]) {
+            (Host::Server(from), Host::Server(to)) => self.slow.get(&(from, to)),
+            (Host::Server(_), Host::Client(client)) => self.slow_clients.get(&client),
+            _ => None,
+        };
+        if let Some(rate) = rate {
             self.slowed += 1;
             let takes = Duration::from_nanos(length as u64 * 1_000_000_000 / rate.max(&1));
             at = at.max(lane.last_arrival).after(takes);
@@ -293,6 +337,9 @@ impl Network {
             (Arrival::Closed, _) => Arrival::Closed,
             (Arrival::Bytes(bytes), None) => {
                 lane.in_flight = lane.in_flight.saturating_sub(bytes.len());
+                if std::mem::take(&mut lane.is_awaited) {
+                    self.writable.push((stream.hosts[1 - end], id));
+                }
                 Arrival::Bytes(bytes)
             }
             (Arrival::Bytes(_), Some(0)) => Arrival::Closed,
@@ -381,9 +428,17 @@ impl Network {
     /// The connections between two servers are reset in the middle of what is under way.
     pub fn reset(&mut self, now: Instant, a: ServerId, b: ServerId) -> bool {
         let pair = [Host::Server(a), Host::Server(b)];
-        let between = |stream: &Stream| stream.hosts.iter().all(|host| pair.contains(host));
-        let ids: Vec<StreamId> =
-            self.streams.iter().filter(|(_, s)| between(s)).map(|(id, _)| *id).collect();
+        self.reset_all(now, |hosts| hosts.iter().all(|host| pair.contains(host)))
+    }
+
+    /// The same of a client's connections.
+    pub fn reset_client(&mut self, now: Instant, client: usize) -> bool {
+        self.reset_all(now, |hosts| hosts.contains(&Host::Client(client)))
+    }
+
+    fn reset_all(&mut self, now: Instant, is_meant: impl Fn(&[Host; 2]) -> bool) -> bool {
+        let meant = self.streams.iter().filter(|(_, stream)| is_meant(&stream.hosts));
+        let ids: Vec<StreamId> = meant.map(|(id, _)| *id).collect();
         for id in &ids {
             for end in 0..2 {
                 let stream = self.streams.get_mut(id).expect("just seen");

@@ -86,8 +86,19 @@ settings! {
     disk_max_us = 300,
     /// The longest turn of a server in microseconds.
     turn_us = 20,
+    /// In so many of a thousand stages of its turns a server stands still.
+    stumble_pm = 0,
+    /// For so long at most, in milliseconds.
+    stumble_ms = 100,
     /// How much a server's clock runs too fast or slow at most, in millionths.
     skew_ppm = 0,
+    /// KiB that the kernels take of one connection between servers before it is read (0: any number).
+    kernel_kib = 0,
+    /// KiB that a server lets wait for such a connection (0: as the program does).
+    peer_output_kib = 0,
+    /// Pipelines in a hundred with something that no server takes: it is refused, or ends the
+    /// connection.
+    nonsense_pc = 0,
     /// Commands that a client sends at once at most.
     pipeline = 4,
     /// Commands that the clients send in all (0: as many as they like).
@@ -152,6 +163,13 @@ kinds! {
     Start = "start",
     /// Server `a` (0: the leader) stands still for `b` milliseconds.
     Pause = "pause",
+    /// Server `a` (0: the leader) stands still for `b` milliseconds in the middle of a turn: between
+    /// the poll and what is read (`c` 0), before the node decides (1), or before anything is sent (2).
+    Stumble = "stumble",
+    /// Of three, one of the leader's followers, the first or second of them by `a`, loses it; the
+    /// other one stands still in a turn for `b` milliseconds, as [`Kind::Stumble`] says by `c`, and
+    /// hears no more of the leader than what has come by the end of that.
+    SleepyVoter = "sleepy-voter",
     /// All servers stand still for `b` minutes.
     Suspend = "suspend",
     /// Server `a` is asked to stop.
@@ -249,6 +267,12 @@ kinds! {
     WallJump = "wall-jump",
     /// Client `a` resets its connection in the middle of a command.
     ClientReset = "client-reset",
+    /// For `c` milliseconds nothing arrives of client `a` (`b` 1), or at it (2), or neither (3).
+    ClientCut = "client-cut",
+    /// For `c` milliseconds `b` bytes a second reach client `a`.
+    ClientSlow = "client-slow",
+    /// The connection of client `a` is reset, in the middle of what both sides have sent.
+    HalfReply = "half-reply",
     /// Server `a` dies, and comes back as a newer build.
     Upgrade = "upgrade",
     /// `b` clients connect to server `a` (0: the leader) and say nothing.

@@ -4,10 +4,12 @@
 //! nothing of what its process does: that is `process.rs`.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::disk::SimDisk;
 use super::media::Media;
-use super::process::{Mail, Process};
+use super::process::{Mail, Process, Stage};
+use super::script::Fault;
 use crate::kv::command_set::Build;
 use crate::types::{Boot, Instant, ServerId, WallClock};
 
@@ -54,6 +56,16 @@ pub(super) struct Saved {
     pub votes_alone: bool,
 }
 
+/// Where in a turn a server is to stand still.
+pub(super) struct Stumble {
+    /// Behind the poll only once that has reported something that a peer said.
+    pub stage: Stage,
+    /// For how long.
+    pub pause: Duration,
+    /// What strikes meanwhile, so long after the beginning.
+    pub meanwhile: Vec<(Duration, Fault)>,
+}
+
 /// A server: its machine, and its process if it runs.
 pub(super) struct Server {
     pub disk: SimDisk,
@@ -67,6 +79,8 @@ pub(super) struct Server {
     pub paused_until: Instant,
     /// The process dies behind so many effects and outputs of its next turn.
     pub kill_behind: Option<usize>,
+    /// It is to stand still in the middle of a turn.
+    pub stumble: Option<Stumble>,
     /// The newest boot of its directory.
     pub boot: Boot,
     /// Whose boots it has met, as its meta file has them.
@@ -117,6 +131,7 @@ impl Server {
             busy_until: Instant::ZERO,
             paused_until: Instant::ZERO,
             kill_behind: None,
+            stumble: None,
             boot: Boot::ZERO,
             met: BTreeMap::new(),
             saved: None,

@@ -14,6 +14,7 @@ use crate::limits;
 /// What is drawn here is not what is drawn elsewhere from the same seed.
 const SALT: u64 = 0xa55a_5eed_5aa5_5eed;
 const PLAN_SALT: u64 = 0x1ea5_5eed_e51a_5eed;
+const STUMBLE_SALT: u64 = 0x57e9_5eed_0a11_5eed;
 const IDLE_SALT: u64 = 0x1d1e_5eed_e1d1_5eed;
 
 /// One seed in so many is a siege.
@@ -27,7 +28,11 @@ const OLD_MAIL_PM: u64 = 400;
 
 /// Whether this file plans faults of that kind.
 pub(super) fn plans(kind: Kind) -> bool {
-    matches!(kind, Kind::IdleClients | Kind::LateAnswers | Kind::ForgetfulVoter)
+    let of_a_siege = matches!(
+        kind,
+        Kind::LateAnswers | Kind::ForgetfulVoter | Kind::SleepyVoter | Kind::Stumble
+    );
+    of_a_siege || kind == Kind::IdleClients
 }
 
 fn is_siege(seed: u64) -> bool {
@@ -89,6 +94,31 @@ pub(super) fn plan(seed: u64, settings: &Settings, faults: &mut Vec<Fault>) {
             _ => plan.cut_off(at),
         };
     }
+    stumbles(seed, settings, faults);
+}
+
+/// In some sieges servers stand still in the middle of their turns: one by chance, or the one whom
+/// the leader's lease rests on.
+fn stumbles(seed: u64, settings: &Settings, faults: &mut Vec<Fault>) {
+    let random = Xoshiro256PlusPlus::seed_from_u64(seed ^ STUMBLE_SALT);
+    let mut plan = Plan { random, settings, faults };
+    match plan.below(3) {
+        0 => {}
+        1 => {
+            for _ in 0..8 {
+                let (at, server) = (plan.below(settings.chaos_ms), plan.below(settings.nodes + 1));
+                let (ms, stage) = (1 + plan.below(2 * settings.election_min_ms), plan.below(3));
+                plan.push(at, Kind::Stumble, server, ms, stage);
+            }
+        }
+        _ => {
+            plan.faults.clear();
+            let mut at = 2 * settings.election_max_ms + plan.below(settings.election_max_ms);
+            while at < settings.chaos_ms {
+                at = plan.sleepy_voter(at);
+            }
+        }
+    }
 }
 
 struct Plan<'a> {
@@ -117,6 +147,18 @@ impl Plan<'_> {
         let healed = at + 2 * timeout + self.below(timeout);
         self.push(healed, Kind::Heal, 0, 0, 0);
         healed + timeout + self.below(timeout)
+    }
+
+    /// A server loses its leader, and the third one stands still just then: see
+    /// [`Kind::SleepyVoter`]. Returns when that is over.
+    fn sleepy_voter(&mut self, at: u64) -> u64 {
+        let (least, most) = (self.settings.election_min_ms, self.settings.election_max_ms);
+        let (place, stage) = (self.below(2), 2 * self.below(2));
+        let sleeps = least / 2 + self.below(least / 2);
+        self.push(at, Kind::SleepyVoter, place, sleeps, stage);
+        let healed = at + 3 * most + self.below(most);
+        self.push(healed, Kind::Heal, 0, 0, 0);
+        healed + most + self.below(most)
     }
 
     /// A server loses its leader, and the third one forgets that it hears it: see

@@ -7,7 +7,7 @@ use rand::{RngExt, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
 use super::script::{Fault, Kind, Script, Settings};
-use super::{sieges, turnover, upgrades, watchers};
+use super::{outages, sieges, turnover, upgrades, watchers};
 
 /// What is drawn here is not what the world draws from the same seed.
 const SALT: u64 = 0x5eed_5eed_5eed_5eed;
@@ -24,6 +24,11 @@ const SESSIONS_AT: u64 = 4;
 
 /// Another one has clients with transactions.
 const TRANSACTIONS_AT: u64 = 1;
+
+/// In one seed of so many, this one, servers stand still in the middle of their turns.
+const STUMBLES_IN: u64 = 8;
+const STUMBLES_AT: u64 = 5;
+const STUMBLE_PM: u64 = 1;
 
 /// The script of a seed.
 pub fn script(seed: u64) -> Script {
@@ -43,10 +48,16 @@ pub fn script(seed: u64) -> Script {
     sieges::settle(seed, &mut settings);
     watchers::settle(seed, &mut settings);
     upgrades::settle(seed, &mut settings);
+    outages::settle(seed, &mut settings);
+    if seed % STUMBLES_IN == STUMBLES_AT {
+        settings.stumble_pm = STUMBLE_PM;
+        settings.stumble_ms = settings.election_min_ms;
+    }
     let mut faults = Plan { random, settings: &settings, faults: Vec::new() }.all();
     turnover::plan(seed, &settings, &mut faults);
     sieges::plan(seed, &settings, &mut faults);
     upgrades::plan(seed, &settings, &mut faults);
+    outages::plan(seed, &settings, &mut faults);
     faults.sort_by_key(|fault| fault.at_ms);
     Script { seed, settings, faults }
 }
@@ -108,7 +119,7 @@ fn lengthen(settings: &mut Settings, minutes: u64) {
 }
 
 fn is_planned_apart(kind: Kind) -> bool {
-    turnover::plans(kind) || sieges::plans(kind) || upgrades::plans(kind)
+    turnover::plans(kind) || sieges::plans(kind) || upgrades::plans(kind) || outages::plans(kind)
 }
 
 /// A run of more than this many milliseconds is a long one.

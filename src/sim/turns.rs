@@ -10,9 +10,11 @@ use rand::RngExt;
 
 use super::disk::State;
 use super::network::{Host, StreamId};
-use super::process::{Mail, Output};
+use super::process::{Mail, Output, Stage};
 use super::rules::Rules;
+use super::server::Stumble;
 use super::world::{Event, World};
+use crate::limits;
 use crate::node::Effect;
 use crate::proto::message::Message;
 use crate::types::{LogIndex, ServerId};
@@ -21,7 +23,7 @@ use crate::types::{LogIndex, ServerId};
 const IDLE_TURNS: u32 = 1000;
 
 impl World {
-    /// One turn of one server.
+    /// One turn of one server, or what is left of one in which it stood still.
     pub(super) fn turn(&mut self, id: ServerId) {
         let now = self.now;
         let server = self.servers.get_mut(&id).expect("a server of this world");
@@ -35,14 +37,67 @@ impl World {
         if server.paused_until > now {
             return self.wake(id, now);
         }
-        let mail = std::mem::take(&mut server.mail);
-        let has_mail = !mail.is_empty();
-        let (local, wall) = (server.clock.local(now), server.clock.wall(now));
-        let applied = process.node.status().last_applied;
-        if let Err(error) = process.take_turn(local, wall, mail) {
-            return self.die(id, &error);
+        let local = server.clock.local(now);
+        let mut stage = process.stage.take();
+        if stage.is_none() {
+            process.poll(local, std::mem::take(&mut server.mail));
+            if self.stands_still(id, Stage::Polled) {
+                return;
+            }
         }
-        let has_applied = process.node.status().last_applied > applied;
+        if stage.is_none_or(|stage| stage == Stage::Polled) {
+            let server = self.servers.get_mut(&id).expect("a server of this world");
+            let process = server.process.as_mut().expect("it is its turn");
+            if let Err(error) = process.hear(local, &mut server.mail) {
+                return self.die(id, &error);
+            }
+            stage = Some(Stage::Heard);
+            if self.stands_still(id, Stage::Heard) {
+                return;
+            }
+        }
+        if stage == Some(Stage::Heard) {
+            self.decide(id);
+            if self.stands_still(id, Stage::Decided) {
+                return;
+            }
+        }
+        self.carry_out(id);
+    }
+
+    /// Whether the server stands still here, in the middle of its turn: the world goes on, and it
+    /// does when that is over.
+    fn stands_still(&mut self, id: ServerId, stage: Stage) -> bool {
+        let settings = &self.script.settings;
+        let (pm, most) = (settings.stumble_pm, settings.stumble_ms.max(1));
+        let server = self.servers.get_mut(&id).expect("a server of this world");
+        let process = server.process.as_mut().expect("it is its turn");
+        let is_awaited = |stumble: &mut Stumble| {
+            stumble.stage == stage && (stage != Stage::Polled || process.is_told_something())
+        };
+        let stumble = server.stumble.take_if(is_awaited);
+        let pause = match &stumble {
+            Some(stumble) => stumble.pause,
+            None if pm == 0 || self.is_healing => return false,
+            None if self.random.random_range(0..1000) >= pm => return false,
+            None => Duration::from_micros(self.random.random_range(1..=most * 1000)),
+        };
+        process.stage = Some(stage);
+        server.busy_until = self.now.after(pause);
+        self.strike("stands-still-in-turn");
+        self.tell(|| format!("n{id} stands still for {pause:?}: {stage:?}"));
+        for (delay, fault) in stumble.into_iter().flat_map(|stumble| stumble.meanwhile) {
+            self.plan(delay, Event::Strike { fault });
+        }
+        self.wake(id, self.now);
+        true
+    }
+
+    fn decide(&mut self, id: ServerId) {
+        let now = self.now;
+        let server = self.servers.get_mut(&id).expect("a server of this world");
+        let process = server.process.as_mut().expect("it is its turn");
+        process.decide(server.clock.local(now), server.clock.wall(now));
         server.met.extend(process.met.drain(..));
         if let Some(role) = self.checkers.after_turn(id, &process.node) {
             let term = process.node.status().current_term;
@@ -65,16 +120,14 @@ impl World {
             let client = self.clients.iter().find(|other| other.stream == Some(client));
             Rules::answers(id, applied, client.map_or(LogIndex::ZERO, |client| client.floor));
         }
-        let has_effects = !process.effects.is_empty();
+        process.is_busy |= !process.effects.is_empty();
         for (name, times) in std::mem::take(&mut process.strikes) {
             *self.strikes.entry(name).or_default() += times;
         }
-        self.carry_out(id, has_applied);
-        self.settle(id, has_mail || has_effects);
     }
 
-    fn carry_out(&mut self, id: ServerId, has_applied: bool) {
-        let World { servers, random, script, mailbag, .. } = self;
+    fn carry_out(&mut self, id: ServerId) {
+        let World { servers, random, script, mailbag, network, .. } = self;
         let server = servers.get_mut(&id).expect("a server of this world");
         let process = server.process.as_mut().expect("it is its turn");
         let settings = &script.settings;
@@ -82,6 +135,19 @@ impl World {
         let mut copies = Vec::new();
         let mut lost = 0;
         let kill_behind = server.kill_behind;
+        let bounds = |kib: u64, usual: usize| match kib {
+            _ if is_calm => usual,
+            0 => usual,
+            kib => kib as usize * 1024,
+        };
+        process.peer_output_bytes = bounds(settings.peer_output_kib, limits::PEER_OUTPUT_BYTES);
+        let kernel_bytes = bounds(settings.kernel_kib, usize::MAX);
+        process.set_room(|stream| {
+            let end = network.end_of(stream, Host::Server(id));
+            kernel_bytes - end.map_or(0, |end| network.pending_bytes(stream, end)).min(kernel_bytes)
+        });
+        let had_failed = server.disk.with(|state| state.has_failed());
+        let said_before = process.said();
         let carried_out = process.carry_out(kill_behind, |packet, frame| {
             let mut chance = |pm: u64| pm > 0 && random.random_range(0..1000) < pm;
             if is_calm {
@@ -97,31 +163,45 @@ impl World {
             is_lost
         });
         *self.strikes.entry("lost-frame").or_default() += lost;
-        let done = match carried_out {
-            Ok(done) => done,
-            Err(error) => return self.die(id, &error),
-        };
+        let is_silent = !had_failed || process.said() == said_before;
+        assert!(is_silent, "fail-stop: n{id} speaks although its disk has failed");
+        let (outputs, has_submitted) = (process.take_outputs(), process.has_submitted);
+        let waiting = process.waits_writable();
+        for (name, times) in std::mem::take(&mut process.strikes) {
+            *self.strikes.entry(name).or_default() += times;
+        }
+        let (has_applied, was_busy) = (process.has_applied(), process.is_busy);
+        for (to, frame, is_late) in copies {
+            self.copy(id, to, frame, is_late);
+        }
+        for output in outputs {
+            self.output(id, output);
+        }
+        for stream in waiting {
+            let end = self.network.end_of(stream, Host::Server(id));
+            if end.is_some_and(|end| !self.network.await_room(stream, end)) {
+                self.give(id, Mail::Writable(stream));
+            }
+        }
+        if let Err(error) = carried_out {
+            return self.die(id, &error);
+        }
         let has_failed = |state: &mut State| state.has_failed() || state.has_crashed();
         assert!(
             !self.servers[&id].disk.with(has_failed),
             "fail-stop: n{id} goes on although its disk has failed"
         );
-        for (to, frame, is_late) in copies {
-            self.copy(id, to, frame, is_late);
-        }
-        for output in done.outputs {
-            self.output(id, output);
-        }
         if let Some(kill_behind) = kill_behind {
-            if !done.has_submitted {
+            if !has_submitted {
                 self.strike("killed-before-write");
             }
-            if has_applied && !done.has_submitted {
+            if has_applied && !has_submitted {
                 self.strike("killed-behind-applying");
             }
             self.tell(|| format!("n{id} is killed in its turn, behind {kill_behind} steps of it"));
             self.kill(id);
         }
+        self.settle(id, was_busy);
     }
 
     /// A frame will arrive a second time, out of order.
@@ -214,7 +294,8 @@ impl World {
         let is_idle = !was_busy && now.since(server.last_turn) < Duration::from_millis(1);
         server.idle_turns = if is_idle { server.idle_turns + 1 } else { 0 };
         server.last_turn = now;
-        let next = process.deadline(local);
+        // What came while it stood still, and was not read, is there for its next poll.
+        let next = if server.mail.is_empty() { process.deadline(local) } else { local };
         let status = process.node.status();
         assert!(server.idle_turns < IDLE_TURNS, "bounded: n{id} spins: {next:?} {status:?}");
         server.busy_until = now.after(Duration::from_micros(turn_us));

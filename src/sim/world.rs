@@ -103,6 +103,10 @@ pub(super) enum Event {
         to: ServerId,
         is_cut: bool,
     },
+    /// A client hears and is heard again, as well as ever.
+    ClientHeard {
+        client: usize,
+    },
     Watcher {
         watcher: usize,
     },
@@ -311,6 +315,11 @@ impl World {
     }
 
     fn plan_network(&mut self) {
+        for (host, stream) in self.network.take_writable() {
+            if let Host::Server(id) = host {
+                self.give(id, Mail::Writable(stream));
+            }
+        }
         for plan in self.network.take_plans() {
             match plan {
                 Plan::Arrive { at, stream, end, what } => {
@@ -368,6 +377,7 @@ impl World {
                     self.network.release(self.now);
                 }
             }
+            Event::ClientHeard { client } => self.client_is_heard(client),
             Event::Watcher { watcher } => self.watcher_acts(watcher),
             Event::WatchEnds { watcher, watch } => self.watcher_moves_on(watcher, watch),
             Event::Operator { request } => self.look_after_request(request),

@@ -275,11 +275,17 @@ impl Storage {
     /// # Errors
     /// Final: see [`StorageError`].
     pub fn submit(&mut self) -> Result<(), StorageError> {
-        // Found behind the turn's completions, an error must still end it before anything is sent.
-        if let Some(error) = self.failed.take() {
-            return Err(error);
-        }
+        self.check()?;
         self.writer.submit(&mut *self.disk)
+    }
+
+    /// Whether something has failed where no error could be returned. Found behind the turn's
+    /// completions, that must still end the turn before anything is sent.
+    ///
+    /// # Errors
+    /// It has; final: see [`StorageError`].
+    pub fn check(&mut self) -> Result<(), StorageError> {
+        self.failed.take().map_or(Ok(()), Err)
     }
 
     /// Readable when [`Storage::complete`] has something to do. The storage reads it.
@@ -304,9 +310,7 @@ impl Storage {
     /// # Errors
     /// Final: see [`StorageError`].
     pub fn complete(&mut self) -> Result<Option<WalSeq>, StorageError> {
-        if let Some(error) = self.failed.take() {
-            return Err(error);
-        }
+        self.check()?;
         let mut through = None;
         let mut done = std::mem::take(&mut self.done);
         self.disk.reap(&mut done)?;
@@ -493,9 +497,6 @@ impl Storage {
     /// # Errors
     /// The disk's; the log is then as after a crash.
     pub fn close(mut self) -> Result<(), StorageError> {
-        if let Some(error) = self.failed.take() {
-            return Err(error);
-        }
         self.writer.stop();
         self.snapshots.stop();
         self.submit()?;

@@ -68,6 +68,10 @@ mutations! {
         "A lease holds for longer than the others wait with an election.",
     VotesInLease = "votes-in-lease":
         "A server votes though it heard a leader, or started, just before.",
+    ContactStampedBeforeRead = "contact-stamped-before-read":
+        "A server takes what it reads for as old as its poll.",
+    LeaseFromAnswer = "lease-from-answer":
+        "A lease counts from when its round was answered, not from when it was sent.",
     OldTermAcksCount = "old-term-acks-count":
         "A leader counts what followers answered in former terms.",
     AnswerServesLaterQuestion = "answer-serves-later-question":

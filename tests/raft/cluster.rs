@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use raftkv::node::Role;
 use raftkv::proto::reply_decoder::Value;
-use raftkv::sim::script::Settings;
+use raftkv::sim::script::{Kind, Settings};
 use raftkv::sim::{Cluster, Connection};
 use raftkv::types::ServerId;
 
@@ -108,6 +108,25 @@ fn failing_over_takes_some_ten_milliseconds() {
     // Virtual time: the figure depends on the seeds alone.
     assert!(waits[50] < Duration::from_millis(30), "median {:?}", waits[50]);
     assert!(waits[99] < Duration::from_millis(400), "longest {:?}", waits[99]);
+}
+
+#[test]
+fn standing_still_in_a_turn_is_not_taken_for_a_dead_leader() {
+    let (mut cluster, leader) = founded(3, 8);
+    let follower = cluster.ids().into_iter().find(|id| *id != leader).expect("three nodes");
+    let pause_ms = 1000;
+    // Between the poll and the reads, before the node decides, before anything is sent.
+    for (stage, struck) in (0..3).zip(1..) {
+        cluster.strike(Kind::Stumble, follower.0, pause_ms, stage);
+        let end = cluster.now().after(Duration::from_millis(2 * pause_ms));
+        while cluster.now() < end {
+            cluster.step();
+            let status = cluster.node(follower).expect("nobody dies").status();
+            assert_eq!(status.role, Role::Follower, "stage {stage}");
+            assert_eq!(status.leader, Some(leader), "stage {stage}");
+        }
+        assert_eq!(cluster.struck("stands-still-in-turn"), struck);
+    }
 }
 
 #[test]

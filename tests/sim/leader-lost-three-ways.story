@@ -29,11 +29,11 @@ t=1258.532ms n1 is leader, term 4
 t=1400.000ms n2 starts (boot 2, term 2, 15 entries)
 t=1400.000ms -- at 1400 start
 t=1700.000ms -- at 1700 power-loss
-t=1846.978ms n2 is pre_candidate, term 4
-t=1847.096ms n2 is candidate, term 5
-t=1847.630ms n3 votes for n2, term 5
-t=1847.699ms n2 is leader, term 5
+t=1847.090ms n2 is pre_candidate, term 4
+t=1847.209ms n2 is candidate, term 5
+t=1847.743ms n3 votes for n2, term 5
+t=1847.812ms n2 is leader, term 5
 t=2100.000ms n1 starts (boot 2, term 4, 29 entries)
 t=2100.000ms -- at 2100 start
 t=2500.000ms -- everything heals
-trace db697a345f0ba23c
+trace 5d12c6068ad84a55

@@ -26,4 +26,4 @@ t=1300.000ms n2 is follower, term 2
 t=1300.000ms n2 is killed in its turn, behind 0 steps of it
 t=3000.000ms -- everything heals
 t=3000.000ms n2 starts (boot 2, term 1, 10 entries)
-trace 07823ded3760cad1
+trace 0ccba6a0699af2f1

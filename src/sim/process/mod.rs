@@ -1,24 +1,27 @@
 //! One server process: the unchanged `Node` and `Storage`, and what stands around them in a turn.
 //!
-//! The order of a turn is that of `loop/turn.rs` (design page 1, §5), with mail in place of sockets:
-//! peers, clients, completions, tick, requests, end of turn; then effects in list order. Called by
-//! the world. Decides nothing, and knows only its own server's clock.
+//! The order of a turn is the server's own, `driver/turn.rs` (design page 1, §5), with mail in place
+//! of sockets; between its stages the process may stand still. Called by the world. Decides nothing,
+//! and knows only its own server's clock.
 
 mod peers;
+mod steps;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use super::link::{Conversation, Gate, PeerLink};
+use super::link::{self, Conversation, Gate, PeerLink};
 use super::network::StreamId;
 use crate::driver;
+use crate::driver::turn;
 use crate::limits;
 use crate::node::{ClientInfo, Effect, Facts, Input, Node, PeersStamp, Requests};
+use crate::proto::hello::{self, Hello};
 use crate::proto::message::Packet;
 use crate::proto::reply::Reply;
-use crate::storage::{SnapshotEvent, Storage, StorageError};
-use crate::types::{Boot, ClientId, Instant, Room, ServerId, SnapshotKind, WallClock};
+use crate::storage::{Storage, StorageError};
+use crate::types::{Boot, ClientId, Instant, LogIndex, Room, ServerId, WallClock};
 
 use peers::{Ask, Dial};
 
@@ -50,6 +53,8 @@ pub(super) enum Mail {
     DialFailed(Callee),
     Bytes(StreamId, Bytes),
     Closed(StreamId),
+    /// A connection with a peer takes bytes again.
+    Writable(StreamId),
     /// A client reads no more, or reads again.
     Stuck(StreamId),
     Unstuck(StreamId),
@@ -73,11 +78,15 @@ pub(super) enum Output {
     Close(StreamId),
 }
 
-/// What became of a turn's effects.
-pub(super) struct CarriedOut {
-    pub outputs: Vec<Output>,
-    /// The log write was begun; not if the process died before that.
-    pub has_submitted: bool,
+/// How far a process is with its turn, where it may stand still.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Stage {
+    /// The poll has reported.
+    Polled,
+    /// Everything was read.
+    Heard,
+    /// The node has said what it wants done.
+    Decided,
 }
 
 /// A running server.
@@ -98,11 +107,34 @@ pub(super) struct Process {
     /// The peers that the dials were made for.
     peers_stamp: Option<PeersStamp>,
     lost: Vec<ServerId>,
+    /// Connections with peers that are to be read.
+    ready: Vec<StreamId>,
+    /// What may wait for one peer; at more the connection is closed.
+    pub peer_output_bytes: usize,
+    /// What it says of itself to a client that speaks in frames.
+    host: Hello,
     gone: Vec<ClientId>,
     requests: Requests,
     /// What this turn wants done.
     pub effects: Vec<Effect>,
     outputs: Vec<Output>,
+    /// Where in its turn it stands still.
+    pub stage: Option<Stage>,
+    /// The time of this turn, as it has read it; what its clocks show; and when its poll reported.
+    now: Instant,
+    shown: Instant,
+    wall: WallClock,
+    looked_at: Instant,
+    /// What the poll has reported.
+    inbox: Vec<Mail>,
+    /// This turn has met mail.
+    pub is_busy: bool,
+    /// What was applied before this turn.
+    applied: LogIndex,
+    /// So many steps of this turn are left before it dies.
+    left: usize,
+    /// The turn's disk write was begun; not if the process died before that.
+    pub has_submitted: bool,
     /// Whose processes were met, for the world to remember.
     pub met: Vec<(ServerId, Boot)>,
     disk_ready: bool,
@@ -127,6 +159,7 @@ impl Process {
         now: Instant,
         network_lies: bool,
     ) -> Process {
+        let host = Hello { role: hello::Role::Client, ..node.hello_to(ServerId::ZERO) };
         let mut process = Process {
             node,
             storage,
@@ -142,10 +175,23 @@ impl Process {
             asks: Vec::new(),
             peers_stamp: None,
             lost: Vec::new(),
+            ready: Vec::new(),
+            peer_output_bytes: limits::PEER_OUTPUT_BYTES,
+            host,
             gone: Vec::new(),
             requests: Requests::default(),
             effects: Vec::new(),
             outputs: Vec::new(),
+            stage: None,
+            now,
+            shown: now,
+            wall: WallClock::ZERO,
+            looked_at: now,
+            inbox: Vec::new(),
+            is_busy: false,
+            applied: LogIndex::ZERO,
+            left: usize::MAX,
+            has_submitted: false,
             met: Vec::new(),
             disk_ready: true,
             room: Room::Ample,
@@ -165,37 +211,51 @@ impl Process {
         self.established.contains_key(&peer)
     }
 
-    /// Steps 1 to 5 of a turn; its effects are left in [`Process::effects`].
+    /// Step 1 of a turn: the poll reports `mail`, and the clock shows `now`.
+    pub fn poll(&mut self, now: Instant, mail: Vec<Mail>) {
+        self.is_busy = !mail.is_empty();
+        self.applied = self.node.machine().last_applied();
+        (self.now, self.shown, self.looked_at) = (now, now, now);
+        self.inbox = mail;
+    }
+
+    /// Whether the poll has reported that a peer has said something.
+    pub fn is_told_something(&self) -> bool {
+        let of_peer = |mail: &Mail| matches!(mail, Mail::Bytes(id, _) if self.is_established(*id));
+        self.inbox.iter().any(of_peer)
+    }
+
+    fn is_established(&self, stream: StreamId) -> bool {
+        self.peers.get(&stream).is_some_and(|link| link.stage == link::Stage::Established)
+    }
+
+    /// Steps 2 and 3. The process may have stood still since its poll: by now the clock shows `now`,
+    /// and `mail` has come, of which it reads what is on the connections that it reads anyway. The
+    /// rest is left there for the next poll.
     ///
     /// # Errors
     /// The disk's: the process ends.
-    pub fn take_turn(
-        &mut self,
-        now: Instant,
-        wall: WallClock,
-        mail: Vec<Mail>,
-    ) -> Result<(), StorageError> {
-        for peer in std::mem::take(&mut self.lost) {
-            self.handle(now, Input::PeerDown { peer });
-        }
-        for one in mail {
-            self.open(now, one)?;
-        }
-        if self.node.accepts_requests() {
-            self.read_clients();
-        }
-        self.complete_writes(now)?;
-        self.tick(now, wall);
-        if !self.requests.is_empty() {
-            let batch = std::mem::take(&mut self.requests);
-            self.handle(now, Input::Requests { batch });
-        }
-        for client in std::mem::take(&mut self.gone) {
-            self.slots[client.slot as usize] = false;
-            self.handle(now, Input::ClientGone { client });
-        }
-        self.handle(now, Input::EndOfTurn);
-        Ok(())
+    pub fn hear(&mut self, now: Instant, mail: &mut Vec<Mail>) -> Result<(), StorageError> {
+        self.shown = now;
+        let reported = self.inbox.iter().filter_map(|mail| match mail {
+            Mail::Bytes(stream, _) | Mail::Accepted(stream, _) => Some(*stream),
+            _ => None,
+        });
+        let read: BTreeSet<StreamId> = reported.collect();
+        let is_read = |mail: &mut Mail| matches!(mail, Mail::Bytes(id, _) if read.contains(id));
+        self.inbox.extend(mail.extract_if(.., is_read));
+        turn::hear(self)
+    }
+
+    /// Steps 4 and 5; the effects are left in [`Process::effects`].
+    pub fn decide(&mut self, now: Instant, wall: WallClock) {
+        (self.shown, self.wall) = (now, wall);
+        turn::decide(self);
+    }
+
+    /// Whether this turn has applied anything.
+    pub fn has_applied(&self) -> bool {
+        self.node.machine().last_applied() > self.applied
     }
 
     fn open(&mut self, now: Instant, mail: Mail) -> Result<(), StorageError> {
@@ -203,18 +263,26 @@ impl Process {
             Mail::Accepted(stream, Gate::Peer) => {
                 self.peers.insert(stream, PeerLink::new(None, now));
             }
-            Mail::Accepted(stream, Gate::Client) => self.admit_client(now, stream),
+            Mail::Accepted(stream, Gate::Client) => self.admit_client(stream),
             Mail::Connected(callee, stream) => self.connected(now, &callee, stream),
             Mail::DialFailed(callee) => self.call_failed(now, &callee),
             Mail::Bytes(stream, bytes) if self.peers.contains_key(&stream) => {
-                self.read_peer(now, stream, &bytes)?;
+                if let Some(link) = self.peers.get_mut(&stream) {
+                    link.arrived(&bytes);
+                }
+                self.is_ready(stream);
             }
             Mail::Bytes(stream, bytes) => {
                 if let Some(client) = self.clients.get_mut(&stream) {
                     client.unread.extend_from_slice(&bytes);
                 }
             }
-            Mail::Closed(stream) => self.closed(now, stream),
+            Mail::Closed(stream) => self.closed(stream),
+            Mail::Writable(stream) => {
+                if let Some(link) = self.peers.get_mut(&stream) {
+                    link.waits_writable = false;
+                }
+            }
             Mail::Stuck(stream) | Mail::Unstuck(stream) => {
                 let is_stuck = matches!(mail, Mail::Stuck(_));
                 if let Some(client) = self.clients.get_mut(&stream) {
@@ -228,20 +296,20 @@ impl Process {
                     if packet.envelope.to_incarnation != incarnation {
                         self.strikes.push(("mail-for-another", 1));
                     }
-                    self.handle(now, Input::Receive { packet });
+                    self.handle(Input::Receive { packet });
                 }
             }
-            Mail::Forged(input) => self.handle(now, input),
+            Mail::Forged(input) => self.handle(input),
             Mail::Disk => self.disk_ready = true,
             Mail::Stop => {
                 self.stop = Some(now.after(limits::STOP_TIMEOUT));
-                self.handle(now, Input::Stop);
+                self.handle(Input::Stop);
             }
         }
         Ok(())
     }
 
-    fn admit_client(&mut self, now: Instant, stream: StreamId) {
+    fn admit_client(&mut self, stream: StreamId) {
         let slot = self.slots.iter().position(|used| !used).unwrap_or_else(|| {
             self.slots.push(false);
             self.slots.len() - 1
@@ -253,71 +321,17 @@ impl Process {
         let info = ClientInfo { id: self.generation.into(), address, local_address: address };
         self.clients.insert(stream, Conversation::new(client));
         self.by_client.insert(client, stream);
-        self.handle(now, Input::ClientArrived { client, info });
+        self.handle(Input::ClientArrived { client, info });
     }
 
-    fn closed(&mut self, now: Instant, stream: StreamId) {
-        self.end_peer(now, stream);
+    /// The other side has closed: what came before that is read first.
+    fn closed(&mut self, stream: StreamId) {
+        if let Some(link) = self.peers.get_mut(&stream) {
+            link.is_ended = true;
+            self.is_ready(stream);
+        }
         if let Some(client) = self.clients.get_mut(&stream) {
-            client.is_closed = true;
-        }
-    }
-
-    /// Reads the clients in turn, as much as one turn takes; the next turn begins where this ends.
-    fn read_clients(&mut self) {
-        let wants_read =
-            |(id, client): (&StreamId, &Conversation)| client.wants_read().then_some(*id);
-        let behind = self.clients.range(self.next_client..).filter_map(wants_read);
-        let before = self.clients.range(..self.next_client).filter_map(wants_read);
-        let due: Vec<StreamId> = behind.chain(before).collect();
-        for id in due {
-            self.next_client = id;
-            if self.requests.cost() >= limits::TURN_BYTES {
-                return;
-            }
-            if let Some(client) = self.clients.get_mut(&id) {
-                client.read(&mut self.requests);
-            }
-        }
-        self.next_client = StreamId(0);
-    }
-
-    fn complete_writes(&mut self, now: Instant) -> Result<(), StorageError> {
-        if std::mem::take(&mut self.disk_ready) {
-            while let Some(through) = self.storage.complete()? {
-                self.handle(now, Input::Persisted { through });
-            }
-        }
-        while let Some(event) = self.storage.next_snapshot_event() {
-            self.strikes.push((strike(&event), 1));
-            self.handle(now, driver::input(event));
-        }
-        Ok(())
-    }
-
-    fn tick(&mut self, now: Instant, wall: WallClock) {
-        if self.observe_at <= now {
-            self.observe(now);
-        }
-        self.update_dials(now);
-        self.keep_up(now);
-        let room = self.storage.room();
-        if room != self.room {
-            self.room = room;
-            self.handle(now, Input::LogRoom { room });
-        }
-        if self.node.deadline(now) <= now {
-            self.handle(now, Input::Tick { wall });
-        }
-        let over: Vec<StreamId> =
-            self.clients.iter().filter(|(_, c)| c.is_closed).map(|(id, _)| *id).collect();
-        for stream in over {
-            self.forget_client(stream);
-        }
-        let drained: Vec<ClientId> =
-            self.clients.values_mut().filter_map(|c| c.take_drained().then_some(c.id)).collect();
-        for client in drained {
-            self.handle(now, Input::Drained { client });
+            client.is_finishing = true;
         }
     }
 
@@ -335,35 +349,39 @@ impl Process {
             self.disk_ready = true;
         }
         let facts = Facts { storage_engine: self.storage.engine().0, ..Facts::default() };
-        self.handle(now, Input::Observed { facts });
+        self.handle(Input::Observed { facts });
     }
 
     /// Steps 6 and 7: the effects, one disk write, and everything that is to be sent. `frame_lost`
     /// says of a frame whether it is never sent. The process dies behind so many of these steps, if
-    /// that is said: each effect is one, the disk write is one, each output is one.
+    /// that is said: each effect is one, the disk write is one, each output is one. What it has sent
+    /// is in [`Process::take_outputs`], whatever becomes of it.
     ///
     /// # Errors
-    /// The disk's: the process ends, and nothing of this turn leaves it.
+    /// The disk's: the process ends.
     pub fn carry_out(
         &mut self,
         dies_behind: Option<usize>,
         mut frame_lost: impl FnMut(&Packet, &[u8]) -> bool,
-    ) -> Result<CarriedOut, StorageError> {
-        let mut left = dies_behind.unwrap_or(usize::MAX);
+    ) -> Result<(), StorageError> {
+        self.left = dies_behind.unwrap_or(usize::MAX);
+        self.has_submitted = false;
+        let mut has_appended = false;
         for effect in std::mem::take(&mut self.effects) {
-            if left == 0 {
-                return Ok(CarriedOut { outputs: Vec::new(), has_submitted: false });
+            if !self.lives_on() {
+                return Ok(());
             }
-            left -= 1;
+            has_appended |= matches!(effect, Effect::Persist { .. });
             self.carry_out_one(effect, &mut frame_lost)?;
         }
-        if left == 0 {
-            return Ok(CarriedOut { outputs: Vec::new(), has_submitted: false });
-        }
-        self.storage.submit()?;
-        let mut outputs = self.take_outputs();
-        outputs.truncate(left - 1);
-        Ok(CarriedOut { outputs, has_submitted: true })
+        turn::send_out(self, !has_appended && self.node.raft().is_leader())
+    }
+
+    /// Whether it comes to one step more.
+    fn lives_on(&mut self) -> bool {
+        let lives_on = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        lives_on
     }
 
     fn carry_out_one(
@@ -383,7 +401,12 @@ impl Process {
                 if frame_lost(&packet, &link.out[start..]) {
                     link.out.truncate(start);
                 }
-                assert!(link.out.len() <= limits::PEER_OUTPUT_BYTES, "bounded: peer output");
+                if link.out.len() > self.peer_output_bytes {
+                    let stream = self.established[&packet.envelope.to];
+                    let lost = self.drop_link(self.now, stream, false);
+                    self.lost.extend(lost);
+                    self.strikes.push(("peer-overflow", 1));
+                }
             }
             Effect::Reply { client, protocol, reply } => {
                 let stream = self.by_client.get(&client).copied();
@@ -417,28 +440,14 @@ impl Process {
         Ok(())
     }
 
-    fn take_outputs(&mut self) -> Vec<Output> {
-        let mut outputs = std::mem::take(&mut self.outputs);
-        for (stream, link) in &mut self.peers {
-            if link.out.is_empty() {
-                continue;
-            }
-            let bytes = std::mem::take(&mut link.out).into();
-            outputs.push(match std::mem::take(&mut link.greets) {
-                true => Output::Greet(*stream, bytes),
-                false => Output::Send(*stream, bytes),
-            });
-        }
-        for (stream, client) in &mut self.clients {
-            if !client.out.is_empty() && !client.is_stuck {
-                outputs.push(Output::Send(*stream, std::mem::take(&mut client.out).into()));
-            }
-            if client.is_closing && !client.is_closed {
-                client.is_closed = true;
-                outputs.push(Output::Close(*stream));
-            }
-        }
-        outputs
+    /// How much it wants of its surroundings since the last call of [`Process::take_outputs`].
+    pub fn said(&self) -> usize {
+        self.outputs.len()
+    }
+
+    /// What it wants of its surroundings since the last call.
+    pub fn take_outputs(&mut self) -> Vec<Output> {
+        std::mem::take(&mut self.outputs)
     }
 
     /// The connections whose commands this turn has answered, other than by an error.
@@ -448,6 +457,18 @@ impl Process {
             Effect::Reply { client, .. } => self.by_client.get(client).copied(),
             _ => None,
         })
+    }
+
+    /// The connections with peers, and what the kernel takes on each: `room` says of one.
+    pub fn set_room(&mut self, room: impl Fn(StreamId) -> usize) {
+        for (stream, link) in &mut self.peers {
+            link.room = room(*stream);
+        }
+    }
+
+    /// The connections on which it waits for the kernel to take more.
+    pub fn waits_writable(&self) -> Vec<StreamId> {
+        self.peers.iter().filter(|(_, link)| link.waits_writable).map(|(id, _)| *id).collect()
     }
 
     /// Whether it was asked to stop and may, or must by `now`.
@@ -469,7 +490,8 @@ impl Process {
         if unread && self.node.accepts_requests()
             || !self.lost.is_empty()
             || self.storage.has_snapshot_event()
-            || self.clients.values().any(|client| client.is_closed || client.is_awaited())
+            || self.clients.values().any(|client| client.is_over() || client.is_awaited())
+            || !self.ready.is_empty()
         {
             return now;
         }
@@ -485,18 +507,7 @@ impl Process {
         dials.chain(asks).chain(links).chain(own).min().unwrap_or(Instant::NEVER)
     }
 
-    fn handle(&mut self, now: Instant, input: Input) {
-        self.node.handle(now, input, &mut self.effects);
-    }
-}
-
-/// What became of a snapshot, for the summary.
-fn strike(event: &SnapshotEvent) -> &'static str {
-    match event {
-        SnapshotEvent::Written { .. } => "snapshot-written",
-        SnapshotEvent::Durable { kind: SnapshotKind::Own, .. } => "snapshot-taken",
-        SnapshotEvent::Durable { kind: SnapshotKind::Received, .. } => "snapshot-received",
-        SnapshotEvent::Full { .. } => "snapshot-without-space",
-        SnapshotEvent::Read { .. } => "snapshot-read",
+    fn handle(&mut self, input: Input) {
+        self.node.handle(self.now, input, &mut self.effects);
     }
 }

@@ -1,12 +1,14 @@
 //! A process and its peers: whom it dials, whose hello it takes, and how a connection ends.
 //!
-//! The same order as `loop/peers.rs`, with the world in place of sockets. Called by the process in
-//! its turn. Judges no hello: the node does.
+//! The same order as `loop/peers.rs`, with the world in place of sockets; what both decide is in
+//! `driver/peers.rs`. Called by the process in its turn. Judges no hello: the node does.
 
-use super::super::link::{PeerLink, Said, Stage};
+use super::super::link::{PeerLink, Stage};
 use super::super::network::StreamId;
 use super::{Callee, Output, Process};
 use crate::driver;
+use crate::driver::peers::{News, dial_pause, first_dial, gives_way};
+use crate::driver::turn;
 use crate::limits;
 use crate::node::Input;
 use crate::proto::hello::{Hello, HelloRefused, Refusal};
@@ -97,7 +99,7 @@ impl Process {
         match callee {
             Callee::Peer(peer, address) => {
                 if self.dials.get(peer).is_some_and(|dial| dial.address == *address) {
-                    self.dial_failed(now, *peer);
+                    self.dial_failed(now, *peer, false);
                 }
             }
             Callee::Anyone(address) => {
@@ -108,53 +110,82 @@ impl Process {
         }
     }
 
-    pub(super) fn dial_failed(&mut self, now: Instant, peer: ServerId) {
+    pub(super) fn dial_failed(&mut self, now: Instant, peer: ServerId, is_stranger: bool) {
         if let Some(dial) = self.dials.get_mut(&peer) {
-            let pause = limits::DIAL_RETRY_MIN * (1 << dial.failures.min(8));
-            let pause = pause.min(limits::DIAL_RETRY_MAX);
             dial.is_under_way = false;
             dial.stream = None;
+            dial.retry_at = now.after(dial_pause(dial.failures, is_stranger, now));
             dial.failures = dial.failures.saturating_add(1);
-            dial.retry_at = now.after(pause + pause * (now.0 % 256) as u32 / 1024);
         }
     }
 
-    pub(super) fn read_peer(
-        &mut self,
-        now: Instant,
-        stream: StreamId,
-        bytes: &[u8],
-    ) -> Result<(), StorageError> {
-        let mut said = Vec::new();
-        let link = self.peers.get_mut(&stream).expect("the caller has seen it");
-        let verdict = link.receive(bytes, &mut said);
-        for one in said {
-            match one {
-                Said::Hello(hello) => self.greet(now, stream, &hello)?,
-                Said::Refused(refused) => {
+    /// A connection has bytes, or has ended.
+    pub(super) fn is_ready(&mut self, stream: StreamId) {
+        if let Some(link) = self.peers.get_mut(&stream)
+            && !std::mem::replace(&mut link.in_ready, true)
+        {
+            self.ready.push(stream);
+        }
+    }
+
+    /// Reads every connection that has something, each within a turn's budget.
+    pub(super) fn read_links(&mut self) -> Result<(), StorageError> {
+        for stream in std::mem::take(&mut self.ready) {
+            let mut budget = limits::READ_BUDGET_BYTES;
+            while budget > 0
+                && let Some(link) = self.peers.get_mut(&stream)
+            {
+                link.in_ready = false;
+                if !link.wants_read() {
+                    break;
+                }
+                let mut news = Vec::new();
+                let (count, verdict) = link.read(&mut news);
+                if !news.is_empty() {
+                    turn::has_read(self);
+                }
+                self.hear_peer(stream, news)?;
+                if let Err(nonsense) = verdict {
+                    assert!(self.network_lies, "servers send sound frames: {nonsense:?}");
+                    self.strikes.push(("nonsense-from-peer", 1));
+                    self.end_peer(self.now, stream);
+                } else if count == 0 {
+                    self.end_peer(self.now, stream);
+                }
+                budget = budget.saturating_sub(count);
+            }
+            if self.peers.get(&stream).is_some_and(PeerLink::wants_read) {
+                self.strikes.push(("peer-read-in-parts", 1));
+                self.is_ready(stream);
+            }
+        }
+        Ok(())
+    }
+
+    fn hear_peer(&mut self, stream: StreamId, news: Vec<News>) -> Result<(), StorageError> {
+        for item in news {
+            match item {
+                News::Hello(hello) => self.greet(self.now, stream, &hello)?,
+                News::Refused(refused) => {
                     if self.peers.contains_key(&stream) {
                         if refused.code == Refusal::OldCopy {
                             self.storage.note_old_copy()?;
                             self.is_old_copy = true;
                         }
                         let peer = self.peers.get(&stream).and_then(|link| link.peer);
-                        self.node.hello_refused(now, peer, &refused);
-                        self.end_peer(now, stream);
+                        self.node.hello_refused(self.now, peer, &refused);
+                        let is_stranger = refused.code == Refusal::Sender;
+                        self.end_link(self.now, stream, is_stranger);
                     }
                 }
-                Said::Packet(packet) => {
+                News::Packet(packet) => {
                     let link = self.peers.get(&stream).filter(|l| l.stage == Stage::Established);
                     if let Some(link) = link {
                         assert_eq!(link.peer, Some(packet.envelope.from), "a server is itself");
-                        self.handle(now, Input::Receive { packet });
+                        self.handle(Input::Receive { packet });
                     }
                 }
             }
-        }
-        if let Err(nonsense) = verdict {
-            assert!(self.network_lies, "servers send sound frames: {nonsense:?}");
-            self.strikes.push(("nonsense-from-peer", 1));
-            self.end_peer(now, stream);
         }
         Ok(())
     }
@@ -188,10 +219,9 @@ impl Process {
         };
         self.met.push((verdict.peer, hello.boot));
         if let Some(older) = self.established.get(&verdict.peer).copied() {
-            // Where both have dialled, the smaller id's connection is kept.
-            let by_smaller = |link: &PeerLink| link.dialled == (self.own < verdict.peer);
-            let gives_way = self.peers.get(&older).is_some_and(by_smaller)
-                && self.peers.get(&stream).is_some_and(|link| !by_smaller(link));
+            let dialled = |stream: StreamId| self.peers.get(&stream).map(|link| link.dialled);
+            let (new, is_news) = (dialled(stream) == Some(true), verdict.record.is_some());
+            let gives_way = gives_way(self.own, verdict.peer, is_news, new, dialled(older));
             self.end_peer(now, if gives_way { stream } else { older });
             if gives_way {
                 return Ok(());
@@ -208,28 +238,44 @@ impl Process {
         if let Some(dial) = self.dials.get_mut(&verdict.peer) {
             dial.failures = 0;
         }
-        self.handle(now, Input::PeerUp { peer: verdict.peer, incarnation: verdict.incarnation });
+        self.handle(Input::PeerUp { peer: verdict.peer, incarnation: verdict.incarnation });
         Ok(())
     }
 
     /// Ends a connection with a peer, and tells the node if it was established.
     pub(super) fn end_peer(&mut self, now: Instant, stream: StreamId) {
-        let Some(link) = self.peers.remove(&stream) else {
-            return;
-        };
+        self.end_link(now, stream, false);
+    }
+
+    fn end_link(&mut self, now: Instant, stream: StreamId, is_stranger: bool) {
+        if let Some(peer) = self.drop_link(now, stream, is_stranger) {
+            self.handle(Input::PeerDown { peer });
+        }
+    }
+
+    /// Ends a connection. Returns the peer if it was established: its node wants to know.
+    /// `is_stranger`: because one of both is no member for the other.
+    pub(super) fn drop_link(
+        &mut self,
+        now: Instant,
+        stream: StreamId,
+        is_stranger: bool,
+    ) -> Option<ServerId> {
+        let link = self.peers.remove(&stream)?;
         self.outputs.push(Output::Close(stream));
         for ask in self.asks.iter_mut().filter(|ask| ask.stream == Some(stream)) {
             ask.stream = None;
             ask.retry_at = now.after(limits::JOIN_RETRY);
         }
-        let Some(peer) = link.peer else { return };
+        let peer = link.peer?;
         if self.dials.get(&peer).is_some_and(|dial| dial.stream == Some(stream)) {
-            self.dial_failed(now, peer);
+            self.dial_failed(now, peer, is_stranger);
         }
-        if link.stage == Stage::Established {
-            self.established.remove(&peer);
-            self.handle(now, Input::PeerDown { peer });
+        if link.stage != Stage::Established {
+            return None;
         }
+        self.established.remove(&peer);
+        Some(peer)
     }
 
     /// Takes over whom the node wants connections with, and where it asks to be let in.
@@ -252,7 +298,8 @@ impl Process {
             let strangers = self.established.iter().filter(|(peer, _)| !node.knows(**peer));
             let strangers: Vec<StreamId> = strangers.map(|(_, stream)| *stream).collect();
             for stream in strangers {
-                self.end_peer(now, stream);
+                let lost = self.drop_link(now, stream, true);
+                self.lost.extend(lost);
             }
         }
         let asks = self.node.asks_to_join();
@@ -269,7 +316,7 @@ impl Process {
     }
 
     fn first_dial(&mut self, peer: ServerId, now: Instant) -> Instant {
-        let first = driver::first_dial(self.own, peer, now);
+        let first = first_dial(self.own, peer, now);
         match self.established.contains_key(&peer) {
             true => first,
             false => *self.first_dials.entry(peer).or_insert(first),
@@ -287,7 +334,7 @@ impl Process {
         let late: Vec<ServerId> =
             self.dials.iter().filter(|(_, d)| late(d)).map(|(id, _)| *id).collect();
         for peer in late {
-            self.dial_failed(now, peer);
+            self.dial_failed(now, peer, false);
         }
         // Whom we dial may have dialled us.
         let established = &self.established;

@@ -1,8 +1,8 @@
 //! What one client connection says and is told: bytes in, commands out; replies in, bytes out.
 //!
 //! Design page 4, §3: the first byte tells frames from text. Commands go straight into the turn's
-//! [`Requests`], replies straight into the connection's output. Called by `client`; never touches
-//! the socket.
+//! [`Requests`], replies straight into the connection's output. Called by `loop/client.rs` and
+//! `sim/link.rs`; never touches the socket.
 
 use std::collections::VecDeque;
 
@@ -19,7 +19,7 @@ use crate::types::{ClientId, RequestSeq, ServerId, SessionId};
 
 /// What the connection's further fate is after some bytes of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Flow {
+pub(crate) enum Flow {
     /// More may follow.
     Open,
     /// The stream makes no sense from here on. The core was told and answers it in its turn.
@@ -31,7 +31,7 @@ pub(super) enum Flow {
 
 /// The codec's state of one client connection.
 #[derive(Default, Debug)]
-pub(super) struct Conversation {
+pub(crate) struct Conversation {
     wire: Wire,
     commands: RequestDecoder,
     /// Commands that the core was given and has not answered.
@@ -59,18 +59,18 @@ struct Framed {
 }
 
 /// Whom the commands of one connection go to, and in whose name.
-pub(super) struct Inbox<'a> {
+pub(crate) struct Inbox<'a> {
     /// The connection.
-    pub(super) client: ClientId,
+    pub(crate) client: ClientId,
     /// This turn's commands.
-    pub(super) requests: &'a mut Requests,
+    pub(crate) requests: &'a mut Requests,
     /// What this server says of itself to a framed client.
-    pub(super) host: &'a Hello,
+    pub(crate) host: &'a Hello,
 }
 
 impl Conversation {
     /// Takes the connection's next bytes. An answer to a hello is appended to `output`.
-    pub(super) fn receive(
+    pub(crate) fn receive(
         &mut self,
         bytes: &[u8],
         inbox: &mut Inbox<'_>,
@@ -94,7 +94,7 @@ impl Conversation {
     }
 
     /// Appends the reply to the oldest unanswered command. `scratch` is any buffer.
-    pub(super) fn answer(
+    pub(crate) fn answer(
         &mut self,
         protocol: Protocol,
         reply: &Reply,
@@ -117,7 +117,7 @@ impl Conversation {
 
     /// Appends whole messages that no command asked for. In a frame their number is 0, which no
     /// request has.
-    pub(super) fn push(&mut self, messages: &[u8], output: &mut Vec<u8>) {
+    pub(crate) fn push(&mut self, messages: &[u8], output: &mut Vec<u8>) {
         match &self.wire {
             Wire::Framed(_) => {
                 let tag = ClientTag { session: SessionId::ZERO, sequence: RequestSeq::ZERO };
@@ -128,12 +128,12 @@ impl Conversation {
     }
 
     /// Commands that the core was given and has not answered.
-    pub(super) fn awaited(&self) -> u32 {
+    pub(crate) fn awaited(&self) -> u32 {
         self.awaited
     }
 
     /// Whether the connection is still to say who it is.
-    pub(super) fn awaits_hello(&self) -> bool {
+    pub(crate) fn awaits_hello(&self) -> bool {
         matches!(&self.wire, Wire::Framed(framed) if !framed.greeted)
     }
 
