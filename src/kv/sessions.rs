@@ -183,6 +183,7 @@ impl Sessions {
             match self.by_use.first() {
                 Some((used, id)) if is_over(*used, now) => {
                     let id = *id;
+                    reached(Mark::SessionExpired);
                     self.close(id);
                 }
                 _ => return,

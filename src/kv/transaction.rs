@@ -202,6 +202,7 @@ fn unpack<'a>(
     let ignores_watch = is_on(Mutation::ExecIgnoresWatch);
     let commands = take_apart(args, |key, revision| {
         holds &= revision_of(key) == revision || ignores_watch;
+        holds &= !is_on(Mutation::ExecDiscardsAtWill) || !revision.0.is_multiple_of(3);
     })?;
     Ok(holds.then_some(commands))
 }

@@ -381,13 +381,11 @@ impl Watches {
     /// Places in the history mean nothing any more, because it is another one, behind an installed
     /// snapshot: each watcher goes on behind what it was told, or ends, if that is gone.
     pub fn begin_anew(&mut self, fed: Revision) {
-        if is_on(Mutation::WatchOutlivesInstall) {
-            return;
-        }
         let mut queued = Vec::new();
         for (prefix, group) in &mut self.groups {
             for (client, pace) in &mut group.members {
                 match pace {
+                    Pace::Live if is_on(Mutation::WatchOutlivesInstall) => {}
                     Pace::Live => {
                         *pace = Pace::Lagging { after: fed, position: None, is_queued: true };
                         queued.push((*client, prefix.clone()));

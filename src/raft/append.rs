@@ -135,7 +135,7 @@ impl Raft {
         let is_in_base = prev_log_index < base_index;
         if !is_in_base
             && self.log.term_at(prev_log_index) != Some(prev_log_term)
-            && !is_on(Mutation::SkipsLogMatching)
+            && !(is_on(Mutation::SkipsLogMatching) && prev_log_index <= self.log.last_index())
         {
             let hint_index = self.log.last_possible_match(prev_log_index, prev_log_term);
             let hint_index = hint_index.max(base_index);

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use crate::testing::{Mark, reached};
+use crate::testing::{Mark, Mutation, is_on, reached};
 use crate::types::{ClusterTime, Instant, Term, WallClock};
 
 /// A leader moves towards its wall clock by one part in this many: 0.05 %.
@@ -115,10 +115,13 @@ impl ClusterClock {
     pub fn lead(&mut self, now: Instant, voted: Option<ClusterTime>, logged: ClusterTime) {
         let known = self.estimate(now).max(voted);
         reached(if known.is_some() { Mark::ClockFromVotes } else { Mark::ClockFromWall });
-        let time = known.unwrap_or_else(|| {
-            let elapsed_ms = now.since(self.wall_since).as_millis() as u64;
-            ClusterTime(self.wall.0.saturating_add(elapsed_ms))
-        });
+        let elapsed_ms = now.since(self.wall_since).as_millis() as u64;
+        let wall = ClusterTime(self.wall.0.saturating_add(elapsed_ms));
+        let time = match known {
+            Some(known) if is_on(Mutation::LeadsByWallClock) => known.max(wall),
+            Some(known) => known,
+            None => wall,
+        };
         self.set(now, time.max(logged));
         self.slewed = now;
     }

@@ -73,6 +73,9 @@ impl Raft {
         }
         self.leader = None;
         self.leader_heard = None;
+        if is_on(Mutation::SkipsPreVote) && !self.is_founding() {
+            return self.campaign(now, false);
+        }
         self.role = Role::PreCandidate(Ballot::default());
         self.reset_candidate_timer(now);
         for peer in self.electorate() {

@@ -110,7 +110,7 @@ impl Raft {
         leading.heartbeat_due.extend(leading.followers.keys());
         // A heartbeat is a round too where a lease is to be kept alive.
         leading.round_requested |= self.config.lease;
-        if !self.is_in_touch(now) {
+        if !self.is_in_touch(now) && !is_on(Mutation::LeadsUnheard) {
             reached(Mark::LeaderLostQuorum);
             self.step_down(now);
         } else {

@@ -69,7 +69,7 @@ impl World {
         for (from, to, frame) in &answers {
             let delay = Duration::from_micros(self.random.random_range(0..ms.max(1) * 1000));
             let frame = frame.clone();
-            self.plan(delay, Event::Copy { from: *from, to: *to, frame });
+            self.plan(delay, Event::Copy { from: *from, to: *to, frame, is_late: false });
         }
         !answers.is_empty()
     }

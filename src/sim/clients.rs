@@ -158,6 +158,9 @@ pub(super) struct Client {
     /// What it last read of each shared key, to swap it.
     seen: Vec<Vec<u8>>,
     values: u64,
+    /// Its keys that expire so far. It takes another one where a write of one is in doubt: of that
+    /// one nothing could be said any more.
+    expiring: u64,
     /// What it watches on its connection, and what it last saw of a key of transactions.
     pub(super) watch: Watch,
     pub(super) held: Vec<u8>,
@@ -191,6 +194,7 @@ impl Client {
             session: None,
             seen: vec![b"0".to_vec(); settings.keys as usize],
             values: 0,
+            expiring: 0,
             watch: Watch::Nothing,
             held: Vec::new(),
             random,
@@ -265,6 +269,9 @@ impl Client {
         assert!(!self.is_listening());
         if let Some(bytes) = self.next_of_session() {
             return bytes;
+        }
+        while recorder.is_in_doubt(&self.expiring_key()) {
+            self.expiring += 1;
         }
         let count = self.random.random_range(1..=settings.pipeline.max(1));
         let mut out = Vec::new();
@@ -470,6 +477,17 @@ impl Client {
         (self.number as u64 * 1_000_000 + self.values).to_string().into_bytes()
     }
 
+    /// The key with a deadline that this client alone writes.
+    fn expiring_key(&self) -> Vec<u8> {
+        format!("x{}.{}", self.number, self.expiring).into_bytes()
+    }
+
+    fn set_expiring(&mut self, ms: u64) -> Words {
+        let value = self.value();
+        let words = [b"SET".to_vec(), self.expiring_key(), value, b"PX".to_vec()];
+        words.into_iter().chain([ms.to_string().into_bytes()]).collect()
+    }
+
     fn next_command(&mut self, awake: Duration, settings: &Settings) -> Words {
         let place = self.random.random_range(0..settings.keys.max(1));
         let newest = generation(awake, settings);
@@ -485,6 +503,11 @@ impl Client {
             return vec![word("GET"), key];
         }
         match self.random.random_range(0..100) {
+            // Some are there until the run ends, and are read then.
+            0..8 if settings.expiry > 1 => {
+                let ms = self.random.random_range(60_000..120_000);
+                self.set_expiring(ms)
+            }
             0..25 => vec![word("GET"), key],
             25..40 => vec![word("SET"), key, self.value()],
             40..50 => {
@@ -510,13 +533,10 @@ impl Client {
             }
             92..94 => vec![word("STRLEN"), word("blob")],
             94..97 if settings.expiry > 0 => {
-                let ms = self.random.random_range(20..1500u64).to_string().into_bytes();
-                let key = format!("x{}", self.number).into_bytes();
-                vec![word("SET"), key, self.value(), word("PX"), ms]
+                let ms = self.random.random_range(20..1500);
+                self.set_expiring(ms)
             }
-            94..100 if settings.expiry > 0 => {
-                vec![word("GET"), format!("x{}", self.number).into_bytes()]
-            }
+            94..100 if settings.expiry > 0 => vec![word("GET"), self.expiring_key()],
             _ => vec![word("GET"), key],
         }
     }

@@ -5,7 +5,6 @@
 //! blocking ones take their effect at once. Never reads a clock.
 
 use std::cell::RefCell;
-use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -14,65 +13,10 @@ use std::time::Duration;
 use rand::RngExt;
 use rand_xoshiro::Xoshiro256PlusPlus;
 
+use super::drive::{EIO, ENOENT, Handle, State, UnderWay, change_names, error, target};
 use super::media::{Losses, Media};
 use crate::storage::DiskError;
-use crate::storage::buffer::ZEROS;
-use crate::storage::disk::{Disk, Done, FileId, FileKind, Open, Operation, Outcome, Token};
-
-const EIO: i32 = 5;
-const ENOENT: i32 = 2;
-const ENOSPC: i32 = 28;
-
-/// What an open file stands for.
-#[derive(Clone)]
-enum Handle {
-    File(usize, PathBuf),
-    Directory(PathBuf),
-}
-
-struct UnderWay {
-    number: u64,
-    token: Token,
-    operation: Operation,
-}
-
-/// One blocking read in so many is short.
-const SHORT_IN: u32 = 4;
-
-/// What the storage and the world share.
-pub(super) struct State {
-    pub media: Media,
-    handles: Vec<Option<Handle>>,
-    under_way: Vec<UnderWay>,
-    done: Vec<Done>,
-    /// Operations that were submitted since the world last looked, and how long each takes.
-    fresh: Vec<(u64, Duration)>,
-    next_number: u64,
-    /// How long an operation takes, from and to.
-    pub latency: (Duration, Duration),
-    /// Added to every operation: a disk that stalls.
-    pub stall: Duration,
-    /// After so many good writes and syncs, the next one fails.
-    pub good_left: Option<u32>,
-    /// After so many steps, writes and syncs and names, the machine dies in the middle of one.
-    pub steps_left: Option<u32>,
-    /// The machine has died so: nothing takes effect any more.
-    has_crashed: bool,
-    /// So many more reads fail.
-    pub bad_reads: u32,
-    /// An error that no process may survive was reported to this one.
-    has_failed: bool,
-    /// Bytes that all files may have together.
-    pub capacity: Option<u64>,
-    /// How often an error or a lack of space was reported.
-    pub struck_errors: u32,
-    pub struck_full: u32,
-    /// How often a read brought less than it was asked for.
-    pub struck_short: u32,
-    /// What decides that: apart, so that reads change nothing else.
-    short_reads: Xoshiro256PlusPlus,
-    random: Xoshiro256PlusPlus,
-}
+use crate::storage::disk::{Disk, Done, FileId, FileKind, Open, Operation, Token};
 
 /// A handle on one server's disk.
 #[derive(Clone)]
@@ -80,8 +24,8 @@ pub(super) struct SimDisk(Rc<RefCell<State>>);
 
 impl SimDisk {
     pub fn new(random: Xoshiro256PlusPlus, latency: (Duration, Duration)) -> SimDisk {
-        let mut short_reads = random.clone();
-        short_reads.jump();
+        let mut apart = random.clone();
+        apart.jump();
         SimDisk(Rc::new(RefCell::new(State {
             media: Media::default(),
             handles: Vec::new(),
@@ -97,10 +41,19 @@ impl SimDisk {
             bad_reads: 0,
             has_failed: false,
             capacity: None,
+            was_full: false,
             struck_errors: 0,
             struck_full: 0,
             struck_short: 0,
-            short_reads,
+            struck_reads: 0,
+            struck_zeros: 0,
+            struck_names: 0,
+            struck_blocks: 0,
+            is_rough: false,
+            has_no_promise: false,
+            has_no_holes: false,
+            blocked: Duration::ZERO,
+            apart,
             random,
         })))
     }
@@ -113,6 +66,11 @@ impl SimDisk {
     /// Operations that were submitted since the last call, and how long each takes.
     pub fn take_fresh(&self) -> Vec<(u64, Duration)> {
         std::mem::take(&mut self.0.borrow_mut().fresh)
+    }
+
+    /// How long the process was blocked since the last call.
+    pub fn take_blocked(&self) -> Duration {
+        std::mem::take(&mut self.0.borrow_mut().blocked)
     }
 
     /// Operations that have not ended.
@@ -130,13 +88,23 @@ impl SimDisk {
         true
     }
 
+    /// From now on everything goes wrong that can go wrong with a disk, and what blocks takes time.
+    pub fn roughen(&self) {
+        let mut state = self.0.borrow_mut();
+        state.is_rough = true;
+        state.has_no_promise = state.apart.random_bool(0.3);
+        state.has_no_holes = state.apart.random_bool(0.3);
+    }
+
     /// The process is gone, the machine goes on.
     pub fn kill(&self) {
         let mut state = self.0.borrow_mut();
-        let State { media, random, under_way, handles, .. } = &mut *state;
+        let State { media, random, under_way, handles, apart, is_rough, .. } = &mut *state;
         for one in under_way.drain(..) {
             match (target(handles, &one.operation), &one.operation) {
-                (Some((inode, offset, bytes)), _) => media.abandon(inode, offset, bytes, random),
+                (Some((inode, offset, bytes)), _) => {
+                    media.abandon(inode, offset, bytes, random, is_rough.then_some(&mut *apart));
+                }
                 (None, operation) => change_names(media, operation, random),
             }
         }
@@ -146,291 +114,24 @@ impl SimDisk {
     /// The power is gone.
     pub fn lose_power(&self) -> Losses {
         let mut state = self.0.borrow_mut();
-        let State { media, random, under_way, handles, .. } = &mut *state;
+        let State { media, random, under_way, handles, apart, is_rough, .. } = &mut *state;
         let mut torn = 0;
         for one in under_way.drain(..) {
-            if let Some((inode, offset, bytes)) = target(handles, &one.operation)
-                && one.token == Token::Log
-            {
+            let Some((inode, offset, bytes)) = target(handles, &one.operation) else {
+                change_names(media, &one.operation, random);
+                continue;
+            };
+            if one.token == Token::Log {
                 torn += u32::from(media.tear(inode, offset, bytes, random));
+            } else if *is_rough {
+                media.tear(inode, offset, bytes, apart);
             }
-            change_names(media, &one.operation, random);
         }
-        let mut losses = media.lose_power(random);
+        let mut losses = media.lose_power(random, is_rough.then_some(&mut *apart));
         losses.torn = torn;
         state.forget_process();
         losses
     }
-}
-
-/// The kernel may have come to what changes names, or not.
-fn change_names(media: &mut Media, operation: &Operation, random: &mut Xoshiro256PlusPlus) {
-    match operation {
-        Operation::Remove { path } if random.random_bool(0.5) => {
-            media.remove(path);
-        }
-        Operation::Rename { from, to } if random.random_bool(0.5) => {
-            media.rename(from, to);
-        }
-        Operation::Open { path, how: Open::New } if random.random_bool(0.5) => {
-            media.create(path);
-        }
-        _ => {}
-    }
-}
-
-/// The bytes that an operation writes, and where.
-fn target<'a>(
-    handles: &[Option<Handle>],
-    operation: &'a Operation,
-) -> Option<(usize, usize, &'a [u8])> {
-    let (file, offset, bytes) = match operation {
-        Operation::WriteDurable { file, offset, blocks } => (file, offset, blocks.blocks()),
-        Operation::WriteZeros { file, offset, length } => (file, offset, ZEROS.first(*length)),
-        Operation::Write { file, offset, bytes } => (file, offset, &bytes[..]),
-        _ => return None,
-    };
-    match handles.get(file.0)? {
-        Some(Handle::File(inode, _)) => Some((*inode, *offset as usize, bytes)),
-        _ => None,
-    }
-}
-
-impl State {
-    fn forget_process(&mut self) {
-        self.handles.clear();
-        self.under_way.clear();
-        self.done.clear();
-        self.fresh.clear();
-        self.steps_left = None;
-        self.has_crashed = false;
-        self.has_failed = false;
-    }
-
-    /// Whether the machine died in the middle of an operation.
-    pub fn has_crashed(&self) -> bool {
-        self.has_crashed
-    }
-
-    /// Whether the process was told of an error that it must not survive.
-    pub fn has_failed(&self) -> bool {
-        self.has_failed
-    }
-
-    /// One more step that changes something; not taken if the machine dies now or has died.
-    fn take_step(&mut self, what: &'static str, path: &Path) -> Result<(), DiskError> {
-        match &mut self.steps_left {
-            _ if self.has_crashed => {}
-            Some(0) => self.has_crashed = true,
-            Some(left) => *left -= 1,
-            None => {}
-        }
-        if self.has_crashed { Err(error(what, path, EIO)) } else { Ok(()) }
-    }
-
-    fn file(&self, file: FileId) -> (usize, PathBuf) {
-        match self.handles.get(file.0) {
-            Some(Some(Handle::File(inode, path))) => (*inode, path.clone()),
-            _ => unreachable!("the storage uses a file while it is open"),
-        }
-    }
-
-    fn path(&self, file: FileId) -> PathBuf {
-        match self.handles.get(file.0) {
-            Some(Some(Handle::File(_, path) | Handle::Directory(path))) => path.clone(),
-            _ => unreachable!("the storage uses a file while it is open"),
-        }
-    }
-
-    /// A write or sync is about to succeed, unless the disk has had enough.
-    fn strike(&mut self, what: &'static str, path: &Path) -> Result<(), DiskError> {
-        self.take_step(what, path)?;
-        self.fail_if_due(what, path)
-    }
-
-    fn fail_if_due(&mut self, what: &'static str, path: &Path) -> Result<(), DiskError> {
-        match &mut self.good_left {
-            None => Ok(()),
-            Some(0) => {
-                self.good_left = None;
-                self.struck_errors += 1;
-                self.has_failed = true;
-                Err(error(what, path, EIO))
-            }
-            Some(left) => {
-                *left -= 1;
-                Ok(())
-            }
-        }
-    }
-
-    fn sync_file(&mut self, inode: usize, path: &Path) -> Result<(), DiskError> {
-        self.take_step("fdatasync", path)?;
-        self.end_sync(inode, path)
-    }
-
-    fn end_sync(&mut self, inode: usize, path: &Path) -> Result<(), DiskError> {
-        let file = &mut self.media.inodes[inode];
-        match self.good_left {
-            Some(0) => file.fail_sync(),
-            _ => file.sync(),
-        }
-        self.fail_if_due("fdatasync", path)
-    }
-
-    /// Whether `more` bytes still fit.
-    fn take_space(&mut self, what: &'static str, path: &Path, more: u64) -> Result<(), DiskError> {
-        let used = self.media.used();
-        if more > 0 && self.capacity.is_some_and(|capacity| used + more > capacity) {
-            self.struck_full += 1;
-            return Err(error(what, path, ENOSPC));
-        }
-        Ok(())
-    }
-
-    fn finish(&mut self, at: usize) {
-        // A read is no step: it changes nothing.
-        let is_read = self.under_way[at].token == Token::Read;
-        if self.has_crashed || !is_read && self.take_step("write", Path::new("")).is_err() {
-            // The machine dies in the middle of it: what is left of it is decided there.
-            return;
-        }
-        let UnderWay { token, operation, .. } = self.under_way.remove(at);
-        let result = match &operation {
-            Operation::WriteDurable { file, offset, blocks } => {
-                let (inode, path) = self.file(*file);
-                let struck = self.fail_if_due("write", &path);
-                match (&struck, token) {
-                    (Ok(()), Token::Log) => {
-                        self.media.write_durable(inode, *offset as usize, blocks.blocks());
-                    }
-                    (Ok(()), _) => {
-                        let file = &mut self.media.inodes[inode];
-                        file.write_through(*offset as usize, blocks.blocks());
-                    }
-                    // The kernel may have kept the bytes in memory, where they look written.
-                    (Err(_), _) => {
-                        let State { media, random, .. } = self;
-                        media.abandon(inode, *offset as usize, blocks.blocks(), random);
-                    }
-                }
-                struck
-            }
-            Operation::WriteZeros { file, offset, length } => {
-                // The segment may have been given up meanwhile.
-                if let Some(Some(Handle::File(inode, _))) = self.handles.get(file.0) {
-                    self.media.inodes[*inode].write_zeros(*offset as usize, *length);
-                }
-                Ok(())
-            }
-            Operation::Write { file, offset, bytes } => self.finish_write(*file, *offset, bytes),
-            Operation::Release { file, offset, length } => {
-                if let Some(Some(Handle::File(inode, _))) = self.handles.get(file.0) {
-                    let (offset, length) = (*offset as usize, *length as usize);
-                    self.media.inodes[*inode].write_zeros(offset, length);
-                }
-                Ok(())
-            }
-            Operation::SyncFile { file } => match self.handles.get(file.0).cloned() {
-                Some(Some(Handle::File(inode, path))) => self.end_sync(inode, &path),
-                // The snapshot was given up meanwhile.
-                _ => Ok(()),
-            },
-            Operation::SyncDirectory { file } => {
-                let path = self.path(*file);
-                let struck = self.fail_if_due("fsync", &path);
-                if struck.is_ok() {
-                    self.media.sync_directory(&path);
-                }
-                struck
-            }
-            Operation::Remove { path } => match self.fail_if_due("unlink", path) {
-                Ok(()) if !self.media.remove(path) => Err(error("unlink", path, ENOENT)),
-                struck => struck,
-            },
-            Operation::Rename { from, to } => {
-                self.fail_if_due("rename", from).and_then(|()| self.rename(from, to))
-            }
-            Operation::Open { path, how } => {
-                let result = self.end_open(path, *how).map(Outcome::File);
-                return self.done.push(Done { token, result });
-            }
-            Operation::Read { file, offset, length } => {
-                let result = self.read(*file, *offset, *length).map(Outcome::Bytes);
-                return self.done.push(Done { token, result });
-            }
-        };
-        self.done.push(Done { token, result: result.map(|()| Outcome::Done) });
-    }
-
-    fn rename(&mut self, from: &Path, to: &Path) -> Result<(), DiskError> {
-        if !self.media.rename(from, to) {
-            return Err(error("rename", from, ENOENT));
-        }
-        for handle in self.handles.iter_mut().flatten() {
-            if let Handle::File(_, path) = handle
-                && path == from
-            {
-                *path = to.to_path_buf();
-            }
-        }
-        Ok(())
-    }
-
-    /// Opens a file. A new one finds no space on a disk that has no byte left.
-    fn end_open(&mut self, path: &Path, how: Open) -> Result<FileId, DiskError> {
-        let inode = match how {
-            Open::New | Open::NewSegment => {
-                self.fail_if_due("open", path)?;
-                self.take_space("open", path, 1)?;
-                self.media.create(path)
-            }
-            _ => self.media.find(path).ok_or_else(|| error("open", path, ENOENT))?,
-        };
-        self.handles.push(Some(Handle::File(inode, path.to_path_buf())));
-        Ok(FileId(self.handles.len() - 1))
-    }
-
-    /// How many bytes a read of `length` asks the media for: now and then it is a short one.
-    fn shorten(&mut self, length: usize) -> usize {
-        if length < 2 || self.short_reads.random_range(0..SHORT_IN) > 0 {
-            return length;
-        }
-        self.struck_short += 1;
-        self.short_reads.random_range(1..length)
-    }
-
-    /// As many bytes as there are; of a file that was given up meanwhile, none.
-    fn read(&mut self, file: FileId, offset: u64, length: usize) -> Result<Vec<u8>, DiskError> {
-        let Some(Some(Handle::File(inode, path))) = self.handles.get(file.0) else {
-            return Ok(Vec::new());
-        };
-        if self.bad_reads > 0 {
-            self.bad_reads -= 1;
-            return Err(error("pread", path, EIO));
-        }
-        let mut bytes = vec![0; length];
-        let count = self.media.inodes[*inode].cache.read(offset as usize, &mut bytes);
-        bytes.truncate(count);
-        Ok(bytes)
-    }
-
-    /// A plain write into the page cache; of a file that was given up meanwhile, nothing is left.
-    fn finish_write(&mut self, file: FileId, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
-        let Some(Some(Handle::File(inode, path))) = self.handles.get(file.0).cloned() else {
-            return Ok(());
-        };
-        self.fail_if_due("write", &path)?;
-        let length = self.media.inodes[inode].cache.len() as u64;
-        let more = (offset + bytes.len() as u64).saturating_sub(length);
-        self.take_space("write", &path, more)?;
-        self.media.inodes[inode].write(offset as usize, bytes);
-        Ok(())
-    }
-}
-
-fn error(what: &'static str, path: &Path, errno: i32) -> DiskError {
-    DiskError::new(what, path, io::Error::from_raw_os_error(errno))
 }
 
 impl Disk for SimDisk {
@@ -461,6 +162,7 @@ impl Disk for SimDisk {
         let mut state = self.0.borrow_mut();
         let handle = match how {
             Open::New | Open::NewSegment => {
+                state.block();
                 state.strike("open", path)?;
                 let inode = state.media.create(path);
                 Handle::File(inode, path.to_path_buf())
@@ -506,10 +208,9 @@ impl Disk for SimDisk {
     fn write_at(&mut self, file: FileId, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
         let mut state = self.0.borrow_mut();
         let (inode, path) = state.file(file);
+        state.block();
         state.strike("pwrite", &path)?;
-        let length = state.media.inodes[inode].cache.len() as u64;
-        let more = (offset + bytes.len() as u64).saturating_sub(length);
-        state.take_space("pwrite", &path, more)?;
+        state.take_space_to("pwrite", inode, &path, offset + bytes.len() as u64)?;
         state.media.inodes[inode].write(offset as usize, bytes);
         Ok(())
     }
@@ -519,16 +220,22 @@ impl Disk for SimDisk {
         let (inode, path) = state.file(file);
         let has = state.media.inodes[inode].cache.len() as u64;
         if length > has {
+            state.block();
             state.take_step("fallocate", &path)?;
         }
-        state.take_space("fallocate", &path, length.saturating_sub(has))?;
+        let promises = !state.has_no_promise;
+        match promises {
+            true => state.take_space("fallocate", &path, length.saturating_sub(has))?,
+            false => state.media.inodes[inode].becomes_sparse(),
+        }
         let length = has.max(length) as usize;
         state.media.inodes[inode].cache.resize(length);
-        Ok(true)
+        Ok(promises)
     }
 
     fn sync(&mut self, file: FileId) -> Result<(), DiskError> {
         let mut state = self.0.borrow_mut();
+        state.block();
         match state.handles[file.0].clone() {
             Some(Handle::File(inode, path)) => state.sync_file(inode, &path)?,
             Some(Handle::Directory(path)) => {
@@ -542,12 +249,14 @@ impl Disk for SimDisk {
 
     fn rename(&mut self, from: &Path, to: &Path) -> Result<(), DiskError> {
         let mut state = self.0.borrow_mut();
+        state.block();
         state.strike("rename", from)?;
         state.rename(from, to)
     }
 
     fn remove(&mut self, path: &Path) -> Result<(), DiskError> {
         let mut state = self.0.borrow_mut();
+        state.block();
         state.take_step("unlink", path)?;
         match state.media.remove(path) {
             true => Ok(()),

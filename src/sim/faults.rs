@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rand::RngExt;
 
-use super::media::Damage;
+use super::damage::Damage;
 use super::network::Host;
 use super::process::{Mail, Process};
 use super::script::{Fault, Kind};
@@ -97,6 +97,9 @@ impl World {
             Kind::OldCopy => self.old_copy(id),
             Kind::CrashAt => self.crash_at(id, fault.b as u32),
             Kind::CrashInStart => self.crash_in_start(id, fault.b as u32),
+            Kind::ReadError if fault.c > 0 => {
+                self.disk(id, |state| state.bad_reads = fault.b as u32)
+            }
             Kind::ReadError => self.fail_reads(id, fault.b as u32),
             Kind::MetaRot => self.damage(id, Damage::Meta),
             Kind::MetaCut => self.damage(id, Damage::MetaCut),
@@ -111,7 +114,9 @@ impl World {
             }),
             Kind::Space => self.disk(id, |state| state.capacity = None),
             Kind::Stall | Kind::Hang => {
-                self.disk(id, |state| state.stall = Duration::from_millis(fault.b))
+                let struck = self.disk(id, |state| state.stall = Duration::from_millis(fault.b));
+                self.unblock(id);
+                struck
             }
             Kind::Cut => self.cut(|from, to| from.0 == fault.a && to.0 == fault.b),
             Kind::Split => self.cut(|from, to| (fault.a >> from.0 ^ fault.a >> to.0) & 1 == 1),
@@ -135,7 +140,9 @@ impl World {
             Kind::IdleClients => self.connect_idle_clients(id, fault.b),
         };
         if struck {
-            self.strike(fault.kind.name());
+            if !fault.kind.only_arms() {
+                self.strike(fault.kind.name());
+            }
             self.story.tell(now, || format!("-- {fault}"));
         }
     }
@@ -201,7 +208,7 @@ impl World {
         is_new
     }
 
-    fn start_again(&mut self, id: ServerId) -> bool {
+    pub(super) fn start_again(&mut self, id: ServerId) -> bool {
         let server = &self.servers[&id];
         let is_in_operation = server.is_launched && !server.is_held;
         let is_down = is_in_operation && self.node(id).is_none() && server.rotten.is_none();
@@ -211,7 +218,7 @@ impl World {
         is_down
     }
 
-    fn pause(&mut self, id: ServerId, duration: Duration) -> bool {
+    pub(super) fn pause(&mut self, id: ServerId, duration: Duration) -> bool {
         let until = self.now.after(duration);
         let is_alive = self.node(id).is_some();
         let server = self.servers.get_mut(&id).expect("a server of this world");
@@ -410,7 +417,17 @@ impl World {
         rotten > 0
     }
 
-    fn disk(&mut self, id: ServerId, change: impl FnOnce(&mut super::disk::State)) -> bool {
+    /// What blocked a server takes no longer than the disk takes now.
+    fn unblock(&mut self, id: ServerId) {
+        let server = self.servers.get_mut(&id).expect("a server of this world");
+        let (stall, most) = server.disk.with(|state| (state.stall, state.latency.1));
+        server.busy_until = server.busy_until.min(self.now.after(stall + most));
+        if server.process.is_some() {
+            self.wake(id, self.now);
+        }
+    }
+
+    fn disk(&mut self, id: ServerId, change: impl FnOnce(&mut super::drive::State)) -> bool {
         let server = &self.servers[&id];
         server.disk.with(change);
         server.process.is_some()
@@ -508,7 +525,7 @@ impl World {
         true
     }
 
-    fn heal_network(&mut self) -> bool {
+    pub(super) fn heal_network(&mut self) -> bool {
         let was_cut = !self.network.cut.is_empty();
         self.network.cut.clear();
         self.network.misrouted.clear();
@@ -562,6 +579,7 @@ impl World {
             for number in server.disk.under_way() {
                 self.plan(Duration::ZERO, Event::Disk { server: id, life, number });
             }
+            self.unblock(id);
             self.upgrade(id);
             self.start_again(id);
             self.wake(id, now);

@@ -62,40 +62,78 @@ struct Expiring {
     is_in_doubt: bool,
 }
 
+/// Keys that WATCH named, and when it was said, in microseconds.
+type Watched = Vec<(Vec<u8>, u64)>;
+
 /// The history of one run.
 pub(super) struct Recorder {
     connections: u32,
     history: History,
     tokens: BTreeMap<Vec<u8>, Outcome>,
     expiring: BTreeMap<Vec<u8>, Expiring>,
-    /// How much earlier a key may expire than its writer's clock says; nothing: not checked.
-    pub expiry_slack: Option<Duration>,
-    kept: Option<Vec<Value>>,
+    /// How much earlier a key may expire than its writer's clock says.
+    expiry_slack: Duration,
+    /// Since when all servers agree what time it is, if they do: what was promised before doesn't
+    /// hold.
+    agreed_since: Option<Instant>,
+    kept: Option<Vec<(u32, Value)>>,
     pub invoked: u64,
     pub answered: u64,
     pub refused: u64,
     pub in_doubt: u64,
+    /// By connection: what is watched since the last EXEC.
+    watched: BTreeMap<u32, Watched>,
+    /// EXECs that were not carried out: what they watched, and when they were answered.
+    discards: Vec<(Watched, u64)>,
     /// Times that EXEC carried out what was queued, and that it didn't, for what was watched.
     pub executed: u64,
     pub discarded: u64,
 }
 
 impl Recorder {
-    pub fn new(expiry_slack: Option<Duration>) -> Recorder {
+    pub fn new(expiry_slack: Duration) -> Recorder {
         Recorder {
             connections: 0,
             history: History::new(),
             tokens: BTreeMap::new(),
             expiring: BTreeMap::new(),
             expiry_slack,
+            agreed_since: Some(Instant::ZERO),
             kept: None,
             invoked: 0,
             answered: 0,
             refused: 0,
             in_doubt: 0,
+            watched: BTreeMap::new(),
+            discards: Vec::new(),
             executed: 0,
             discarded: 0,
         }
+    }
+
+    /// The servers may not agree any more what time it is.
+    pub fn time_is_open(&mut self) {
+        self.agreed_since = None;
+        for expiring in self.expiring.values_mut() {
+            expiring.promise = None;
+            expiring.gone_at = None;
+        }
+    }
+
+    /// From now on they do.
+    pub fn time_is_agreed(&mut self, now: Instant) {
+        self.agreed_since = Some(now);
+    }
+
+    /// Keys with a deadline of which it is known until when they are there.
+    pub fn promised_keys(&self) -> Vec<Vec<u8>> {
+        let promised = self.expiring.iter().filter(|(_, expiring)| expiring.promise.is_some());
+        promised.map(|(key, _)| key.clone()).collect()
+    }
+
+    /// Whether a write of that key with a deadline may still take effect at any time.
+    pub fn is_in_doubt(&self, key: &[u8]) -> bool {
+        self.expiring.get(key).is_some_and(|expiring| expiring.is_in_doubt)
     }
 
     /// The number of a new connection.
@@ -109,9 +147,10 @@ impl Recorder {
         self.kept = Some(Vec::new());
     }
 
-    /// The replies since then.
-    pub fn take_replies(&mut self) -> Vec<Value> {
-        self.kept.take().unwrap_or_default()
+    /// The replies since then over that connection.
+    pub fn take_replies(&mut self, connection: u32) -> Vec<Value> {
+        let kept = self.kept.take().unwrap_or_default().into_iter();
+        kept.filter(|(over, _)| *over == connection).map(|(_, value)| value).collect()
     }
 
     /// A command is handed to the network.
@@ -148,15 +187,12 @@ impl Recorder {
     /// It was answered.
     pub fn reply(&mut self, operation: Operation, now: Instant, value: &Value) {
         if let Some(kept) = &mut self.kept {
-            kept.push(value.clone());
+            kept.push((operation.connection, value.clone()));
         }
         // What follows would be carried out by itself.
         let is_begun = operation.words[0] != b"MULTI" || *value == Value::Simple("OK".to_owned());
         assert!(is_begun, "linearizable: no transaction is begun: {value:?}");
-        if operation.words[0] == b"EXEC" {
-            self.discarded += u64::from(*value == Value::Nil);
-            self.executed += u64::from(matches!(value, Value::Array(_)));
-        }
+        self.note_transaction(&operation, now, value);
         let outcome = match value {
             Value::Error(text) if text.starts_with("INDOUBT") => Outcome::Unknown,
             Value::Error(text)
@@ -179,6 +215,25 @@ impl Recorder {
             Outcome::Unknown => self.in_doubt += 1,
         }
         self.settle(&operation, outcome, now, Some(value));
+    }
+
+    fn note_transaction(&mut self, operation: &Operation, now: Instant, value: &Value) {
+        let watched = self.watched.entry(operation.connection).or_default();
+        match (&operation.words[0][..], value) {
+            (b"WATCH", Value::Simple(_)) => {
+                let keys = operation.words[1..].iter();
+                watched.extend(keys.map(|key| (key.clone(), us(operation.invoked))));
+            }
+            (b"EXEC", Value::Nil) => {
+                self.discards.push((std::mem::take(watched), us(now)));
+                self.discarded += 1;
+            }
+            (b"EXEC", Value::Array(_)) => {
+                watched.clear();
+                self.executed += 1;
+            }
+            _ => {}
+        }
     }
 
     /// It never will be.
@@ -224,6 +279,7 @@ impl Recorder {
         lifetime: Duration,
         was: Outcome,
     ) {
+        let is_agreed = self.agreed_since.is_some_and(|since| since <= invoked);
         let expiring = self.expiring.entry(key.to_vec()).or_default();
         match was {
             Outcome::NotDone => {}
@@ -240,8 +296,9 @@ impl Recorder {
                 }
                 expiring.possible.push(value.to_vec());
                 let until = invoked.after(lifetime);
-                expiring.promise = (!expiring.is_in_doubt).then(|| (value.to_vec(), until));
-                expiring.gone_at = (!expiring.is_in_doubt).then(|| replied.after(lifetime));
+                let is_sure = !expiring.is_in_doubt && is_agreed;
+                expiring.promise = is_sure.then(|| (value.to_vec(), until));
+                expiring.gone_at = is_sure.then(|| replied.after(lifetime));
             }
         }
     }
@@ -255,15 +312,17 @@ impl Recorder {
                 let is_possible = expiring.possible.contains(bytes);
                 let name = String::from_utf8_lossy(key);
                 assert!(is_possible, "linearizable: {name} is back from the dead ({connection})");
-                if let (Some(gone_at), Some(slack)) = (expiring.gone_at, slack) {
+                if let Some(gone_at) = expiring.gone_at {
                     let is_late = read.invoked > gone_at.after(slack + LATE);
-                    assert!(!is_late, "{name} expires {:?} late", read.invoked.since(gone_at));
+                    let late = read.invoked.since(gone_at);
+                    assert!(!is_late, "linearizable: {name} expires {late:?} late");
                 }
             }
             Value::Nil => {
-                if let (Some((_, until)), Some(slack)) = (&expiring.promise, slack) {
+                if let Some((_, until)) = &expiring.promise {
                     let is_early = now.after(slack) < *until;
-                    assert!(!is_early, "a key expired {:?} early", until.since(now));
+                    let early = until.since(now);
+                    assert!(!is_early, "linearizable: a key expires {early:?} early");
                 }
                 if !expiring.is_in_doubt {
                     expiring.possible.clear();
@@ -279,6 +338,14 @@ impl Recorder {
     pub fn check_linearizable(&self) {
         if let Err(failure) = linearizability::check(&self.history, STEPS) {
             panic!("{failure}");
+        }
+        for (watched, at_us) in &self.discards {
+            let is_touched =
+                |(key, from): &(Vec<u8>, u64)| self.history.may_be_written(key, *from, *at_us);
+            assert!(
+                watched.iter().any(is_touched),
+                "linearizable: EXEC is not carried out at {at_us} us, and nobody wrote {watched:?}"
+            );
         }
     }
 

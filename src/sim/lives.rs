@@ -10,6 +10,7 @@ use rand::RngExt;
 
 use super::network::Host;
 use super::process::Process;
+use super::script::Kind;
 use super::server::client_address;
 use super::world::{DIR, Event, World};
 use crate::config::{NodeConfig, SyncMode};
@@ -52,6 +53,8 @@ impl World {
         if self.network.dark.remove(&id) {
             self.network.release(self.now);
         }
+        // How long a start takes is part of the pause before it.
+        self.servers[&id].disk.take_blocked();
         let (storage, recovered) = match opened {
             Ok(opened) => opened,
             Err(error) => return self.refused(id, &error),
@@ -198,6 +201,9 @@ impl World {
     /// The machine or the process dies in the middle of a disk operation.
     pub(super) fn crash(&mut self, id: ServerId) {
         self.tell(|| format!("n{id} dies in the middle of a disk operation"));
+        if self.servers[&id].process.is_some() {
+            self.strike(Kind::CrashAt.name());
+        }
         match self.random.random_bool(0.5) {
             true => self.kill(id),
             false => {
@@ -248,5 +254,8 @@ impl World {
         server.paused_until = Instant::ZERO;
         server.kill_behind = None;
         server.stumble = None;
+        // What it was blocked by ends with it.
+        let turn = Duration::from_micros(self.script.settings.turn_us);
+        server.busy_until = server.busy_until.min(self.now.after(turn));
     }
 }

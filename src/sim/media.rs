@@ -11,7 +11,6 @@ use rand::RngExt;
 use rand_xoshiro::Xoshiro256PlusPlus;
 
 use super::content::Content;
-use super::world::{LOG, SNAP};
 use crate::limits;
 use crate::storage::buffer::ZEROS;
 use crate::types::Boot;
@@ -20,7 +19,7 @@ use crate::types::Boot;
 pub(super) const SECTOR: usize = 512;
 
 /// The file that says whose data directory it is.
-const META: &str = "/data/meta";
+pub(super) const META: &str = "/data/meta";
 
 /// Old contents of sectors that are kept, for a disk that shows one of them again.
 const KEPT_OLD_SECTORS: usize = 64;
@@ -34,6 +33,8 @@ pub(super) struct Inode {
     pub stable: Content,
     /// Writes that are in the cache only, oldest first.
     dirty: Vec<(usize, Piece)>,
+    /// Where the filesystem promises no space: up to where the file has any.
+    sparse: Option<usize>,
 }
 
 /// What was written.
@@ -63,10 +64,10 @@ enum NameChange {
 
 /// A sector as it was before it was written.
 #[derive(Clone)]
-struct OldSector {
-    inode: usize,
-    offset: usize,
-    bytes: Vec<u8>,
+pub(super) struct OldSector {
+    pub inode: usize,
+    pub offset: usize,
+    pub bytes: Vec<u8>,
 }
 
 /// What a crash did, for the counters and the story.
@@ -88,14 +89,18 @@ pub(super) struct Media {
     pub stable_names: BTreeMap<PathBuf, usize>,
     /// How often those may have become others: who has looked at them needn't look again before.
     pub names_moved: u64,
+    /// Writes that a process left behind in part, and files that were longer behind a loss of power
+    /// than what was synced of them.
+    pub in_part: u32,
+    pub longer_tails: u32,
     changes: Vec<NameChange>,
     /// Files that another one was renamed over, oldest first.
     replaced: Vec<usize>,
-    old: Vec<OldSector>,
-    /// Snapshots in which a bit has flipped, and which.
-    rotten: Vec<(usize, usize, u8)>,
+    pub(super) old: Vec<OldSector>,
+    /// Snapshots that have rotted: where, and what was there.
+    pub(super) rotten: Vec<(usize, usize, Vec<u8>)>,
     /// The newest log write that was reported durable: its file, and its first byte that was new.
-    last_durable: Option<(usize, usize)>,
+    pub(super) last_durable: Option<(usize, usize)>,
 }
 
 impl Inode {
@@ -123,6 +128,26 @@ impl Inode {
         let end = offset + bytes.len();
         // Older bytes of these places must not come back over the newer ones.
         self.dirty.retain(|(at, old)| *at + old.len() <= offset || *at >= end);
+    }
+
+    /// The file has no more space than it takes now, however long it gets.
+    pub fn becomes_sparse(&mut self) {
+        let length = self.cache.len();
+        self.sparse.get_or_insert(length);
+    }
+
+    pub fn is_sparse(&self) -> bool {
+        self.sparse.is_some()
+    }
+
+    /// Bytes that the file takes of the disk.
+    pub fn allocated(&self) -> usize {
+        self.sparse.unwrap_or(self.cache.len())
+    }
+
+    /// It has space up to there.
+    pub fn is_written_to(&mut self, end: usize) {
+        self.sparse = self.sparse.map(|sparse| sparse.max(end));
     }
 
     /// What was written is stable; not what a failed sync has left in the cache.
@@ -245,7 +270,7 @@ impl Media {
 
     /// Bytes that all files have together.
     pub fn used(&self) -> u64 {
-        self.names.values().map(|inode| self.inodes[*inode].cache.len() as u64).sum()
+        self.names.values().map(|inode| self.inodes[*inode].allocated() as u64).sum()
     }
 
     /// A log write has ended well: keeps what it replaced.
@@ -265,21 +290,37 @@ impl Media {
         self.last_durable = Some((inode, first_new));
     }
 
-    /// The process died in the middle of this write; the machine goes on. The kernel may have
-    /// finished it, or kept it in memory, or never begun.
+    /// The process died in the middle of this write, or it failed; the machine goes on. The kernel may
+    /// have finished it, or kept it in memory, or never begun; a rough disk, with any of its sectors.
     pub fn abandon(
         &mut self,
         inode: usize,
         offset: usize,
         bytes: &[u8],
         random: &mut Xoshiro256PlusPlus,
+        rough: Option<&mut Xoshiro256PlusPlus>,
     ) {
-        match random.random_range(0..4) {
-            0 => self.inodes[inode].write(offset, bytes),
-            1 => self.inodes[inode].cache.put(offset, bytes),
-            2 => self.inodes[inode].write_through(offset, bytes),
+        let file = &mut self.inodes[inode];
+        let how = random.random_range(0..4);
+        let mut leave = |at: usize, bytes: &[u8]| match how {
+            0 => file.write(at, bytes),
+            1 => file.cache.put(at, bytes),
+            2 => file.write_through(at, bytes),
             _ => {}
+        };
+        let Some(rough) = rough else {
+            return leave(offset, bytes);
+        };
+        let share = rough.random_range(0..=200);
+        let mut lost = false;
+        for (at, from, length) in sectors(offset, bytes.len()) {
+            let is_left = rough.random_range(0..100) < share;
+            lost |= !is_left;
+            if is_left {
+                leave(at, &bytes[from..from + length]);
+            }
         }
+        self.in_part += u32::from(lost);
     }
 
     /// The power went in the middle of this write: any subset of its sectors is there.
@@ -295,10 +336,20 @@ impl Media {
         lost > 0 && lost < count
     }
 
-    /// The power goes: of what was not synced, any subset of sectors and names is left.
-    pub fn lose_power(&mut self, random: &mut Xoshiro256PlusPlus) -> Losses {
+    /// The power goes: of what was not synced, any subset of sectors and names is left; on a rough
+    /// disk also of what a file has become longer by.
+    pub fn lose_power(
+        &mut self,
+        random: &mut Xoshiro256PlusPlus,
+        mut rough: Option<&mut Xoshiro256PlusPlus>,
+    ) -> Losses {
         let mut losses = Losses::default();
         for inode in &mut self.inodes {
+            let (stable, cached) = (inode.stable.len(), inode.cache.len());
+            if let Some(rough) = rough.as_mut().filter(|_| cached > stable) {
+                inode.stable.resize(rough.random_range(stable..=cached));
+                self.longer_tails += u32::from(inode.stable.len() > stable);
+            }
             for (offset, piece) in std::mem::take(&mut inode.dirty) {
                 losses.sectors += inode.tear(offset, &piece, random);
             }
@@ -331,59 +382,6 @@ impl Media {
         self.names = self.stable_names.clone();
     }
 
-    /// Flips a bit, misplaces a sector or brings an old one back, somewhere before the newest
-    /// acknowledged log write: damage there can be told from a torn write and must be. What was
-    /// done, or nothing where there is no such place.
-    pub fn damage(&mut self, kind: Damage, random: &mut Xoshiro256PlusPlus) -> Option<String> {
-        if matches!(kind, Damage::Meta | Damage::MetaCut) {
-            return self.damage_meta(kind, random);
-        }
-        let (last, limit) = self.last_durable?;
-        let candidates: Vec<(PathBuf, usize, usize)> = self
-            .stable_names
-            .iter()
-            .filter(|(path, _)| path.parent() == Some(Path::new(LOG)))
-            .filter(|(path, _)| path.extension().is_some_and(|suffix| suffix == "wal"))
-            .filter_map(|(path, inode)| {
-                let is_last = *inode == last;
-                let written = self.inodes[*inode].stable.written();
-                let end = written.iter().rposition(|byte| *byte != 0)? / SECTOR * SECTOR;
-                let end = if is_last { end.min(limit / SECTOR * SECTOR) } else { end };
-                Some((path.clone(), *inode, end))
-            })
-            .take_while(|(_, inode, _)| *inode <= last)
-            .filter(|(_, _, end)| *end >= SECTOR)
-            .collect();
-        if candidates.is_empty() {
-            return None;
-        }
-        let (path, inode, end) = candidates[random.random_range(0..candidates.len())].clone();
-        let (offset, bytes) = match kind {
-            Damage::Rot => self.rot(inode, end, random)?,
-            Damage::Misdirected => self.misdirect(inode, end, random)?,
-            Damage::Stale => self.stale(inode, end, random)?,
-            Damage::Cut => return Some(self.cut(&path, inode, end, random)),
-            Damage::Meta | Damage::MetaCut => unreachable!("the log is damaged here"),
-        };
-        let file = &mut self.inodes[inode];
-        file.stable.put(offset, &bytes);
-        file.cache.put(offset, &bytes);
-        Some(format!("{kind:?} in {} at {offset}", path.display()))
-    }
-
-    fn damage_meta(&mut self, kind: Damage, random: &mut Xoshiro256PlusPlus) -> Option<String> {
-        let inode = *self.stable_names.get(Path::new(META))?;
-        let file = &mut self.inodes[inode];
-        let at = random.random_range(0..file.stable.len().max(1));
-        match kind {
-            Damage::MetaCut => file.stable.resize(at),
-            _ if at < file.stable.len() => file.stable.flip(at, 1 << random.random_range(0..8)),
-            _ => return None,
-        }
-        file.drop_cache();
-        Some(format!("{kind:?} at {at}"))
-    }
-
     /// Meta files that were there once, oldest first, and the boot that each tells of.
     pub fn old_metas(&self) -> Vec<(usize, Boot)> {
         let boot = |inode: &usize| {
@@ -407,138 +405,6 @@ impl Media {
         self.stable_names.insert(PathBuf::from(META), inode);
         self.names_moved += 1;
     }
-
-    /// A segment ends before its last acknowledged byte.
-    fn cut(
-        &mut self,
-        path: &Path,
-        inode: usize,
-        end: usize,
-        random: &mut Xoshiro256PlusPlus,
-    ) -> String {
-        let length = random.random_range(0..end);
-        let file = &mut self.inodes[inode];
-        file.stable.resize(length);
-        file.cache.resize(length);
-        format!("Cut of {} at {length}", path.display())
-    }
-
-    /// Flips a bit in the middle of the newest snapshot; false if there is none.
-    pub fn damage_snapshot(&mut self) -> bool {
-        // Not those that were set aside: nobody looks at them any more.
-        let is_snapshot = |path: &Path| {
-            let is_whole = path.extension().is_some_and(|suffix| suffix == "snap");
-            is_whole && path.parent() == Some(Path::new(SNAP))
-        };
-        let mut names = self.stable_names.iter().rev();
-        let Some((_, inode)) = names.find(|(path, _)| is_snapshot(path)) else {
-            return false;
-        };
-        let file = &mut self.inodes[*inode];
-        let middle = file.stable.len() / 2;
-        file.stable.flip(middle, 1);
-        file.cache.flip(middle, 1);
-        true
-    }
-
-    /// Flips a bit in each of the newest `count` snapshots in use. Returns in how many.
-    pub fn rot_snapshots(&mut self, count: usize, random: &mut Xoshiro256PlusPlus) -> usize {
-        // Not those that were set aside: nobody looks at them any more.
-        let is_snapshot = |path: &Path| {
-            let is_whole = path.extension().is_some_and(|suffix| suffix == "snap");
-            is_whole && path.parent() == Some(Path::new(SNAP))
-        };
-        let names = self.stable_names.iter().rev().filter(|(path, _)| is_snapshot(path));
-        let newest: Vec<usize> = names.map(|(_, inode)| *inode).take(count).collect();
-        for inode in &newest {
-            let file = &mut self.inodes[*inode];
-            let (at, bit) = (random.random_range(0..file.stable.len()), random.random_range(0..8));
-            file.stable.flip(at, 1 << bit);
-            file.cache.flip(at, 1 << bit);
-            self.rotten.push((*inode, at, 1 << bit));
-        }
-        newest.len()
-    }
-
-    /// The bits that have flipped in snapshots flip back.
-    pub fn mend_snapshots(&mut self) {
-        for (inode, at, bit) in std::mem::take(&mut self.rotten) {
-            let file = &mut self.inodes[inode];
-            if at < file.stable.len() {
-                file.stable.flip(at, bit);
-                file.cache.flip(at, bit);
-            }
-        }
-    }
-
-    /// Whether a bit of the file has flipped.
-    pub fn is_rotten(&self, inode: usize) -> bool {
-        self.rotten.iter().any(|(rotten, ..)| *rotten == inode)
-    }
-
-    fn sector(&self, inode: usize, at: usize) -> Vec<u8> {
-        self.inodes[inode].stable.copy(at, SECTOR)
-    }
-
-    /// A written sector of the file before `end`.
-    fn written(&self, inode: usize, end: usize, random: &mut Xoshiro256PlusPlus) -> Option<usize> {
-        let is_written = |at: &usize| self.sector(inode, *at).iter().any(|byte| *byte != 0);
-        let written: Vec<usize> = (0..end).step_by(SECTOR).filter(is_written).collect();
-        (!written.is_empty()).then(|| written[random.random_range(0..written.len())])
-    }
-
-    fn rot(
-        &self,
-        inode: usize,
-        end: usize,
-        random: &mut Xoshiro256PlusPlus,
-    ) -> Option<(usize, Vec<u8>)> {
-        let at = self.written(inode, end, random)?;
-        let mut bytes = self.sector(inode, at);
-        // A byte that says something: behind the records a segment's last sector may be unused.
-        let last = bytes.iter().rposition(|byte| *byte != 0)?;
-        bytes[random.random_range(0..=last)] ^= 1 << random.random_range(0..8);
-        Some((at, bytes))
-    }
-
-    fn misdirect(
-        &self,
-        inode: usize,
-        end: usize,
-        random: &mut Xoshiro256PlusPlus,
-    ) -> Option<(usize, Vec<u8>)> {
-        let (from, to) = (self.written(inode, end, random)?, self.written(inode, end, random)?);
-        let bytes = self.sector(inode, from);
-        (bytes != self.sector(inode, to)).then_some((to, bytes))
-    }
-
-    fn stale(
-        &self,
-        inode: usize,
-        end: usize,
-        random: &mut Xoshiro256PlusPlus,
-    ) -> Option<(usize, Vec<u8>)> {
-        let fits = |old: &&OldSector| {
-            old.inode == inode
-                && old.offset + SECTOR <= end
-                && old.bytes.len() == SECTOR
-                && old.bytes != self.sector(inode, old.offset)
-        };
-        let old: Vec<&OldSector> = self.old.iter().filter(fits).collect();
-        let old = old.get(random.random_range(0..old.len().max(1)))?;
-        Some((old.offset, old.bytes.clone()))
-    }
-}
-
-/// How a disk lies.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Damage {
-    Rot,
-    Misdirected,
-    Stale,
-    Cut,
-    Meta,
-    MetaCut,
 }
 
 fn apply(names: &mut BTreeMap<PathBuf, usize>, change: NameChange) {

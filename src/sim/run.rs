@@ -10,6 +10,7 @@ use std::sync::Once;
 use std::time::Duration;
 
 use super::clients::{Client, Words, shared_keys};
+use super::minorities;
 use super::script::{Kind, Script};
 use super::story::Story;
 use super::swarm;
@@ -25,6 +26,7 @@ const LONGEST_CONVERGENCE: u32 = 8;
 /// What strikes besides the faults of a script: by chance all the time, or as their consequence.
 pub const STRIKES: &[&str] = &[
     "asked-again-in-session",
+    "blocked-turn",
     "clean-stop",
     "client-cut-off",
     "client-gives-up",
@@ -46,14 +48,26 @@ pub const STRIKES: &[&str] = &[
     "inline-client",
     "killed-before-write",
     "killed-behind-applying",
+    "leader-deaf",
+    "longer-tail-kept",
     "lost-frame",
     "lost-segment",
     "mail-for-another",
+    "minority-apart",
+    "minority-deaf",
+    "minority-deaf-to-leader",
+    "minority-down",
+    "minority-flapping",
+    "minority-hung",
+    "minority-mute",
+    "minority-pausing",
+    "minority-restarting",
     "misrouted-dial",
-    "no-space",
+    "name-without-space",
     "nonsense-from-client",
     "nonsense-from-peer",
     "old-copy-starts-over",
+    "outdated-stop",
     "peer-overflow",
     "peer-read-in-parts",
     "refused-start",
@@ -79,6 +93,8 @@ pub const STRIKES: &[&str] = &[
     "unsynced-sector-lost",
     "watch-compacted",
     "watch-resumed",
+    "write-in-part",
+    "zeros-failed",
 ];
 
 /// Of so many seeds one is run twice: *reproducible*.
@@ -243,8 +259,17 @@ fn outcome(world: &World) -> Outcome {
     count("transaction-executed", world.recorder.executed);
     count("transaction-discarded", world.recorder.discarded);
     for server in world.servers.values() {
-        count("no-space", server.disk.with(|state| u64::from(state.struck_full)));
-        count("short-read", server.disk.with(|state| u64::from(state.struck_short)));
+        server.disk.with(|state| {
+            count("disk-full", u64::from(state.struck_full));
+            count("disk-error", u64::from(state.struck_errors));
+            count("read-error", u64::from(state.struck_reads));
+            count("short-read", u64::from(state.struck_short));
+            count("zeros-failed", u64::from(state.struck_zeros));
+            count("name-without-space", u64::from(state.struck_names));
+            count("write-in-part", u64::from(state.media.in_part));
+            count("longer-tail-kept", u64::from(state.media.longer_tails));
+            count("blocked-turn", u64::from(state.struck_blocks));
+        });
     }
     Outcome {
         trace_hash: world.trace_hash(),
@@ -268,9 +293,13 @@ fn live(world: &mut World) {
         .sum();
     // 1. Faults strike.
     world.run_for(Duration::from_millis(settings.chaos_ms + suspended));
-    // 2. Everything heals: those who are left agree, and every client has its answer.
-    world.heal();
     let mut patience_ms = 30 * settings.election_max_ms + 2 * settings.request_timeout_ms + 10_000;
+    // 2. A majority heals, in some seeds; then everything does: those who are left agree, and every
+    // client has its answer.
+    if settings.half_healed > 0 {
+        minorities::heal_a_majority(world, Duration::from_millis(patience_ms));
+    }
+    world.heal();
     if world.changes_members || settings.repair > 0 {
         // A change takes an entry or two, an operator asks again, and each waits for the others.
         patience_ms += 10_000;
@@ -285,6 +314,10 @@ fn live(world: &mut World) {
         }
     }
     converge(world, Duration::from_millis(patience_ms));
+    if settings.half_healed > 0 {
+        minorities::half_deafen(world, Duration::from_millis(patience_ms));
+        converge(world, Duration::from_millis(patience_ms));
+    }
     if settings.repair > 0 {
         world.repair();
         converge(world, Duration::from_millis(patience_ms));
@@ -370,13 +403,31 @@ fn has_converged(world: &World) -> bool {
 /// A new client writes to and reads everything from one server.
 fn read_back(world: &mut World, id: ServerId, patience: Duration) {
     let settings = world.script.settings.clone();
-    let random = world.random.clone();
-    let number = world.clients.len();
-    world.clients.push(Client::new(number, random, &settings));
     let mut commands: Vec<Words> = vec![vec![b"INCR".to_vec(), b"probe".to_vec()]];
     commands.push(vec![b"GET".to_vec(), b"journal".to_vec()]);
     let keys = shared_keys(&settings).into_iter().chain(transaction_keys(&settings));
+    let keys = keys.chain(world.recorder.promised_keys());
     commands.extend(keys.map(|key| vec![b"GET".to_vec(), key]));
+    let replies = ask(world, id, &commands, patience);
+    match &replies[..] {
+        [Value::Integer(_), Value::Bulk(journal), ..] => world.recorder.check_journal(journal),
+        [Value::Integer(_), Value::Nil, ..] => world.recorder.check_journal(b""),
+        other => panic!("convergence: n{id} answers {other:?}"),
+    }
+}
+
+/// A new client gets a write through by way of one server.
+pub(super) fn write_through(world: &mut World, id: ServerId, patience: Duration) {
+    let replies = ask(world, id, &[vec![b"INCR".to_vec(), b"probe".to_vec()]], patience);
+    assert!(matches!(replies[..], [Value::Integer(_)]), "convergence: n{id} answers {replies:?}");
+}
+
+/// What a new client is answered by one server, that it may ask again and again.
+fn ask(world: &mut World, id: ServerId, commands: &[Words], patience: Duration) -> Vec<Value> {
+    let settings = world.script.settings.clone();
+    let random = world.random.clone();
+    let number = world.clients.len();
+    world.clients.push(Client::new(number, random, &settings));
     let deadline = world.now.after(patience);
     let mut replies = Vec::new();
     // The connection may break once more: a server that was asked to stop before may stop now; a
@@ -384,20 +435,16 @@ fn read_back(world: &mut World, id: ServerId, patience: Duration) {
     // off is taken for dead only after seconds, which may be more than the server waits.
     while replies.len() < commands.len() || replies.iter().any(is_to_be_asked_again) {
         world.recorder.keep_replies();
-        world.client_sends_commands(number, id, &commands);
+        world.client_sends_commands(number, id, commands);
         while world.clients[number].is_waiting() {
             assert!(world.now < deadline, "convergence: n{id} does not answer");
             world.run_for(Duration::from_millis(1));
         }
         assert!(world.now < deadline, "convergence: n{id} takes no connection");
-        replies = world.recorder.take_replies();
+        replies = world.recorder.take_replies(world.clients[number].connection);
         world.run_for(Duration::from_millis(1));
     }
-    match &replies[..] {
-        [Value::Integer(_), Value::Bulk(journal), ..] => world.recorder.check_journal(journal),
-        [Value::Integer(_), Value::Nil, ..] => world.recorder.check_journal(b""),
-        other => panic!("convergence: n{id} answers {other:?}"),
-    }
+    replies
 }
 
 fn is_to_be_asked_again(reply: &Value) -> bool {

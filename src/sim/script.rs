@@ -84,6 +84,8 @@ settings! {
     disk_min_us = 50,
     /// The longest.
     disk_max_us = 300,
+    /// Whether everything goes wrong with the disks that can, and what blocks a server takes time.
+    rough_disks = 0,
     /// The longest turn of a server in microseconds.
     turn_us = 20,
     /// In so many of a thousand stages of its turns a server stands still.
@@ -126,8 +128,10 @@ settings! {
     upgrades = 0,
     /// Commands in a hundred that are transactions, or on their keys.
     transactions = 0,
-    /// Whether clients set keys that expire.
+    /// Whether clients set keys that expire; 2: some of them late, when the run is over.
     expiry = 0,
+    /// Whether a majority heals before the rest does.
+    half_healed = 0,
     /// A client in a hundred turns moves to another server with commands unanswered.
     move_pc = 0,
 }
@@ -185,7 +189,8 @@ kinds! {
     CrashAt = "crash-in-operation",
     /// Server `a` dies, starts, and dies in the middle of the start's disk operation `b`.
     CrashInStart = "crash-in-recovery",
-    /// Server `a` dies, and its successors' next `b` reads fail.
+    /// Server `a` dies, and its successors' next `b` reads fail. If `c` is 1 it goes on, and they are
+    /// its own.
     ReadError = "read-error",
     /// Server `a` dies, and a bit of its meta file flips.
     MetaRot = "meta-rot",
@@ -309,6 +314,11 @@ impl Kind {
                 | K::Stale
                 | K::SnapshotRot
         )
+    }
+
+    /// Whether it only makes ready what strikes later, if at all: counted is what struck.
+    pub fn only_arms(self) -> bool {
+        matches!(self, Kind::Error | Kind::Full | Kind::CrashAt | Kind::ReadError)
     }
 
     fn from_name(name: &str) -> Option<Kind> {

@@ -12,8 +12,9 @@ use std::time::Duration;
 use rand::{RngExt, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
+use super::damage::Damage;
 use super::disk::SimDisk;
-use super::media::{Damage, Media};
+use super::media::Media;
 use crate::config::SyncMode;
 use crate::limits;
 use crate::proto::entry::Recovered;

@@ -7,7 +7,7 @@ use rand::{RngExt, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
 use super::script::{Fault, Kind, Script, Settings};
-use super::{outages, sieges, turnover, upgrades, watchers};
+use super::{minorities, outages, sieges, turnover, upgrades, watchers};
 
 /// What is drawn here is not what the world draws from the same seed.
 const SALT: u64 = 0x5eed_5eed_5eed_5eed;
@@ -37,6 +37,8 @@ pub fn script(seed: u64) -> Script {
     // A generator of its own: where no snapshot is due, a seed is what it was before there were any.
     let mut apart = Xoshiro256PlusPlus::seed_from_u64(seed ^ SNAPSHOT_SALT);
     settings.snapshot_kib = SNAPSHOT_KIB[apart.random_range(0..SNAPSHOT_KIB.len())];
+    settings.rough_disks = apart.random_range(0..2);
+    settings.expiry *= apart.random_range(1..=2);
     // Not drawn, so that the other seeds are what they were before there were sessions.
     if seed % SESSIONS_IN == SESSIONS_AT {
         settings.sessions = 2;
@@ -53,11 +55,16 @@ pub fn script(seed: u64) -> Script {
         settings.stumble_pm = STUMBLE_PM;
         settings.stumble_ms = settings.election_min_ms;
     }
+    minorities::settle(seed, &mut settings);
     let mut faults = Plan { random, settings: &settings, faults: Vec::new() }.all();
     turnover::plan(seed, &settings, &mut faults);
     sieges::plan(seed, &settings, &mut faults);
     upgrades::plan(seed, &settings, &mut faults);
     outages::plan(seed, &settings, &mut faults);
+    for fault in faults.iter_mut().filter(|fault| fault.kind == Kind::ReadError) {
+        // A read fails while the server runs, or in its start.
+        fault.c = settings.rough_disks * (fault.at_ms % 2);
+    }
     faults.sort_by_key(|fault| fault.at_ms);
     Script { seed, settings, faults }
 }

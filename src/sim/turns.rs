@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use rand::RngExt;
 
-use super::disk::State;
+use super::drive::State;
 use super::network::{Host, StreamId};
 use super::process::{Mail, Output, Stage};
 use super::rules::Rules;
@@ -210,9 +210,8 @@ impl World {
             true => 3 * 3_600_000,
             false => self.script.settings.copy_delay_ms.max(1),
         };
-        self.strike(if is_late { "frame-hours-late" } else { "copied-frame" });
         let delay = Duration::from_millis(self.random.random_range(0..most));
-        self.plan(delay, Event::Copy { from, to, frame });
+        self.plan(delay, Event::Copy { from, to, frame, is_late });
     }
 
     /// It comes out of the connection that there is now, which its sender has accepted: before that
@@ -298,7 +297,7 @@ impl World {
         let next = if server.mail.is_empty() { process.deadline(local) } else { local };
         let status = process.node.status();
         assert!(server.idle_turns < IDLE_TURNS, "bounded: n{id} spins: {next:?} {status:?}");
-        server.busy_until = now.after(Duration::from_micros(turn_us));
+        server.busy_until = now.after(Duration::from_micros(turn_us) + server.disk.take_blocked());
         let next = server.clock.world(next);
         self.plan_disk(id);
         self.wake(id, next);

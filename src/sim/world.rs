@@ -21,9 +21,10 @@ use super::link::Gate;
 use super::network::{Arrival, Host, Network, Plan, StreamId};
 use super::operators::Request;
 use super::process::{Callee, Mail};
-use super::script::{Fault, Kind, Script};
+use super::script::{Fault, Script};
 use super::server::{Server, client_address, peer_address};
 use super::story::Story;
+use super::timekeepers::{self, Timekeepers};
 use super::upgrades;
 use super::watchers::Watcher;
 use crate::config::{Config, NodeConfig, Overrides, Readmit};
@@ -76,6 +77,7 @@ pub(super) enum Event {
         from: ServerId,
         to: ServerId,
         frame: Bytes,
+        is_late: bool,
     },
     Disk {
         server: ServerId,
@@ -144,6 +146,7 @@ pub struct World {
     pub(super) clients: Vec<Client>,
     pub(super) watchers: Vec<Watcher>,
     pub(super) recorder: Recorder,
+    pub(super) timekeepers: Timekeepers,
     /// What operators ask for.
     pub(super) requests: Vec<Request>,
     pub(super) checkers: Checkers,
@@ -183,7 +186,6 @@ impl World {
             (0..settings.clients as usize).map(|n| Client::new(n, fork(), settings)).collect();
         let disks: Vec<SimDisk> =
             (0..settings.machines()).map(|_| SimDisk::new(fork(), latency)).collect();
-        let has_jumps = script.faults.iter().any(|fault| fault.kind == Kind::WallJump);
         let mut world = World {
             now: BEGIN,
             script: script.clone(),
@@ -193,7 +195,8 @@ impl World {
             clients,
             watchers: Watcher::all(script.seed, settings),
             requests: Vec::new(),
-            recorder: Recorder::new((!has_jumps).then(|| expiry_slack(script))),
+            recorder: Recorder::new(timekeepers::expiry_slack(script)),
+            timekeepers: Timekeepers::new(script),
             checkers: Checkers::new(settings.nodes as usize),
             random,
             story: Story::new(tells),
@@ -214,6 +217,9 @@ impl World {
             has_forced: false,
         };
         for (id, disk) in (1..).map(ServerId).zip(disks) {
+            if settings.rough_disks > 0 {
+                disk.roughen();
+            }
             world.add_server(id, disk);
         }
         for client in 0..world.clients.len() {
@@ -334,7 +340,10 @@ impl World {
 
     fn happen(&mut self, event: Event) {
         match event {
-            Event::Turn { server } => self.turn(server),
+            Event::Turn { server } => {
+                self.turn(server);
+                self.look_at_clock(server);
+            }
             Event::Arrive { stream, end, what } => {
                 if let Some((host, what)) = self.network.arrive(stream, end, what) {
                     self.arrived(host, stream, what);
@@ -360,7 +369,10 @@ impl World {
                 self.give(from, Mail::DialFailed(callee));
             }
             Event::DialFailed { .. } => {}
-            Event::Copy { from, to, frame } => self.copy_arrives(from, to, frame),
+            Event::Copy { from, to, frame, is_late } => {
+                self.strike(if is_late { "frame-hours-late" } else { "copied-frame" });
+                self.copy_arrives(from, to, frame);
+            }
             Event::Disk { server, life, number } => self.disk_done(server, life, number),
             Event::Start { server } => self.start(server),
             Event::Client { client } => self.client_acts(client),
@@ -493,14 +505,6 @@ impl World {
             self.plan(takes, Event::Disk { server: id, life, number });
         }
     }
-}
-
-fn expiry_slack(script: &Script) -> Duration {
-    // Skewed clocks may differ by twice their bound over all the time that the run can take.
-    let suspended: u64 =
-        script.faults.iter().filter(|f| f.kind == Kind::Suspend).map(|f| f.b * 60_000).sum();
-    let all_ms = script.settings.chaos_ms + suspended + 60_000;
-    Duration::from_millis(60 + all_ms * script.settings.skew_ppm * 2 / 1_000_000)
 }
 
 fn config_of(script: &Script) -> Config {

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use super::Storage;
 use super::crash_model::Model;
 use super::memory::{Image, MemoryDisk};
 use super::snapshot_tests::{commit, open, settle, start};
@@ -93,4 +94,55 @@ fn record_peer_on_a_full_disk_keeps_nothing_and_ends_nothing() {
     assert!(storage.record_peer(peer(2)).unwrap());
     drop(storage);
     assert_eq!(open(&disk).unwrap().1.known_peers, [peer(2)]);
+}
+
+/// A directory on a disk whose filesystem promises no space, so that zeros have to claim it.
+fn without_promise() -> (MemoryDisk, Storage, Model) {
+    let disk = MemoryDisk::new(BTreeMap::new());
+    disk.0.borrow_mut().has_no_promise = true;
+    let mut model = Model::default();
+    let mut storage = start(&disk, &mut model).unwrap();
+    commit(&mut storage, &mut model, 5).unwrap();
+    (disk, storage, model)
+}
+
+#[test]
+fn zeros_without_room_make_the_disk_a_full_one_and_end_nothing() {
+    let (disk, mut storage, mut model) = without_promise();
+    // 1. There is no space ahead of the log: it takes what has a place, and says so.
+    disk.0.borrow_mut().zeros_fail = Some(28);
+    let mut written = 0;
+    while storage.room() == Room::Ample {
+        commit(&mut storage, &mut model, 1).unwrap();
+        written += 1;
+        assert!(written < 1000, "zeros are never needed");
+    }
+    storage.retry_room();
+    settle(&mut storage, &mut model).unwrap();
+    assert_ne!(storage.room(), Room::Ample, "it was asked again, and said the same");
+    // 2. There is room.
+    disk.0.borrow_mut().zeros_fail = None;
+    storage.retry_room();
+    settle(&mut storage, &mut model).unwrap();
+    assert_eq!(storage.room(), Room::Ample);
+    for _ in 0..40 {
+        commit(&mut storage, &mut model, 1).unwrap();
+    }
+    drop(storage);
+    let (_, recovered) = open(&disk).unwrap();
+    assert_eq!(model.read(&recovered), model.log());
+}
+
+#[test]
+fn zeros_that_fail_are_final() {
+    let (disk, mut storage, mut model) = without_promise();
+    disk.0.borrow_mut().zeros_fail = Some(5);
+    let failed = (0..1000).find_map(|_| commit(&mut storage, &mut model, 1).err());
+    let error = failed.expect("zeros are due sooner or later");
+    assert!(error.to_string().contains("Input/output error"), "{error}");
+    // What was acknowledged before is there.
+    drop(storage);
+    disk.0.borrow_mut().zeros_fail = None;
+    let (_, recovered) = open(&disk).unwrap();
+    assert!(model.read(&recovered).starts_with(&model.log()[..model.applied()]));
 }

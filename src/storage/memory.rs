@@ -46,6 +46,13 @@ pub struct State {
     pub capacity: Option<usize>,
     /// How many writes and syncs still succeed.
     pub good_writes: Option<usize>,
+    /// With which error number zeros that are submitted fail, and reads.
+    pub zeros_fail: Option<i32>,
+    pub reads_fail: Option<i32>,
+    /// How many bytes less than it was asked for a submitted read brings.
+    pub reads_lack: usize,
+    /// Whether the filesystem promises no space.
+    pub has_no_promise: bool,
     /// Everything that was submitted since.
     pub submitted: Vec<Token>,
     /// Whether no name finds room in its directory.
@@ -155,6 +162,9 @@ impl State {
                 }
                 counted
             }
+            Operation::WriteZeros { .. } if self.zeros_fail.is_some() => {
+                self.error("write", Path::new(""), self.zeros_fail.expect("just seen"))
+            }
             Operation::WriteZeros { file, offset, length } => {
                 if let Some(path) = self.open[file.0].clone() {
                     self.write(&path, *offset, ZEROS.first(*length));
@@ -207,8 +217,11 @@ impl State {
                 // The snapshot may have been given up meanwhile.
                 let content = self.open[file.0].as_ref().map(|path| &self.files[path][..]);
                 let rest = content.unwrap_or_default().get(*offset as usize..).unwrap_or_default();
-                let bytes = rest[..rest.len().min(*length)].to_vec();
-                let result = Ok(Outcome::Bytes(bytes));
+                let count = rest.len().min(*length).saturating_sub(self.reads_lack);
+                let result = match self.reads_fail {
+                    Some(errno) => self.error("pread", Path::new(""), errno),
+                    None => Ok(Outcome::Bytes(rest[..count].to_vec())),
+                };
                 return self.done.push(Done { token, result });
             }
         };
@@ -312,7 +325,7 @@ impl Disk for MemoryDisk {
         let content = state.files.get_mut(&path).unwrap();
         let length = content.len().max(length as usize);
         content.resize(length, 0);
-        Ok(true)
+        Ok(!state.has_no_promise)
     }
 
     fn sync(&mut self, file: FileId) -> Result<(), DiskError> {

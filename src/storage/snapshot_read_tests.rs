@@ -76,6 +76,26 @@ fn read_snapshot_brings_pieces_in_the_order_of_asking() {
     assert!(!storage.has_snapshot_event());
 }
 
+/// What comes of a read of the newest snapshot on a disk that was made to fail so.
+fn read_failing(fail: impl FnOnce(&MemoryDisk)) -> StorageError {
+    let disk = MemoryDisk::new(BTreeMap::new());
+    let (mut storage, model) = two_snapshots(&disk);
+    fail(&disk);
+    storage.read_snapshot(piece(model.id_at(100), 0, 100)).unwrap();
+    let failed = (0..10).find_map(|_| storage.complete().err());
+    assert!(storage.next_snapshot_event().is_none(), "what failed is no answer");
+    failed.expect("it ended")
+}
+
+#[test]
+fn a_read_that_fails_or_ends_early_is_final() {
+    let error = read_failing(|disk| disk.0.borrow_mut().reads_fail = Some(5));
+    assert!(error.to_string().contains("Input/output error"), "{error}");
+    let error = read_failing(|disk| disk.0.borrow_mut().reads_lack = 1);
+    let StorageError::Corrupt { offset, what, .. } = &error else { panic!("{error}") };
+    assert_eq!(*offset, 99, "{what}");
+}
+
 #[test]
 fn a_hung_read_holds_up_no_log_write_and_no_snapshot() {
     let disk = MemoryDisk::new(BTreeMap::new());

@@ -124,6 +124,8 @@ marks! {
         "Everything pending is sent again because of a gap.",
     SessionRepeat = "session-repeat":
         "A session's command comes again.",
+    SessionExpired = "session-expired":
+        "A session ends that nobody has used for long.",
     SessionGap = "session-gap":
         "A session's command comes though one before it is missing.",
     DuplicateBatch = "duplicate-batch":

@@ -50,6 +50,10 @@ mutations! {
         "A late completion vouches for entries that were replaced meanwhile.",
     PreVoteIgnoresLog = "pre-vote-ignores-log":
         "A pre-vote doesn't compare the logs.",
+    SkipsPreVote = "skips-pre-vote":
+        "A server campaigns without asking first whether it could win.",
+    LeadsUnheard = "leads-unheard":
+        "A leader goes on though it hears no majority any more.",
     VoteIgnoresLog = "vote-ignores-log":
         "A vote doesn't compare the logs.",
     VotesTwice = "votes-twice":
@@ -82,6 +86,8 @@ mutations! {
         "A read doesn't wait for the unapplied write before it on its connection.",
     ExecIgnoresWatch = "exec-ignores-watch":
         "EXEC carries out what was queued though what was watched has changed.",
+    ExecDiscardsAtWill = "exec-discards-at-will":
+        "EXEC behind WATCH is not carried out, now and then, though nothing has changed.",
     AppliesDuplicate = "applies-duplicate":
         "A batch takes effect as often as the log has it.",
     AppliesBehindGap = "applies-behind-gap":
@@ -96,6 +102,8 @@ mutations! {
         "A batch that was given up is forgotten with its number.",
     ExpiryByOwnClock = "expiry-by-own-clock":
         "A server expires keys by its own clock, not by the log's.",
+    LeadsByWallClock = "leads-by-wall-clock":
+        "A new leader sets the cluster's clock by its own wall clock where that is ahead.",
     AcceptsOldCopy = "accepts-old-copy":
         "A server on an old copy of its directory takes part.",
     LostDiskTakesPart = "lost-disk-takes-part":
@@ -133,7 +141,7 @@ mutations! {
     RemovedLeaderCounts = "removed-leader-counts":
         "A leader that has left counts itself in the place of a voter.",
     WatchOutlivesInstall = "watch-outlives-install":
-        "Watchers aren't set back when a snapshot replaces the history that they are fed from.",
+        "Watchers that know everything aren't set back when a snapshot replaces their history.",
     WatchResumesTooFar = "watch-resumes-too-far":
         "A watch that is resumed goes on one change too late.",
     InstallIgnoresTerm = "install-ignores-term":

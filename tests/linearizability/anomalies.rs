@@ -52,6 +52,59 @@ fn check_finds_stale_read() {
 }
 
 #[test]
+fn check_finds_a_doubtful_write_behind_a_later_one_of_its_connection() {
+    bad(
+        "1 10 ? SET a 1
+         1 30 40 SET a 2 -> OK
+         2 50 60 GET a -> =1",
+        &[0, 1, 2],
+    );
+    // Not even where the later one came to nothing, or was on another key.
+    bad(
+        "1 10 ? SET a 1
+         1 30 40 SETNX b 2 -> :1
+         3 45 48 SET a 3 -> OK
+         2 50 60 GET a -> =1",
+        &[0, 2, 3],
+    );
+    // Before it, or from another connection, it may be.
+    good(
+        "1 10 ? SET a 1
+         1 30 45 SET a 2 -> OK
+         2 35 40 GET a -> =1
+         2 50 60 GET a -> =2",
+    );
+    good(
+        "1 10 ? SET a 1
+         3 30 40 SET a 2 -> OK
+         2 50 60 GET a -> =1",
+    );
+    // A read says nothing of what was written before it.
+    good(
+        "1 10 ? SET a 1
+         1 30 40 GET a -> nil
+         2 50 60 GET a -> =1",
+    );
+}
+
+#[test]
+fn may_be_written_tells_what_a_discarded_exec_may_blame() {
+    let history = history(&plot(
+        "1 10 20 SET a 1 -> OK
+         2 30 ? SET b 1
+         3 30 60 SET c 1 -> OK
+         3 70 80 SET d 1 -> refused
+         3 90 95 GET e -> nil",
+    ));
+    assert!(history.may_be_written(b"a", 15, 100), "under way");
+    assert!(!history.may_be_written(b"a", 25, 100), "over");
+    assert!(history.may_be_written(b"b", 50, 100), "nobody knows when");
+    assert!(!history.may_be_written(b"b", 5, 20), "not yet sent");
+    assert!(history.may_be_written(b"c", 40, 50));
+    assert!(!history.may_be_written(b"d", 5, 100) && !history.may_be_written(b"e", 5, 100));
+}
+
+#[test]
 fn check_finds_lost_update() {
     bad(
         "1 10 20 SET a 1 -> OK

@@ -110,6 +110,7 @@ fn go_on(operations: &[&Operation], joined: bool, done: &mut Vec<bool>, store: &
     for number in 0..done.len() {
         if done[number]
             || waiting.iter().any(|other| must_precede(operations, joined, *other, number))
+            || ends(operations, joined, number).iter().any(|later| done[*later])
         {
             continue;
         }
@@ -142,4 +143,53 @@ fn must_precede(operations: &[&Operation], joined: bool, one: usize, other: usiz
     let one_client =
         earlier.client == later.client && matches!(later.fate, Fate::Answered(..)) && are_joined;
     end < later.from || (sent_before && one_client)
+}
+
+/// What an operation of unknown outcome comes before, if it takes effect: of the answered operations
+/// that change something, the next one of its client, and the first that was sent after the client
+/// was answered a later write.
+fn ends(operations: &[&Operation], joined: bool, number: usize) -> Vec<usize> {
+    let one = operations[number];
+    if one.fate != Fate::Unknown {
+        return Vec::new();
+    }
+    let mut order: Vec<usize> = (0..operations.len()).collect();
+    order.sort_by_key(|other| (operations[*other].from, *other));
+    let sent_after = |other: usize| (operations[other].from, other) > (one.from, number);
+    let is_changed = |other: usize| {
+        let share = |key| one.command.keys().contains(key);
+        let other = operations[other];
+        let is_joined = joined || other.command.keys().iter().any(share);
+        is_joined && matches!(&other.fate, Fate::Answered(_, told) if changes(&other.command, told))
+    };
+    let own = |other: usize| operations[other].client == one.client && sent_after(other);
+    let answered_writes = order.iter().filter_map(|other| match operations[*other] {
+        Operation { fate: Fate::Answered(to, _), command, .. }
+            if own(*other) && !command.is_read() =>
+        {
+            Some(*to)
+        }
+        _ => None,
+    });
+    let answered_write = answered_writes.min();
+    let next = order.iter().copied().find(|other| own(*other) && is_changed(*other));
+    let later = order.iter().copied().find(|other| {
+        answered_write.is_some_and(|to| operations[*other].from > to) && is_changed(*other)
+    });
+    next.into_iter().chain(later).collect()
+}
+
+/// Whether a command that was answered so may have changed anything.
+fn changes(command: &Command, told: &Answer) -> bool {
+    match (command, told) {
+        (command, _) if command.is_read() => false,
+        (_, Answer::Error(_)) => false,
+        (Command::SetNx { .. } | Command::Del { .. }, told) => *told != Answer::Integer(0),
+        (Command::Cas { .. } | Command::Cad { .. }, told) => *told == Answer::Integer(1),
+        (Command::Transaction(one), Answer::Replies { held, replies }) => {
+            let branch = if *held { &one.then } else { &one.otherwise };
+            branch.iter().zip(replies).any(|(one, told)| changes(one, told))
+        }
+        _ => true,
+    }
 }

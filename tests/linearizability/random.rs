@@ -131,7 +131,13 @@ fn agree(operations: &[Operation]) -> bool {
                 .map(|(number, one)| match named(number) {
                     true => one.clone(),
                     false if matches!(one.fate, Fate::NotDone(_)) => one.clone(),
-                    false => Operation { from: 0, fate: Fate::Unknown, ..one.clone() },
+                    // Of a client of its own, that nothing is known of.
+                    false => Operation {
+                        client: 1000 + number as u32,
+                        from: 0,
+                        fate: Fate::Unknown,
+                        ..one.clone()
+                    },
                 })
                 .collect();
             assert!(

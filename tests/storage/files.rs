@@ -77,6 +77,51 @@ fn open_refuses_a_segment_of_another_directory() {
 }
 
 #[test]
+fn open_refuses_files_of_a_newer_format() {
+    let sum = |bytes: &[u8]| crc32fast::hash(bytes);
+    // 1. The meta file says so in its first line, and is whole otherwise.
+    let dir = directory(SyncMode::Thread);
+    let path = dir.path().join("meta");
+    let text = fs::read_to_string(&path).unwrap();
+    let body = text.rsplit_once("crc32 ").unwrap().0.replace("raftkv meta 1\n", "raftkv meta 2\n");
+    let newer = format!("{body}crc32 {:08x}\n", sum(body.as_bytes()));
+    fs::write(&path, &newer).unwrap();
+    let error = refused(dir.path(), "meta");
+    assert!(matches!(error, StorageError::Foreign { offset: 0, .. }), "{error}");
+    assert!(error.to_string().contains("its format is \"raftkv meta 2\""), "{error}");
+    assert_eq!(fs::read_to_string(&path).unwrap(), newer, "nothing was touched");
+    // 2. A segment says so in its header.
+    let dir = directory(SyncMode::Thread);
+    let path = dir.path().join(SECOND);
+    let mut segment = fs::read(&path).unwrap();
+    segment[8..12].copy_from_slice(&2_u32.to_le_bytes());
+    let header = sum(&segment[..64]);
+    segment[64..68].copy_from_slice(&header.to_le_bytes());
+    fs::write(&path, &segment).unwrap();
+    let error = refused(dir.path(), SECOND);
+    assert!(matches!(error, StorageError::Foreign { offset: 8, .. }), "{error}");
+    assert!(error.to_string().contains("its format is 2, this program's is 1"), "{error}");
+    assert_eq!(fs::read(&path).unwrap(), segment, "nothing was touched");
+}
+
+#[test]
+fn open_refuses_a_directory_that_it_can_only_read() {
+    let Some(mount) = SmallFilesystem::mount(4) else { return };
+    let data = mount.path().join("data");
+    let options = options(&data, SyncMode::Thread, 64 * 1024);
+    let (mut storage, _) = open(&options);
+    persist(&mut storage, 1, &entries(vec![entry(1, 1, b"x")])).unwrap();
+    storage.close().unwrap();
+    mount.forbid_writes(true);
+    let error = Storage::open(&options).err().expect("nothing can be written");
+    let StorageError::Disk(failed) = &error else { panic!("{error}") };
+    assert!(failed.file.starts_with(&data), "{error}");
+    assert!(error.to_string().contains("Read-only file system"), "{error}");
+    mount.forbid_writes(false);
+    assert_eq!(open(&options).1.entries.len(), 1);
+}
+
+#[test]
 fn open_removes_temporary_files_and_leaves_others_alone() {
     let dir = directory(SyncMode::Thread);
     fs::write(dir.path().join("meta.tmp"), "half").unwrap();

@@ -173,6 +173,13 @@ impl SmallFilesystem {
         self.directory.path()
     }
 
+    /// Makes it one that can only be read, or one that can be written again.
+    pub fn forbid_writes(&self, forbids: bool) {
+        let how = if forbids { "remount,ro" } else { "remount,rw" };
+        let remounted = Command::new("mount").args(["-o", how]).arg(self.path()).status();
+        assert!(remounted.unwrap().success());
+    }
+
     /// Makes it larger or smaller.
     pub fn resize(&self, megabytes: u32) {
         let size = format!("remount,size={megabytes}m");

@@ -3,8 +3,6 @@
 //! Each node's log and store are compared with all that was seen before, at the same index. Called
 //! by the checkers' front door after every turn.
 
-use std::collections::BTreeSet;
-
 use super::marks::Marks;
 use super::{Checkers, mark};
 use crate::node::Node;
@@ -76,15 +74,12 @@ impl Checkers {
             match self.committed.get(at as usize) {
                 Some(known) => assert_eq!(*known, mark, "state-machine-safety: n{id} at {index}"),
                 None => {
-                    let none = BTreeSet::new();
-                    let holders = self.durable.get(&(index, mark.term)).unwrap_or(&none);
+                    let holders = self.holders.of(index, mark.term);
                     assert!(
                         self.is_committed_by(id, index, |voter| holders.contains(&voter)),
                         "durable-before-ack: {index} is applied, and on the disks of {holders:?}"
                     );
                     self.committed.push(mark);
-                    // A leader commits it and is the first to apply it, in its own term.
-                    self.committed_in.push(node.raft().current_term());
                     let entry = node.raft().log().entry(index).expect("what is applied is there");
                     if entry.kind == EntryKind::Membership {
                         self.commits_membership(entry);

@@ -7,6 +7,7 @@
 //! ([`marks`]). Called by the world. A failed one panics; the run catches it and tells the story.
 
 mod bounds;
+mod holders;
 mod leaders;
 mod log;
 mod marks;
@@ -27,6 +28,7 @@ use crate::proto::entry::Entry;
 use crate::raft::membership::Membership;
 use crate::types::{Incarnation, LogIndex, ServerId, Term};
 
+use holders::Holders;
 use marks::Marks;
 use once::Once;
 use shelf::{Known, StableSnapshots};
@@ -59,6 +61,8 @@ struct Watched {
     log: Marks,
     applied: LogIndex,
     commit: LogIndex,
+    /// How far what it knows to be committed was compared with what is decided.
+    decided: LogIndex,
     term: Term,
     /// The highest term that it voted, campaigned or acknowledged in.
     promised: Term,
@@ -77,12 +81,13 @@ pub(super) struct Checkers {
     entries: BTreeMap<(LogIndex, Term), (u32, Term)>,
     /// What is committed.
     committed: Vec<Mark>,
-    /// leader-completeness: the term of the leader that committed each of them.
-    committed_in: Vec<Term>,
+    /// leader-completeness: what is decided, whether anyone has applied it or not, and in which
+    /// leader's term each was.
+    decided: Vec<(Mark, Term)>,
     /// The highest index that any server knew to be committed.
     commit: LogIndex,
-    /// On whose stable media an entry has been.
-    durable: BTreeMap<(LogIndex, Term), BTreeSet<Directory>>,
+    /// On whose stable media an entry is.
+    holders: Holders,
     /// How far each directory's stable media ever reached.
     reached: BTreeMap<Directory, LogIndex>,
     /// one-change: the memberships that any log ever held, by index and term.
@@ -119,9 +124,9 @@ impl Checkers {
             leaders: BTreeMap::new(),
             entries: BTreeMap::new(),
             committed: Vec::new(),
-            committed_in: Vec::new(),
+            decided: Vec::new(),
             commit: LogIndex::ZERO,
-            durable: BTreeMap::new(),
+            holders: Holders::default(),
             reached: BTreeMap::new(),
             memberships: BTreeMap::new(),
             newest: None,
@@ -161,6 +166,7 @@ impl Checkers {
             log: Marks::behind(node.raft().log().base().last.index),
             applied: LogIndex::ZERO,
             commit: LogIndex::ZERO,
+            decided: LogIndex::ZERO,
             term: node.raft().current_term(),
             promised,
             role: Role::Follower,
@@ -185,15 +191,18 @@ impl Checkers {
 
     /// A server's disk has finished something.
     pub fn disk_moved(&mut self, id: ServerId, media: &Media) {
-        let durable = &mut self.durable;
+        let holders = &mut self.holders;
         let Some(watched) = self.servers.get_mut(&id) else {
             return;
         };
         let directory = (id, watched.incarnation);
         let reached = self.reached.entry(directory).or_default();
-        watched.stable.read_on(media, |index, mark| {
-            durable.entry((index, mark.term)).or_default().insert(directory);
-            *reached = index.max(*reached);
+        watched.stable.read_on(media, |index, mark| match mark {
+            Some(mark) => {
+                holders.holds(directory, index, mark.term);
+                *reached = index.max(*reached);
+            }
+            None => holders.truncates(directory, index),
         });
         let known = Known { memberships: &self.memberships, committed: &self.committed };
         watched.snapshots.look(id, media, &mut self.digests, &known);
@@ -209,6 +218,7 @@ impl Checkers {
     pub fn after_turn(&mut self, id: ServerId, node: &Node) -> Option<Role> {
         self.check_monotone(id, node);
         self.check_log(id, node);
+        self.check_decided(id, node);
         self.check_applied(id, node);
         self.check_leader(id, node);
         let may_forget = self.may_forget(id);

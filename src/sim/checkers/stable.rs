@@ -46,8 +46,9 @@ impl StableLog {
         }
     }
 
-    /// Reads on, and calls each entry that was not there before.
-    pub fn read_on(&mut self, media: &Media, mut seen: impl FnMut(LogIndex, Mark)) {
+    /// Reads on, and calls each entry that was not there before; without a mark, that all those from
+    /// there on are gone.
+    pub fn read_on(&mut self, media: &Media, mut seen: impl FnMut(LogIndex, Option<Mark>)) {
         loop {
             let number = self.segment.or_else(|| first_segment(media));
             let Some(number) = number else { return };
@@ -87,7 +88,7 @@ impl StableLog {
     }
 
     /// Takes a record in, and returns a digest of it.
-    fn apply(&mut self, body: Body, seen: &mut impl FnMut(LogIndex, Mark)) -> u32 {
+    fn apply(&mut self, body: Body, seen: &mut impl FnMut(LogIndex, Option<Mark>)) -> u32 {
         match body {
             Body::Entry(entry) => {
                 let mark = mark(&entry);
@@ -96,15 +97,17 @@ impl StableLog {
                     self.log = Marks::behind(entry.index.prev());
                 }
                 self.log.push(mark);
-                seen(entry.index, mark);
+                seen(entry.index, Some(mark));
                 mark.digest ^ mark.term.0 as u32
             }
             Body::Truncation(from) => {
                 self.log.truncate_from(from);
+                seen(from, None);
                 from.0 as u32
             }
             Body::Reset(id) => {
                 self.log = Marks::behind(id.index);
+                seen(id.index.next(), None);
                 id.index.0 as u32
             }
             Body::Continued(last) => {

@@ -3,14 +3,15 @@
 //! Source: Herlihy and Wing's histories of invocations and responses. Filled by the simulator's
 //! clients and by tests, read by `check`. Judges nothing, except what kind of answer a reply is.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use super::transaction::{Transaction, answer_to_transaction};
 use crate::proto::integer::parse_integer;
 use crate::proto::reply_decoder::Value;
 
-/// One connection. What it is answered takes effect in the order in which it was sent; after a
-/// reconnect a client is a new one here.
+/// One connection. What it is answered takes effect in the order in which it was sent, and so do
+/// writes of which it learns nothing, if they do at all; after a reconnect a client is a new one here.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct ClientId(pub u32);
 
@@ -150,7 +151,8 @@ pub enum Answer {
 /// How an operation ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Ending {
-    /// No answer, or INDOUBT: it takes effect at any later time, or never.
+    /// No answer, or INDOUBT: it takes effect at any later time, or never; but before the next write
+    /// of its client that was answered.
     Unknown,
     /// Surely without effect.
     NotDone,
@@ -167,6 +169,8 @@ pub(super) struct Operation {
     pub invoked: usize,
     pub invoked_at_us: u64,
     pub ending: Ending,
+    /// The next write of its client that was answered, and the event of that answer.
+    pub next_write: Option<(usize, usize)>,
     ended: bool,
 }
 
@@ -177,6 +181,8 @@ pub(super) struct Operation {
 #[derive(Clone, Default, Debug)]
 pub struct History {
     pub(super) operations: Vec<Operation>,
+    /// By client: operations behind which no write of it was answered yet.
+    unwritten: BTreeMap<ClientId, Vec<usize>>,
     events: usize,
     latest_us: u64,
 }
@@ -192,8 +198,16 @@ impl History {
         let id = OperationId(u32::try_from(self.operations.len()).expect("below 2^32 operations"));
         let invoked = self.event(at_us);
         let ending = Ending::Unknown;
-        let operation =
-            Operation { client, command, invoked, invoked_at_us: at_us, ending, ended: false };
+        let operation = Operation {
+            client,
+            command,
+            invoked,
+            invoked_at_us: at_us,
+            ending,
+            next_write: None,
+            ended: false,
+        };
+        self.unwritten.entry(client).or_default().push(self.operations.len());
         self.operations.push(operation);
         id
     }
@@ -201,6 +215,14 @@ impl History {
     /// The operation was executed, and this is what its client was told.
     pub fn answer(&mut self, id: OperationId, at_us: u64, answer: Answer) {
         let event = self.event(at_us);
+        let number = id.0 as usize;
+        let Operation { client, command, .. } = &self.operations[number];
+        if !command.is_read() {
+            let before = self.unwritten.entry(*client).or_default();
+            for one in before.extract_if(.., |one| *one < number) {
+                self.operations[one].next_write = Some((number, event));
+            }
+        }
         self.end(id, Ending::Answered { event, at_us, answer });
     }
 
@@ -236,6 +258,20 @@ impl History {
             Some(answer) => self.answer(id, at_us, answer),
             None => self.not_done(id, at_us),
         }
+    }
+
+    /// Whether a write of `key` may have taken effect in that time: it was sent before its end, and
+    /// not answered before its beginning.
+    pub fn may_be_written(&self, key: &[u8], from_us: u64, to_us: u64) -> bool {
+        let mut writes = self.operations.iter().filter(|one| !one.command.is_read());
+        writes.any(|one| {
+            let may_be = match one.ending {
+                Ending::NotDone => false,
+                Ending::Unknown => true,
+                Ending::Answered { at_us, .. } => at_us >= from_us,
+            };
+            may_be && one.invoked_at_us <= to_us && one.command.keys().contains(&key)
+        })
     }
 
     /// Operations so far.

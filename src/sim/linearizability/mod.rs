@@ -25,7 +25,7 @@ pub use transaction::Transaction;
 
 use history::Ending;
 use model::{Action, Values};
-use problem::{Known, Problem, Unknown};
+use problem::{End, Known, Problem, Unknown};
 use search::{Outcome, search};
 
 /// Operations that a search may try for a whole history. A history of thousands of operations
@@ -188,12 +188,31 @@ enum Sight {
     Hidden,
 }
 
+/// What the operation comes before, whose outcome is unknown.
+fn end(history: &History, component: &Component, id: usize, known: &[Known]) -> End {
+    let operation = &history.operations[id];
+    let Some((next, answered)) = operation.next_write else { return End::default() };
+    let place = |from: usize, fits: &dyn Fn(&Known) -> bool| {
+        let changes = |one: &Known| !one.action.changes_nothing(&one.result) && fits(one);
+        known[from..].iter().position(changes).map(|place| from + place)
+    };
+    let behind = known.partition_point(|one| one.id < id);
+    let own = place(behind, &|one| one.client == operation.client);
+    let behind = known.partition_point(|one| one.id < next);
+    // What the search isn't told of bounds nothing.
+    let is_known = known.get(behind).is_some_and(|one| one.id == next);
+    let is_told = is_known || component.operations.binary_search(&next).is_err();
+    let behind = known.partition_point(|one| one.invoked < answered);
+    End { own, later: if is_told { place(behind, &|_| true) } else { None } }
+}
+
 fn problem(history: &History, component: &Component, sight: impl Fn(usize) -> Sight) -> Problem {
     let keys = component.keys.iter().enumerate();
     let places: BTreeMap<&[u8], usize> = keys.map(|(place, key)| (key.as_slice(), place)).collect();
     let mut values = Values::new();
     let (mut known, mut unknown) = (Vec::new(), Vec::new());
     let mut latest: BTreeMap<ClientId, usize> = BTreeMap::new();
+    let mut doubtful: Vec<(usize, usize)> = Vec::new();
     for &id in &component.operations {
         let operation = &history.operations[id];
         let sight = sight(id);
@@ -209,9 +228,14 @@ fn problem(history: &History, component: &Component, sight: impl Fn(usize) -> Si
             let (invoked, answered, client) = (operation.invoked, *event, operation.client);
             known.push(Known { action, result, invoked, answered, after, client, id });
         } else if !operation.command.is_read() {
+            let is_bound = sight == Sight::AsItWas;
+            doubtful.extend(is_bound.then_some((id, unknown.len())));
             let invoked = if sight == Sight::Anytime { 0 } else { operation.invoked };
-            unknown.push(Unknown { action, invoked });
+            unknown.push(Unknown { action, invoked, end: End::default() });
         }
+    }
+    for (id, place) in doubtful {
+        unknown[place].end = end(history, component, id, &known);
     }
     Problem { values, keys: places.len(), known, unknown, gives_up_early: true }
 }

@@ -3,7 +3,7 @@
 //! Called by `mod`, which makes it, and by `search`. Leaves out only unknown operations that no
 //! order needs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::history::ClientId;
 use super::model::{ABSENT, Action, Result, ValueId, Values};
@@ -28,6 +28,26 @@ pub(super) struct Known {
 pub(super) struct Unknown {
     pub action: Action,
     pub invoked: usize,
+    pub end: End,
+}
+
+/// Known operations, which change something, that a write of unknown outcome comes before if it takes
+/// effect at all. Once a later write of its own connection was answered it is either done or never
+/// will be: a gateway's writes are applied in the order in which they came, and one that is given up
+/// isn't sent again (design 2-client-path §2).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
+pub(super) struct End {
+    /// The next of its own connection.
+    pub own: Option<usize>,
+    /// The first, of whatever connection, that was invoked behind that answer.
+    pub later: Option<usize>,
+}
+
+impl End {
+    /// Both of them.
+    pub fn all(self) -> impl Iterator<Item = usize> {
+        self.own.into_iter().chain(self.later)
+    }
 }
 
 /// One component: operations in the order of their invocation.
@@ -42,22 +62,23 @@ pub(super) struct Problem {
     pub gives_up_early: bool,
 }
 
-/// Unknown operations with one command.
+/// Unknown operations with one command and one end.
 pub(super) struct Class {
     pub action: Action,
+    pub end: End,
     /// The events of their invocations, ascending.
     pub invoked: Vec<usize>,
 }
 
-/// Rule 2: unknown operations with the same command.
+/// Rule 2: unknown operations with the same command and the same end.
 pub(super) fn classes(unknown: &[Unknown]) -> Vec<Class> {
-    let mut classes: BTreeMap<&Action, Vec<usize>> = BTreeMap::new();
+    let mut classes: BTreeMap<(&Action, End), Vec<usize>> = BTreeMap::new();
     for one in unknown {
-        classes.entry(&one.action).or_default().push(one.invoked);
+        classes.entry((&one.action, one.end)).or_default().push(one.invoked);
     }
-    let class = |(action, mut invoked): (&Action, Vec<usize>)| {
+    let class = |((action, end), mut invoked): ((&Action, End), Vec<usize>)| {
         invoked.sort_unstable();
-        Class { action: action.clone(), invoked }
+        Class { action: action.clone(), end, invoked }
     };
     classes.into_iter().map(class).collect()
 }
@@ -103,7 +124,12 @@ pub(super) fn drop_unobserved(problem: &mut Problem) -> Vec<bool> {
     problem.unknown.retain(|one| written(&one.action).is_none() || is_told(&one.action));
     let is_put =
         |known: &Known| matches!((&known.action, &known.result), (Action::Put(_), Result::Ok));
-    known.iter().map(|known| is_put(known) && !is_told(&known.action)).collect()
+    // Nor may one that others must come before be put in its place early.
+    let ends: BTreeSet<usize> = problem.unknown.iter().flat_map(|one| one.end.all()).collect();
+    let is_untold = |(number, known): (usize, &Known)| {
+        is_put(known) && !ends.contains(&number) && !is_told(&known.action)
+    };
+    known.iter().enumerate().map(is_untold).collect()
 }
 
 /// What a blind write leaves in which keys; `None` for an operation that depends on the state.

@@ -200,7 +200,10 @@ fn line(history: &History, id: OperationId) -> String {
         }
         Ending::NotDone => format!("#{} client {client}, from {from} us: {command}", id.0),
         Ending::Unknown => {
-            format!("#{} client {client}, from {from} us: {command} -> outcome unknown", id.0)
+            let end =
+                operation.next_write.map(|(next, _)| format!(", done before #{next} or never"));
+            let end = end.unwrap_or_default();
+            format!("#{} client {client}, from {from} us: {command} -> outcome unknown{end}", id.0)
         }
     }
 }

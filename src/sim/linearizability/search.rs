@@ -12,8 +12,9 @@
 //! 1. **At once.** A pending operation whose answer fits and says that it changed nothing is put
 //!    in its place at once: in any order that puts it later it can be moved here, and all states
 //!    stay. (Not a write that happens to change nothing here: later it would change something.)
-//! 2. **Alike.** Unknown operations with the same command are counted, not told apart: none has
-//!    an end, so the one invoked first can stand wherever another of them stands.
+//!    No unknown operation must come before one of these, nor before one that rule 6 moves.
+//! 2. **Alike.** Unknown operations with the same command and the same [`End`] are counted, not told
+//!    apart: the one invoked first can stand wherever another of them stands.
 //! 3. **Dominated.** Of two configurations at the same answer with the same state and the same
 //!    pending operations done, the one that has used no more of any unknown command suffices:
 //!    what the other still does it can do as well, for an unknown operation need not happen.
@@ -42,7 +43,7 @@ use super::attempts::Chance;
 use super::model::{Action, Result, ValueId};
 use super::needs::{Needs, Sums, ToCome};
 use super::node::{Loose, Node, Used, chain, is_no_more};
-use super::problem::{Class, Known, Problem, classes, drop_unobserved};
+use super::problem::{Class, End, Known, Problem, classes, drop_unobserved};
 use super::told::{Groups, Told};
 
 /// What a search came to.
@@ -473,7 +474,8 @@ impl Search<'_> {
         let groups = self.groups(level);
         for (class, group) in groups.iter() {
             let used = node.used_of(class);
-            if group.invoked.get(used).is_none_or(|invoked| *invoked >= now) {
+            let is_invoked = group.invoked.get(used).is_some_and(|invoked| *invoked < now);
+            if !is_invoked || self.has_ended(level, group.end, node) {
                 continue;
             }
             *self.steps = self.steps.saturating_sub(1);
@@ -492,10 +494,21 @@ impl Search<'_> {
                 continue;
             }
             if !self.is_dead(level, node, &next) {
-                chain(&mut next.loose, group.action.keys(), Vec::new());
+                // It can't change places with what it must come before.
+                let clients = group.end.all().map(|later| self.problem.known[later].client);
+                chain(&mut next.loose, group.action.keys(), clients.collect());
                 self.offer(frame, cost + 2, next);
             }
         }
+    }
+
+    /// Whether an operation that it must come before has taken effect.
+    fn has_ended(&self, level: usize, end: End, node: &Node) -> bool {
+        let now = self.problem.known[self.levels[level].operation].answered;
+        end.all().any(|later| {
+            let known = &self.problem.known[later];
+            known.answered < now || known.invoked < now && node.is_done(self.slots[later])
+        })
     }
 
     fn offer(&mut self, frame: &mut Frame, cost: u32, mut node: Node) {

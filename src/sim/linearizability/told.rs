@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::model::{ABSENT, Action, Result, SOME_INTEGER, SOME_TEXT, ValueId, Values};
 use super::needs::Sums;
-use super::problem::{Class, Problem};
+use super::problem::{Class, End, Problem};
 
 /// Values of one key and what unknown additions make of them: with more, none is simplified.
 const STARTS: usize = 100_000;
@@ -49,10 +49,11 @@ pub(super) struct Groups {
     groups: BTreeMap<u32, Group>,
 }
 
-/// Unknown commands that do the same.
+/// Unknown commands that do the same up to the same end.
 #[derive(Debug)]
 pub(super) struct Group {
     pub action: Action,
+    pub end: End,
     /// The events of their invocations, ascending.
     pub invoked: Vec<usize>,
 }
@@ -117,7 +118,7 @@ impl Told {
 
     /// The unknown commands at the answer `now`.
     pub fn groups(&self, classes: &[Class], now: usize, values: &Values) -> Groups {
-        let mut first_of: BTreeMap<Action, u32> = BTreeMap::new();
+        let mut first_of: BTreeMap<(Action, End), u32> = BTreeMap::new();
         let mut groups: BTreeMap<u32, Group> = BTreeMap::new();
         let mut first = Vec::with_capacity(classes.len());
         for (class, number) in classes.iter().zip(0..) {
@@ -126,8 +127,10 @@ impl Told {
                 first.push(None);
                 continue;
             }
-            let of = *first_of.entry(action.clone()).or_insert(number);
-            let group = groups.entry(of).or_insert_with(|| Group { action, invoked: Vec::new() });
+            let end = class.end;
+            let of = *first_of.entry((action.clone(), end)).or_insert(number);
+            let make = || Group { action, end, invoked: Vec::new() };
+            let group = groups.entry(of).or_insert_with(make);
             group.invoked.extend(&class.invoked);
             first.push(Some(of));
         }
