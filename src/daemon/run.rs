@@ -31,6 +31,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         return fail(FAULT, &problem);
     }
     exit_on_panic(config.log.file.is_some());
+    allocator::keep_freed();
     if let Some(parent) = arguments.end_with_parent
         && !end_with(parent)
     {
@@ -63,9 +64,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
 /// Binds, so that nothing is touched where that fails; recovers; turns until the end.
 fn serve(config: &Config) -> Result<Ended, String> {
     let listeners = Listeners::bind(config).map_err(|error| loop_fault(config, &error))?;
-    allocator::read_apart();
     let opened = Storage::open(&storage_options(config)).map_err(|error| error.to_string())?;
-    allocator::keep_freed();
     let (storage, recovered) = opened;
     let seed = SysRng.try_next_u64().map_err(|error| format!("no randomness: {error}"))?;
     let clock = Clock::start();

@@ -115,7 +115,7 @@ impl Slab {
     /// The key of a record.
     pub(super) fn key(&self, handle: Handle) -> &[u8] {
         match place_of(handle) {
-            Place::Slot(page, slot) => packed::key(self.from_slot(page, slot)),
+            Place::Slot(page, slot) => packed::key(self.at_slot(page, slot)),
             Place::Alone(place) => {
                 &self.alone[place].as_ref().expect("a handle names a record").key
             }
@@ -125,7 +125,7 @@ impl Slab {
     /// A record as it is.
     pub(super) fn record(&self, handle: Handle) -> RecordRef<'_> {
         match place_of(handle) {
-            Place::Slot(page, slot) => packed::read(self.from_slot(page, slot)),
+            Place::Slot(page, slot) => packed::read(self.at_slot(page, slot)),
             Place::Alone(place) => {
                 let alone = self.alone[place].as_ref().expect("a handle names a record");
                 alone.record.with_key(&alone.key)
@@ -138,7 +138,7 @@ impl Slab {
     pub(super) fn touch(&self, handle: Handle) -> u8 {
         match place_of(handle) {
             Place::Slot(page, slot) => {
-                let bytes = self.from_slot(page, slot);
+                let bytes = self.at_slot(page, slot);
                 bytes[0] ^ bytes[TOUCHED_BYTES.min(bytes.len() - 1)]
             }
             Place::Alone(place) => u8::from(self.alone[place].is_some()),
@@ -337,7 +337,7 @@ impl Slab {
     }
 
     /// A page from the beginning of a slot on.
-    fn from_slot(&self, page: usize, slot: usize) -> &[u8] {
+    fn at_slot(&self, page: usize, slot: usize) -> &[u8] {
         let Page { bytes, slot: slot_bytes } = &self.pages[page];
         let bytes = bytes.as_deref().expect("a record's page is there");
         &bytes[slot * usize::from(*slot_bytes)..]

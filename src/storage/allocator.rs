@@ -30,10 +30,6 @@ const GIVEN_BACK_BYTES: usize = 32 * 1024 * 1024;
 #[cfg(target_env = "gnu")]
 const LEAST_BYTES: usize = 2 * 1024 * 1024;
 
-/// A piece of this size or more is the system's own while a directory is read.
-#[cfg(target_env = "gnu")]
-const READ_PIECE_BYTES: i32 = 64 * 1024;
-
 /// Where counting what is free takes more of the processor's time than this, it is in very many
 /// pieces, and to give them back would take much longer: 60 MiB in 400,000 pieces took 0.6 s.
 #[cfg(target_env = "gnu")]
@@ -42,17 +38,6 @@ const COUNTING_NANOSECONDS: i64 = 3_000_000;
 /// Set once it did: from then on nothing is counted, as that would be too long a turn each time.
 #[cfg(target_env = "gnu")]
 static IS_IN_PIECES: AtomicBool = AtomicBool::new(false);
-
-/// Has the allocator take large pieces from the system, one by one, as long as a directory is read:
-/// the entries that a node starts with are applied and freed soon, and would leave as much between
-/// the pieces that stay.
-pub fn read_apart() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: it sets a number of the allocator, under its own lock.
-    unsafe {
-        libc::mallopt(libc::M_MMAP_THRESHOLD, READ_PIECE_BYTES);
-    }
-}
 
 /// Has the allocator keep what a steady load takes and frees again and again.
 pub fn keep_freed() {
