@@ -174,6 +174,8 @@ impl Watches {
         self.queue.retain(|(other, watched)| *other != client || **watched != *prefix);
         self.bytes -= watch_bytes(prefix);
         if self.groups.is_empty() {
+            // Nobody is there to be told the rest.
+            self.has_more = false;
             self.marks_at = None;
         }
         true
@@ -425,4 +427,34 @@ fn read_slice(
         *after = (*after).max(change.revision);
     }
     told
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kv::store::Store;
+    use crate::node::ClientInfo;
+
+    /// Found by seed 9308: the process went on waking up for nobody.
+    #[test]
+    fn the_last_watch_that_ends_leaves_nothing_to_be_told() {
+        let (mut clients, mut effects) = (Clients::default(), Vec::new());
+        let client = ClientId { slot: 0, generation: 1 };
+        let address = "127.0.0.1:1".parse().unwrap();
+        let info = ClientInfo { id: 1, address, local_address: address };
+        clients.arrive(Instant::ZERO, client, info);
+        let mut store = Store::new();
+        for number in 0..64 {
+            store.set(format!("k{number}").as_bytes(), &[b'v'; 4096], None);
+        }
+        let (history, revision) = (store.history(), store.revision());
+
+        let mut watches = Watches::default();
+        assert!(watches.begin(Instant::ZERO, client, b"k", Revision::ZERO));
+        let end = history.end();
+        watches.feed(history, end, revision, revision, &mut clients, &mut effects);
+        assert_eq!(watches.deadline(), Instant::ZERO, "the past takes more than a turn");
+        assert_eq!(watches.end_all(client), 1);
+        assert_eq!(watches.deadline(), Instant::NEVER);
+    }
 }
