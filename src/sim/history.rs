@@ -173,8 +173,8 @@ impl Recorder {
         Operation { words, connection, invoked: now, state_of: now, recorded: None }
     }
 
-    /// The same for WATCH, by a server whose state was the newest one until `state_of`, and may have
-    /// been behind since: it notes what that server has.
+    /// The same for WATCH, by a server whose state was the newest one until `state_of`, and may
+    /// have been behind since: it notes what that server has.
     pub fn invoke_watch(
         &mut self,
         connection: u32,

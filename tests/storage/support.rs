@@ -45,8 +45,8 @@ pub fn entries(entries: Vec<Entry>) -> LogWrite {
     LogWrite { entries, ..LogWrite::default() }
 }
 
-/// Blocks until something has ended since the last call that saw it, whichever engine it is: that of
-/// io_uring leaves its descriptor readable, for a loop that waits for edges.
+/// Blocks until something has ended since the last call, whichever engine it is: that of io_uring
+/// leaves its descriptor readable, for a loop that waits for edges.
 pub fn wait_readable(storage: &Storage) {
     let fd = storage.completion_fd();
     let mut polled = [rustix::event::PollFd::new(&fd, rustix::event::PollFlags::IN)];

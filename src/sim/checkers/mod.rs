@@ -150,8 +150,8 @@ impl Checkers {
         self.committed.len() as u64
     }
 
-    /// When a state that ends with entry `applied` was no longer the newest one: nothing behind that
-    /// entry was answered before. `None` for one that still is.
+    /// When a state that ends with entry `applied` was no longer the newest one: nothing behind
+    /// that entry was answered before. `None` for one that still is.
     pub fn outdated_at(&self, applied: LogIndex) -> Option<Instant> {
         self.applied_at.get(applied.0 as usize).copied()
     }
@@ -223,7 +223,8 @@ impl Checkers {
         self.committed.get(index.0.checked_sub(1)? as usize).copied()
     }
 
-    /// A server has decided in its turn, and not yet said what. Returns its role if that has changed.
+    /// A server has decided in its turn, and not yet said what. Returns its role if that has
+    /// changed.
     pub fn after_turn(&mut self, now: Instant, id: ServerId, node: &Node) -> Option<Role> {
         self.check_monotone(id, node);
         self.check_log(id, node);
