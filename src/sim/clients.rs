@@ -151,6 +151,8 @@ pub(super) struct Client {
     pub(super) connection: u32,
     /// How far anyone had applied the log when it sent what it waits for.
     pub floor: LogIndex,
+    /// When what its server had applied then was the newest state.
+    pub server_state_of: Instant,
     decoder: ReplyDecoder,
     pub(super) outstanding: VecDeque<Said>,
     /// Where its writes are those of a session.
@@ -189,6 +191,7 @@ impl Client {
             pipelines: 0,
             connection: 0,
             floor: LogIndex::ZERO,
+            server_state_of: Instant::ZERO,
             decoder: ReplyDecoder::new(),
             outstanding: VecDeque::new(),
             session: None,

@@ -30,6 +30,8 @@ pub(super) struct Operation {
     pub words: Words,
     connection: u32,
     invoked: Instant,
+    /// When the state that answers it was the newest one, at the earliest.
+    state_of: Instant,
     /// Its place in the history, if its keys are judged there.
     recorded: Option<OperationId>,
 }
@@ -62,7 +64,8 @@ struct Expiring {
     is_in_doubt: bool,
 }
 
-/// Keys that WATCH named, and when it was said, in microseconds.
+/// Keys that WATCH named, and of when the state is whose revisions it noted, at the earliest, in
+/// microseconds.
 type Watched = Vec<(Vec<u8>, u64)>;
 
 /// The history of one run.
@@ -161,13 +164,25 @@ impl Recorder {
             self.history.invoke(ClientId(connection), us(now), command)
         });
         self.invoked += 1;
-        Operation { words, connection, invoked: now, recorded }
+        Operation { words, connection, invoked: now, state_of: now, recorded }
     }
 
     /// The same for one that nothing is said about by itself.
     pub fn invoke_apart(&mut self, connection: u32, now: Instant, words: Words) -> Operation {
         self.invoked += 1;
-        Operation { words, connection, invoked: now, recorded: None }
+        Operation { words, connection, invoked: now, state_of: now, recorded: None }
+    }
+
+    /// The same for WATCH, by a server whose state was the newest one until `state_of`, and may
+    /// have been behind since: it notes what that server has.
+    pub fn invoke_watch(
+        &mut self,
+        connection: u32,
+        now: Instant,
+        state_of: Instant,
+        words: Words,
+    ) -> Operation {
+        Operation { state_of: state_of.min(now), ..self.invoke_apart(connection, now, words) }
     }
 
     /// The same for one that stands for `model`.
@@ -222,7 +237,7 @@ impl Recorder {
         match (&operation.words[0][..], value) {
             (b"WATCH", Value::Simple(_)) => {
                 let keys = operation.words[1..].iter();
-                watched.extend(keys.map(|key| (key.clone(), us(operation.invoked))));
+                watched.extend(keys.map(|key| (key.clone(), us(operation.state_of))));
             }
             (b"EXEC", Value::Nil) => {
                 self.discards.push((std::mem::take(watched), us(now)));
@@ -368,5 +383,49 @@ impl Recorder {
             }
         }
         assert!(count.is_empty(), "the journal holds what nobody appended");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(line: &str) -> Words {
+        line.split(' ').map(|word| word.as_bytes().to_vec()).collect()
+    }
+
+    fn at(us: u64) -> Instant {
+        Instant(us * 1000)
+    }
+
+    /// One client writes the key from 10 to 20; another says WATCH at 30, of a state of `state_of`,
+    /// and is told at 50 that EXEC is not carried out.
+    fn discarded(state_of: u64) -> Recorder {
+        let mut recorder = Recorder::new(Duration::ZERO);
+        let write = recorder.invoke(1, at(10), words("SET t 1"));
+        recorder.reply(write, at(20), &Value::Simple("OK".to_owned()));
+        let watch = recorder.invoke_watch(2, at(30), at(state_of), words("WATCH t"));
+        let read = recorder.invoke(2, at(30), words("GET t"));
+        recorder.reply(watch, at(40), &Value::Simple("OK".to_owned()));
+        recorder.reply(read, at(40), &Value::Bulk(b"1".to_vec()));
+        let txn = words("TXN IF VALUE t 1 THEN 3 SET t 2");
+        let exec = recorder.invoke_as(2, at(45), words("EXEC"), &txn);
+        recorder.reply(exec, at(50), &Value::Nil);
+        recorder
+    }
+
+    /// WATCH notes the revisions that its server has: behind, it makes EXEC answer nil for a write
+    /// that was over before.
+    #[test]
+    fn exec_behind_the_watch_of_a_server_that_is_behind_may_be_discarded() {
+        for state_of in [0, 15, 20] {
+            discarded(state_of).check_linearizable();
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "nobody wrote")]
+    fn exec_is_carried_out_if_its_server_had_seen_every_write() {
+        discarded(21).check_linearizable();
     }
 }

@@ -12,7 +12,8 @@ use super::link::Gate;
 use super::network::{Host, StreamId};
 use super::process::Mail;
 use super::world::{BEGIN, Event, World};
-use crate::types::{LogIndex, ServerId};
+use crate::node::Node;
+use crate::types::{Instant, LogIndex, ServerId};
 
 /// Into so many pieces a dripping client's pipeline falls at most.
 const DROPS: usize = 400;
@@ -50,6 +51,7 @@ impl World {
             _ if self.clients[number].is_unanswered() => self.strike("asked-again-in-session"),
             _ => {}
         }
+        self.clients[number].server_state_of = self.state_of(self.clients[number].server);
         let World { clients, recorder, script, now, slept, .. } = self;
         let awake = now.since(BEGIN).saturating_sub(*slept);
         let bytes = clients[number].next_pipeline(*now, awake, &script.settings, recorder);
@@ -61,6 +63,13 @@ impl World {
             let delay = Duration::from_micros(client.random.random_range(10..5000));
             self.plan(delay, Event::TimeOut { client: number, pipeline });
         }
+    }
+
+    /// Until when what a server has applied was the newest state: now, if it still is.
+    fn state_of(&self, id: ServerId) -> Instant {
+        let outdated_at = |node: &Node| self.checkers.outdated_at(node.machine().last_applied());
+        // A process that is gone answers nothing.
+        self.node(id).and_then(outdated_at).unwrap_or(self.now)
     }
 
     /// Sends these commands over the client's connection to `server`, a new one if it has none.

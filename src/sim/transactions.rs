@@ -9,7 +9,7 @@ use std::time::Duration;
 use rand::RngExt;
 
 use super::clients::{Client, Words, generation, last_generation};
-use super::history::Recorder;
+use super::history::{Operation, Recorder};
 use super::script::Settings;
 use super::sessions::Said;
 use crate::proto::reply_decoder::Value;
@@ -81,7 +81,7 @@ impl Client {
             }
             1 => self.execute(now, None, &one, &other, recorder, out),
             2 => {
-                self.say_apart(now, words(&[b"WATCH", &one]), recorder, out);
+                self.say_watch(now, words(&[b"WATCH", &one]), recorder, out);
                 self.say(now, words(&[b"GET", &one]), recorder, out);
                 self.watch = Watch::Asked(one);
             }
@@ -132,10 +132,27 @@ impl Client {
         recorder: &mut Recorder,
         out: &mut Vec<u8>,
     ) {
-        // The node answers it by itself, however little it has applied.
-        self.introduces_itself = true;
         self.encode(&words, out);
         let operation = recorder.invoke_apart(self.connection, now, words);
+        self.await_apart(operation);
+    }
+
+    fn say_watch(
+        &mut self,
+        now: Instant,
+        words: Words,
+        recorder: &mut Recorder,
+        out: &mut Vec<u8>,
+    ) {
+        self.encode(&words, out);
+        let state_of = self.server_state_of;
+        let operation = recorder.invoke_watch(self.connection, now, state_of, words);
+        self.await_apart(operation);
+    }
+
+    fn await_apart(&mut self, operation: Operation) {
+        // The node answers it by itself, however little it has applied.
+        self.introduces_itself = true;
         self.outstanding.push_back(Said { operation, number: 0, is_repeated: false });
     }
 

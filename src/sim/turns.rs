@@ -99,7 +99,7 @@ impl World {
         let process = server.process.as_mut().expect("it is its turn");
         process.decide(server.clock.local(now), server.clock.wall(now));
         server.met.extend(process.met.drain(..));
-        if let Some(role) = self.checkers.after_turn(id, &process.node) {
+        if let Some(role) = self.checkers.after_turn(now, id, &process.node) {
             let term = process.node.status().current_term;
             self.story.tell(now, || format!("n{id} is {}, term {term}", role.name()));
         }

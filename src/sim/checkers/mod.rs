@@ -26,7 +26,7 @@ use crate::kv::store::Store;
 use crate::node::{Node, Role};
 use crate::proto::entry::Entry;
 use crate::raft::membership::Membership;
-use crate::types::{Incarnation, LogIndex, ServerId, Term};
+use crate::types::{Incarnation, Instant, LogIndex, ServerId, Term};
 
 use holders::Holders;
 use marks::Marks;
@@ -81,6 +81,8 @@ pub(super) struct Checkers {
     entries: BTreeMap<(LogIndex, Term), (u32, Term)>,
     /// What is committed.
     committed: Vec<Mark>,
+    /// When the first server was seen to have applied each of it.
+    applied_at: Vec<Instant>,
     /// leader-completeness: what is decided, whether anyone has applied it or not, and in which
     /// leader's term each was.
     decided: Vec<(Mark, Term)>,
@@ -124,6 +126,7 @@ impl Checkers {
             leaders: BTreeMap::new(),
             entries: BTreeMap::new(),
             committed: Vec::new(),
+            applied_at: Vec::new(),
             decided: Vec::new(),
             commit: LogIndex::ZERO,
             holders: Holders::default(),
@@ -145,6 +148,12 @@ impl Checkers {
     /// Entries that some server has applied.
     pub fn committed(&self) -> u64 {
         self.committed.len() as u64
+    }
+
+    /// When a state that ends with entry `applied` was no longer the newest one: nothing behind
+    /// that entry was answered before. `None` for one that still is.
+    pub fn outdated_at(&self, applied: LogIndex) -> Option<Instant> {
+        self.applied_at.get(applied.0 as usize).copied()
     }
 
     /// The server's next process is of this build.
@@ -214,12 +223,14 @@ impl Checkers {
         self.committed.get(index.0.checked_sub(1)? as usize).copied()
     }
 
-    /// A server has taken its turn. Returns its role if that has changed.
-    pub fn after_turn(&mut self, id: ServerId, node: &Node) -> Option<Role> {
+    /// A server has decided in its turn, and not yet said what. Returns its role if that has
+    /// changed.
+    pub fn after_turn(&mut self, now: Instant, id: ServerId, node: &Node) -> Option<Role> {
         self.check_monotone(id, node);
         self.check_log(id, node);
         self.check_decided(id, node);
         self.check_applied(id, node);
+        self.applied_at.resize(self.committed.len(), now);
         self.check_leader(id, node);
         let may_forget = self.may_forget(id);
         self.rules.after_turn(id, node, may_forget);
