@@ -120,8 +120,9 @@ pub(super) fn heal_a_majority(world: &mut World, patience: Duration) {
         begin(world, *id, *trouble, &majority);
     }
     // 1. Each server of the majority gets a write through.
+    let mut follow = |world: &mut World| follow_leader(world, &troubles, &majority);
     for id in &majority {
-        write_through(world, *id, patience);
+        write_through(world, *id, patience, &mut follow);
     }
     // 2. And goes on to, and where nothing changes any more, the leader stays who it is.
     let election = Duration::from_millis(world.script.settings.election_max_ms);
@@ -131,13 +132,14 @@ pub(super) fn heal_a_majority(world: &mut World, patience: Duration) {
         if step == STEPS {
             before = highest_term(world, &majority);
         }
+        follow(world);
         for (id, trouble) in &troubles {
             go_on(world, *id, *trouble, &majority, step);
         }
         world.run_for(election / 3);
         if step % 6 == 0 {
             let id = majority[world.random.random_range(0..majority.len())];
-            write_through(world, id, patience);
+            write_through(world, id, patience, &mut follow);
         }
     }
     let after = highest_term(world, &majority);
@@ -178,7 +180,7 @@ pub(super) fn half_deafen(world: &mut World, patience: Duration) {
         assert!(world.now < deadline, "convergence: n{leader} is deaf, and nobody else leads");
         world.run_for(Duration::from_millis(5));
     }
-    write_through(world, others[0], patience);
+    write_through(world, others[0], patience, &mut |_| {});
     world.heal_network();
 }
 
@@ -218,14 +220,31 @@ fn begin(world: &mut World, id: ServerId, trouble: Trouble, majority: &[ServerId
         Trouble::Mute => world.network.cut.extend(outwards),
         Trouble::Apart => world.network.cut.extend(inwards.chain(outwards)),
         Trouble::DeafToLeader => {
-            world.network.cut.retain(|(_, to)| *to != id);
-            world.network.release(world.now);
-            let leader = world.leader().filter(|leader| majority.contains(leader));
-            world.network.cut.extend(leader.map(|leader| (leader, id)));
+            follow_leader(world, &[(id, trouble)], majority);
         }
         Trouble::Down => world.kill(id),
         Trouble::Hung => world.servers[&id].disk.with(|state| state.stall = HANGS),
         Trouble::Flapping | Trouble::Restarting | Trouble::Pausing => {}
+    }
+}
+
+/// Who is deaf to the leader is so to whoever of the majority leads now, and to nobody else. Where it
+/// leads itself it hears everybody: else the one that it went on to be deaf to would learn from it who
+/// leads, and could neither reach that leader nor do anything about it, as the others are content.
+fn follow_leader(world: &mut World, troubles: &[(ServerId, Trouble)], majority: &[ServerId]) {
+    let Some(leader) = world.leader() else { return };
+    let is_meant = |(_, trouble): &&(ServerId, Trouble)| *trouble == Trouble::DeafToLeader;
+    for (id, _) in troubles.iter().filter(is_meant) {
+        let cut = &mut world.network.cut;
+        let before = cut.len();
+        cut.retain(|(from, to)| to != id || *from == leader);
+        let hears_more = cut.len() < before;
+        if majority.contains(&leader) {
+            cut.insert((leader, *id));
+        }
+        if hears_more {
+            world.network.release(world.now);
+        }
     }
 }
 
@@ -237,13 +256,6 @@ fn go_on(world: &mut World, id: ServerId, trouble: Trouble, majority: &[ServerId
         Trouble::Flapping => {
             world.network.cut.retain(|(from, to)| *from != id && *to != id);
             world.network.release(world.now);
-        }
-        // Who leads from among the half dead is heard: else one of the majority that isn't could do
-        // nothing about it, as the others are content.
-        Trouble::DeafToLeader
-            if world.leader().is_some_and(|leader| !world.network.cut.contains(&(leader, id))) =>
-        {
-            begin(world, id, trouble, majority);
         }
         Trouble::Restarting if is_even => world.kill(id),
         Trouble::Restarting => {

@@ -408,7 +408,7 @@ fn read_back(world: &mut World, id: ServerId, patience: Duration) {
     let keys = shared_keys(&settings).into_iter().chain(transaction_keys(&settings));
     let keys = keys.chain(world.recorder.promised_keys());
     commands.extend(keys.map(|key| vec![b"GET".to_vec(), key]));
-    let replies = ask(world, id, &commands, patience);
+    let replies = ask(world, id, &commands, patience, &mut |_| {});
     match &replies[..] {
         [Value::Integer(_), Value::Bulk(journal), ..] => world.recorder.check_journal(journal),
         [Value::Integer(_), Value::Nil, ..] => world.recorder.check_journal(b""),
@@ -416,14 +416,27 @@ fn read_back(world: &mut World, id: ServerId, patience: Duration) {
     }
 }
 
-/// A new client gets a write through by way of one server.
-pub(super) fn write_through(world: &mut World, id: ServerId, patience: Duration) {
-    let replies = ask(world, id, &[vec![b"INCR".to_vec(), b"probe".to_vec()]], patience);
+/// A new client gets a write through by way of one server; `meanwhile` is called again and again
+/// until it has.
+pub(super) fn write_through(
+    world: &mut World,
+    id: ServerId,
+    patience: Duration,
+    meanwhile: &mut impl FnMut(&mut World),
+) {
+    let command: Words = vec![b"INCR".to_vec(), b"probe".to_vec()];
+    let replies = ask(world, id, &[command], patience, meanwhile);
     assert!(matches!(replies[..], [Value::Integer(_)]), "convergence: n{id} answers {replies:?}");
 }
 
 /// What a new client is answered by one server, that it may ask again and again.
-fn ask(world: &mut World, id: ServerId, commands: &[Words], patience: Duration) -> Vec<Value> {
+fn ask(
+    world: &mut World,
+    id: ServerId,
+    commands: &[Words],
+    patience: Duration,
+    meanwhile: &mut impl FnMut(&mut World),
+) -> Vec<Value> {
     let settings = world.script.settings.clone();
     let random = world.random.clone();
     let number = world.clients.len();
@@ -438,6 +451,7 @@ fn ask(world: &mut World, id: ServerId, commands: &[Words], patience: Duration) 
         world.client_sends_commands(number, id, commands);
         while world.clients[number].is_waiting() {
             assert!(world.now < deadline, "convergence: n{id} does not answer");
+            meanwhile(world);
             world.run_for(Duration::from_millis(1));
         }
         assert!(world.now < deadline, "convergence: n{id} takes no connection");
