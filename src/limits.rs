@@ -1,16 +1,18 @@
 //! Every bound of the program, and the relations between them, checked at compile time.
 //!
 //! What happens at a bound is written beside it. Nothing else in the crate writes a bound as a bare
-//! number. Those of who is told of changes are in `limits/listeners.rs`, those of sessions and leases in
-//! `limits/sessions.rs`, and named like all others.
+//! number. Those of who is told of changes are in `limits/listeners.rs`, of sessions and leases in
+//! `limits/sessions.rs`, of snapshots in `limits/snapshots.rs`, and named like all others.
 
 use std::time::Duration;
 
 mod listeners;
 mod sessions;
+mod snapshots;
 
 pub use listeners::*;
 pub use sessions::*;
+pub use snapshots::*;
 
 /// A key's length in bytes. A longer one is an error reply; the connection stays.
 pub const KEY_BYTES: usize = 64 * 1024;
@@ -103,38 +105,6 @@ pub const LOADING_LOG_BYTES: usize = 64 * 1024 * 1024;
 /// Entries that one turn discards from memory; what is left goes in the next ones.
 pub const COMPACT_ENTRIES: u64 = 4096;
 
-/// Bytes of log that make a snapshot due, unless configured.
-pub const SNAPSHOT_LOG_BYTES: u64 = 64 * 1024 * 1024;
-/// The least and the most that may be configured.
-pub const SNAPSHOT_LOG_BYTES_MIN: u64 = 64 * 1024;
-/// See [`SNAPSHOT_LOG_BYTES_MIN`].
-pub const SNAPSHOT_LOG_BYTES_MAX: u64 = 1 << 40;
-/// Bytes of one slice of a snapshot that is being taken; one a turn.
-pub const SNAPSHOT_SLICE_BYTES: usize = 64 * 1024;
-
-/// How fast one is taken, in bytes a second: the log is synced on the same disk, and each of its
-/// syncs waits for what the disk has yet to write.
-pub const SNAPSHOT_BYTES_PER_S: u64 = 32 * 1024 * 1024;
-/// The same while nothing is written to the log: nobody waits for a sync.
-pub const SNAPSHOT_IDLE_BYTES_PER_S: u64 = 128 * 1024 * 1024;
-/// Of the log that makes a snapshot due, one part in so many may come while it is taken; where more
-/// does, it is taken without a pause.
-pub const SNAPSHOT_PACE_SHARE: u64 = 2;
-/// Slices that were made late are made good by up to so much: a poll wakes up late by a millisecond
-/// or two.
-pub const SNAPSHOT_PACE_SLACK: Duration = Duration::from_millis(4);
-
-/// Bytes of one write of it, but for the last: whole blocks of the disk, which need not go through
-/// the page cache.
-pub const SNAPSHOT_WRITE_BYTES: usize = 256 * 1024;
-
-/// Bytes of it that were handed to the driver and are not written yet. At the bound no slice is
-/// made. One write may go beyond it.
-pub const SNAPSHOT_WRITE_AHEAD_BYTES: u64 = 256 * 1024;
-
-/// Bytes of a snapshot that are loaded in one turn.
-pub const SNAPSHOT_LOAD_BYTES: usize = 256 * 1024;
-
 /// Bytes of one page of the store's records, or of their index: the piece of memory that they grow and
 /// shrink by.
 pub const STORE_PAGE_BYTES: usize = 32 * 1024;
@@ -149,20 +119,6 @@ pub const WARMED_KEYS: usize = 64;
 pub const DISCARD_KEYS: usize = 2048;
 /// The same in bytes of values, which take their time too; one value may go beyond it.
 pub const DISCARD_BYTES: usize = 32 * 1024 * 1024;
-
-/// After a full disk a snapshot is not begun again for so long.
-pub const SNAPSHOT_RETRY: Duration = Duration::from_secs(5);
-
-/// One piece of a snapshot between peers, in bytes, at most. A longer one from outside closes the
-/// connection.
-pub const SNAPSHOT_CHUNK_BYTES: usize = 64 * 1024;
-
-/// Bytes of a snapshot that are under way to one follower, at most. At the bound nothing more is read
-/// from the file until the follower has written what it got; a follower drops what is sent beyond it.
-pub const SNAPSHOT_WINDOW_BYTES: u64 = 1024 * 1024;
-/// The least, and what a transfer begins with: heartbeats stand behind it in the connection's
-/// buffer, for a twentieth of a second where the link carries 20 KiB in one.
-pub const SNAPSHOT_WINDOW_BYTES_MIN: u64 = 1024;
 
 /// Encoded bytes waiting in one peer connection's send buffer. A connection past it is closed: the
 /// peer isn't reading, and Raft sends again what matters.
@@ -440,18 +396,6 @@ pub const LOG_EXHAUSTED_BYTES: u64 = 1024 * 1024;
 /// them are removed once a new one is durable.
 pub const SNAPSHOTS_KEPT: usize = 2;
 
-/// Bytes of an unfinished snapshot that were handed to the storage and are not yet written, for each
-/// kind. Who hands over more has not waited as it must: that is a panic.
-pub const SNAPSHOT_QUEUE_BYTES: usize = 8 * 1024 * 1024;
-
-/// Pieces of snapshots that wait to be read: more than all members' windows together. At the bound
-/// further ones are dropped, and asked for again.
-pub const SNAPSHOT_READS: usize = 1024;
-
-/// An unfinished snapshot is synced whenever so many bytes were written. Where it goes through the
-/// page cache no more than this ever stands in the disk's queue in front of the log's writes.
-pub const SNAPSHOT_SYNC_BYTES: u64 = 4 * 1024 * 1024;
-
 /// The space of a file that is no longer wanted is given back in steps of so many bytes, if it is
 /// larger: freeing a gigabyte at once would keep the log's syncs waiting.
 pub const SWEEP_STEP_BYTES: u64 = 4 * 1024 * 1024;
@@ -462,24 +406,6 @@ pub const KNOWN_PEERS: usize = 1024;
 
 /// The same for servers that are no members by this server's own log: they leave room for members.
 pub const KNOWN_STRANGERS: usize = KNOWN_PEERS - 4 * MEMBERS;
-
-/// Records of one block of a snapshot, in bytes; a single larger record has a block of its own.
-pub const SNAPSHOT_BLOCK_BYTES: usize = 64 * 1024;
-
-/// One record of a snapshot, in bytes: a frame brought its key, and a frame its value. A larger
-/// declared length is damage.
-pub const SNAPSHOT_RECORD_BYTES: usize = 2 * FRAME_BYTES;
-
-/// A snapshot's header in bytes: its membership and its gateways stay far below. A larger declared
-/// length is damage.
-pub const SNAPSHOT_HEADER_BYTES: usize = 64 * 1024;
-
-/// Records that one slice of a snapshot in the making looks at, whatever its bytes.
-pub const SNAPSHOT_SLICE_KEYS: usize = 2048;
-
-/// Memory of old records that wait for the next slices of a snapshot in the making. At the bound a
-/// node applies nothing more until slices have written some of them.
-pub const SNAPSHOT_BACKLOG_BYTES: usize = 64 * 1024 * 1024;
 
 /// Damaged directories that are kept beside each other. A disk that goes bad once more than this is
 /// not used until its operator has looked at them. Of damaged snapshots that others have replaced

@@ -53,8 +53,6 @@ mod full_tests;
 #[cfg(test)]
 mod memory;
 #[cfg(test)]
-mod real_tests;
-#[cfg(test)]
 mod snapshot_read_tests;
 #[cfg(test)]
 mod snapshot_tests;

@@ -458,41 +458,5 @@ impl Disk for RealDisk {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::buffer::Window;
-    use super::*;
-
-    /// A segment with three blocks of different bytes, as a start opens it.
-    fn segment(mode: SyncMode, directory: &Path) -> (RealDisk, FileId, Vec<u8>) {
-        let lock = File::create(directory.join("lock")).unwrap();
-        let mut disk = RealDisk::open(mode, directory, &lock).unwrap();
-        let path = directory.join("segment");
-        let bytes: Vec<u8> = (0..3 * BLOCK_BYTES).map(|at| (at / 16 % 251) as u8).collect();
-        let file = disk.open(&path, Open::NewSegment).unwrap();
-        disk.write_at(file, 0, &bytes).unwrap();
-        disk.close(file);
-        let file = disk.open(&path, Open::Segment).unwrap();
-        (disk, file, bytes)
-    }
-
-    #[test]
-    fn read_at_reads_the_same_directly_and_through_memory() {
-        for mode in [SyncMode::Auto, SyncMode::Thread] {
-            let directory = tempfile::tempdir().unwrap();
-            let (mut disk, file, bytes) = segment(mode, directory.path());
-            let mut window = Window::new(4 * BLOCK_BYTES);
-            // Whole blocks, and the end of the file within what is asked for.
-            for (from, length, read) in [(0, 1, 1), (1, 2, 2), (0, 4, 3), (2, 4, 1), (3, 1, 0)] {
-                let (from, to) = (from * BLOCK_BYTES, (from + read) * BLOCK_BYTES);
-                let out = window.first(length * BLOCK_BYTES);
-                assert!(out.as_ptr().addr().is_multiple_of(BLOCK_BYTES));
-                let count = disk.read_at(file, from as u64, out).unwrap();
-                assert_eq!(out[..count], bytes[from..to], "{from}, {mode:?}");
-            }
-            // Neither the place nor the length is a whole block's.
-            let out = &mut window.first(BLOCK_BYTES)[..100];
-            assert_eq!(disk.read_at(file, 50, out).unwrap(), 100);
-            assert_eq!(*out, bytes[50..150]);
-        }
-    }
-}
+#[path = "real_tests.rs"]
+mod tests;

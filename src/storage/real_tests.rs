@@ -1,13 +1,8 @@
-//! The real disk: what is written past the page cache and what is not meet in one file.
+//! The real disk: what is written past the page cache and what is not meet in one file; a segment is
+//! read the same directly and through memory.
 
-use std::fs::File;
-use std::path::Path;
-
-use bytes::Bytes;
-
-use super::disk::{Disk, FileId, Open, Operation, Outcome, Token};
-use super::real::RealDisk;
-use crate::config::SyncMode;
+use crate::storage::buffer::Window;
+use super::*;
 use crate::types::SnapshotKind;
 
 const TOKEN: Token = Token::Snapshot(SnapshotKind::Own);
@@ -57,5 +52,39 @@ fn writes_of_whole_blocks_and_others_make_one_file() {
         let mut expected = whole;
         expected[69_632..77_824].copy_from_slice(&over);
         assert_eq!(std::fs::read(&path).unwrap(), expected, "{mode:?}");
+    }
+}
+
+/// A segment with three blocks of different bytes, as a start opens it.
+fn segment(mode: SyncMode, directory: &Path) -> (RealDisk, FileId, Vec<u8>) {
+    let lock = File::create(directory.join("lock")).unwrap();
+    let mut disk = RealDisk::open(mode, directory, &lock).unwrap();
+    let path = directory.join("segment");
+    let bytes: Vec<u8> = (0..3 * BLOCK_BYTES).map(|at| (at / 16 % 251) as u8).collect();
+    let file = disk.open(&path, Open::NewSegment).unwrap();
+    disk.write_at(file, 0, &bytes).unwrap();
+    disk.close(file);
+    let file = disk.open(&path, Open::Segment).unwrap();
+    (disk, file, bytes)
+}
+
+#[test]
+fn read_at_reads_the_same_directly_and_through_memory() {
+    for mode in [SyncMode::Auto, SyncMode::Thread] {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut disk, file, bytes) = segment(mode, directory.path());
+        let mut window = Window::new(4 * BLOCK_BYTES);
+        // Whole blocks, and the end of the file within what is asked for.
+        for (from, length, read) in [(0, 1, 1), (1, 2, 2), (0, 4, 3), (2, 4, 1), (3, 1, 0)] {
+            let (from, to) = (from * BLOCK_BYTES, (from + read) * BLOCK_BYTES);
+            let out = window.first(length * BLOCK_BYTES);
+            assert!(out.as_ptr().addr().is_multiple_of(BLOCK_BYTES));
+            let count = disk.read_at(file, from as u64, out).unwrap();
+            assert_eq!(out[..count], bytes[from..to], "{from}, {mode:?}");
+        }
+        // Neither the place nor the length is a whole block's.
+        let out = &mut window.first(BLOCK_BYTES)[..100];
+        assert_eq!(disk.read_at(file, 50, out).unwrap(), 100);
+        assert_eq!(*out, bytes[50..150]);
     }
 }
