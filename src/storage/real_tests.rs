@@ -1,8 +1,8 @@
 //! The real disk: what is written past the page cache and what is not meet in one file; a segment is
 //! read the same directly and through memory.
 
-use crate::storage::buffer::Window;
 use super::*;
+use crate::storage::buffer::Window;
 use crate::types::SnapshotKind;
 
 const TOKEN: Token = Token::Snapshot(SnapshotKind::Own);
