@@ -182,6 +182,9 @@ impl Checkers {
         };
         self.rules.started(id, node, before.is_none());
         self.servers.insert(id, watched);
+        if self.may_forget(id) {
+            self.holders.forgets((id, incarnation));
+        }
         self.disk_moved(id, media);
         let term = node.raft().current_term();
         if !self.may_forget(id) {
