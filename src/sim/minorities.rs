@@ -11,6 +11,7 @@ use std::time::Duration;
 use rand::{RngExt, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
+use super::network::StreamId;
 use super::run::write_through;
 use super::script::Settings;
 use super::world::World;
@@ -153,11 +154,11 @@ pub(super) fn heal_a_majority(world: &mut World, patience: Duration) {
 /// nothing, and a leader that hears nobody makes room before the kernels of the others would tell them.
 pub(super) fn half_deafen(world: &mut World, patience: Duration) {
     let sound = world.sound();
-    let Some(leader) = world.leader().filter(|leader| sound.contains(leader)) else { return };
-    let others: Vec<ServerId> = sound.into_iter().filter(|id| *id != leader).collect();
-    if others.len() < world.ids().len() / 2 + 1 {
+    let leads = world.leader().is_some_and(|leader| sound.contains(&leader));
+    if !leads || sound.len() - 1 < world.ids().len() / 2 + 1 {
         return;
     }
+    let (leader, others) = connect(world, patience);
     let election = Duration::from_millis(world.script.settings.election_max_ms);
     // 1. A follower is deaf to the leader.
     let deaf = others[world.random.random_range(0..others.len())];
@@ -168,10 +169,8 @@ pub(super) fn half_deafen(world: &mut World, patience: Duration) {
     let after = highest_term(world, &others);
     assert!(before == after, "convergence: n{deaf} is deaf to n{leader}, and it is {after} for it");
     world.heal_network();
-    world.run_for(2 * election);
     // 2. The leader is deaf.
-    let Some(leader) = world.leader() else { return };
-    let others: Vec<ServerId> = world.sound().into_iter().filter(|id| *id != leader).collect();
+    let (leader, others) = connect(world, patience);
     world.strike("leader-deaf");
     world.tell(|| format!("-- n{leader} leads and hears nobody"));
     begin(world, leader, Trouble::Deaf, &others);
@@ -182,6 +181,45 @@ pub(super) fn half_deafen(world: &mut World, patience: Duration) {
     }
     write_through(world, others[0], patience, &mut |_| {});
     world.heal_network();
+}
+
+/// A leader in its term, and its connections with all other sound servers.
+#[derive(PartialEq, Eq, Debug)]
+struct Connected {
+    leader: ServerId,
+    term: Term,
+    links: Vec<(ServerId, StreamId)>,
+}
+
+impl Connected {
+    /// `None` where nobody leads, or one of the connections is known to one of its ends alone.
+    fn now(world: &World) -> Option<Connected> {
+        let sound = world.sound();
+        let leader = world.leader().filter(|leader| sound.contains(leader))?;
+        let link = |from: ServerId, to| world.servers[&from].process.as_ref()?.link_with(to);
+        let both = |id| link(leader, id).filter(|there| link(id, leader) == Some(*there));
+        let others = sound.into_iter().filter(|id| *id != leader);
+        let links = others.map(|id| Some((id, both(id)?))).collect::<Option<_>>()?;
+        Some(Connected { leader, term: world.node(leader)?.status().current_term, links })
+    }
+}
+
+/// Waits until whoever leads has kept its office and its connections with all other sound servers
+/// for two election timeouts. Returns it, and them. That all have the same log says nothing of that:
+/// one that nobody heard may have had it all along, while its connections came to their end, as
+/// nothing was acknowledged on them; until it has new ones it hears nobody.
+fn connect(world: &mut World, patience: Duration) -> (ServerId, Vec<ServerId>) {
+    let deadline = world.now.after(patience);
+    let election = Duration::from_millis(world.script.settings.election_max_ms);
+    loop {
+        let before = Connected::now(world);
+        world.run_for(2 * election);
+        let after = Connected::now(world);
+        if let Some(connected) = after.as_ref().filter(|_| before == after) {
+            return (connected.leader, connected.links.iter().map(|(other, _)| *other).collect());
+        }
+        assert!(world.now < deadline, "convergence: a leader is left alone: {before:?}, {after:?}");
+    }
 }
 
 /// As many servers as the others can do without, whoever has lost something among them; none where

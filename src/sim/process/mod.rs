@@ -208,7 +208,12 @@ impl Process {
 
     /// Whether it has accepted the hello of `peer`, and their connection stands.
     pub fn has_accepted(&self, peer: ServerId) -> bool {
-        self.established.contains_key(&peer)
+        self.link_with(peer).is_some()
+    }
+
+    /// The connection with `peer`, once it has accepted its hello, and while it stands.
+    pub fn link_with(&self, peer: ServerId) -> Option<StreamId> {
+        self.established.get(&peer).copied()
     }
 
     /// Step 1 of a turn: the poll reports `mail`, and the clock shows `now`.
