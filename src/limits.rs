@@ -68,7 +68,7 @@ pub const LOG_ENTRY_BYTES: usize = 96;
 /// quarter of what makes a snapshot due, but no more than this; or a share of the newest snapshot's
 /// bytes if that is more. Who lags further is sent a snapshot; but for a follower that was moving
 /// until a while ago ([`INSTALL_PATIENCE`]) its leader keeps more, see [`LOG_INSTALL_TAILS`].
-pub const LOG_TAIL_BYTES: u64 = 4 * 1024 * 1024;
+pub const LOG_TAIL_BYTES: u64 = 16 * 1024 * 1024;
 /// See [`LOG_TAIL_BYTES`].
 pub const LOG_TAIL_SHARE: u64 = 4;
 /// See [`LOG_TAIL_BYTES`].
@@ -167,8 +167,8 @@ pub const WATCHED_KEY_BYTES: usize = 64;
 /// where a page may end.
 pub const SCAN_KEYS: usize = 10_000;
 
-/// Keys of a store that KEYS in a transaction looks at, all at one moment. Where there are more, it is
-/// an error.
+/// Keys that KEYS in a transaction looks at, all at one moment. Where there are more that begin as its
+/// pattern does, it is an error.
 pub const TRANSACTION_KEYS: usize = 65_536;
 
 /// Keys in a reply to KRANGE. More are an error that names LIMIT.
@@ -178,7 +178,7 @@ pub const RANGE_REPLY_KEYS: usize = 65_536;
 pub const RANGE_REPLY_BYTES: usize = 16 * 1024 * 1024;
 
 /// Keys that one KDEL may delete. More are an error that names LIMIT, and none is deleted.
-pub const RANGE_DELETE_KEYS: usize = 32_768;
+pub const RANGE_DELETE_KEYS: usize = 65_536;
 
 /// Cells of LCS's table, of four bytes each: the product of the two lengths. More are an error.
 pub const LCS_CELLS: usize = 4 * 1024 * 1024;

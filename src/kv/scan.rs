@@ -58,20 +58,20 @@ pub(super) const COMMANDS: &[Command] = &[
 ];
 
 fn keys(context: &ReadContext<'_>, args: Args<'_>) -> Result<Reply, CommandError> {
-    // Outside a transaction it takes turns from far fewer keys on.
-    if context.store.stored() > limits::TRANSACTION_KEYS {
-        return Err(CommandError::TransactionKeys);
-    }
     let pattern = args.get(1).unwrap_or_default();
     let prefix = glob::literal_prefix(pattern);
-    let found = context
-        .store
-        .iter_from(&prefix)
-        .map(|(key, _)| key)
-        .take_while(|key| key.starts_with(&prefix))
-        .filter(|key| glob::matches(pattern, key))
-        .map(Reply::bulk);
-    Ok(Reply::Array(found.collect()))
+    let keys = context.store.iter_from(&prefix).map(|(key, _)| key);
+    let mut found = Vec::new();
+    for (place, key) in keys.take_while(|key| key.starts_with(&prefix)).enumerate() {
+        // Outside a transaction it takes turns from far fewer keys on.
+        if place == limits::TRANSACTION_KEYS {
+            return Err(CommandError::TransactionKeys);
+        }
+        if glob::matches(pattern, key) {
+            found.push(Reply::bulk(key));
+        }
+    }
+    Ok(Reply::Array(found))
 }
 
 /// What one slice of a KEYS came to.

@@ -29,6 +29,8 @@ pub struct RealDisk {
     engine: Engine,
     ended: Vec<Ended>,
     why: String,
+    /// Whether a direct write was tried in this directory, and ended well.
+    has_direct: bool,
 }
 
 /// The end of an operation, as an engine says it.
@@ -132,7 +134,8 @@ impl RealDisk {
         let helper = Helper::start();
         let failed = |source| DiskError::new("starting the disk thread", directory, source);
         let engine = Engine::Thread(helper.map_err(failed)?);
-        Ok(RealDisk { files: Slab::new(), engine, ended: Vec::new(), why })
+        let (files, ended, has_direct) = (Slab::new(), Vec::new(), false);
+        Ok(RealDisk { files, engine, ended, why, has_direct })
     }
 
     fn try_uring(directory: &Path, lock: &File) -> Result<RealDisk, DiskError> {
@@ -141,7 +144,8 @@ impl RealDisk {
         let log = LogThread::start(&uring.event).map_err(setup)?;
         let engine = Engine::Uring(Box::new(uring), log);
         let (files, ended) = (Slab::new(), Vec::new());
-        let mut disk = RealDisk { files, engine, ended, why: String::new() };
+        let has_direct = false;
+        let mut disk = RealDisk { files, engine, ended, why: String::new(), has_direct };
         let path = directory.join("probe.tmp");
         let tried = disk.try_write(&path);
         // The trial's file holds nothing; a leftover is overwritten by the next trial.
@@ -158,6 +162,7 @@ impl RealDisk {
         let file = self.open(path, Open::NewSegment)?;
         let direct = self.files[file.0].direct.as_ref();
         self.why = direct.map(Direct::describe).unwrap_or_default().to_owned();
+        let has_direct = direct.is_some_and(Direct::has_direct_access);
         let blocks = BlockBuffer::build(1, |out| out.push(0));
         let offset = 0;
         // Not as the log's, which may be no matter of the ring.
@@ -168,7 +173,9 @@ impl RealDisk {
             self.reap(&mut done)?;
         }
         self.close(file);
-        done.swap_remove(0).result.map(|_| ())
+        done.swap_remove(0).result?;
+        self.has_direct = has_direct;
+        Ok(())
     }
 
     /// The engine's name, and why it is this one.
@@ -377,7 +384,7 @@ impl Disk for RealDisk {
 
     fn submit(&mut self, token: Token, mut operation: Operation) -> Result<(), DiskError> {
         if let Operation::Write { file, offset, bytes } = &mut operation
-            && matches!(self.engine, Engine::Uring(..))
+            && self.has_direct
         {
             let is_whole_blocks = is_whole_blocks(*offset, bytes);
             if self.files[file.0].pass_cache(is_whole_blocks)? {

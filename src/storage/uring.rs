@@ -124,6 +124,11 @@ impl Direct {
         self.unsynced.as_ref()
     }
 
+    /// Whether the filesystem took the file for direct access.
+    pub fn has_direct_access(&self) -> bool {
+        self.unsynced.is_some()
+    }
+
     /// How the log's writes become durable here, for the start-up line.
     pub fn describe(&self) -> &'static str {
         match (self.writes_through, &self.unsynced) {

@@ -300,11 +300,11 @@ fn what_would_hold_the_loop_is_refused_and_nothing_of_it_is_done() {
         assert_eq!(say(&mut cluster, client, &[&format!("MSET{pairs}")]), [ok()]);
     }
     assert_eq!(say(&mut cluster, client, &["DBSIZE"]), [Value::Integer(65_537)]);
-    let lines = ["MULTI", "KEYS *", "EXEC", "KRANGE a z", "KDEL a z"];
+    let lines = ["MULTI", "KEYS *", "EXEC", "KRANGE a z", "KDEL a z LIMIT 65537"];
     let replies = say(&mut cluster, client, &lines);
     let keys = "ERR there are more than 65536 keys: KEYS outside a transaction, or SCAN";
     assert_eq!(replies[2], Value::Array(vec![error(keys)]));
     assert_eq!(replies[3], error("ERR the range has more than 65536 keys: use LIMIT, and go on"));
-    let kdel = "ERR one KDEL deletes at most 32768 keys: use LIMIT, and repeat";
+    let kdel = "ERR one KDEL deletes at most 65536 keys: use LIMIT, and repeat";
     assert_eq!(replies[4], error(kdel));
 }

@@ -27,7 +27,7 @@ use super::disk::Disk;
 use super::reader::Reader;
 
 /// Turns that may be wanted without any time passing. A node that wants more spins.
-const TURNS_AT_ONCE: usize = 8;
+const TURNS_AT_ONCE: usize = 64;
 /// Batches that are remembered, to be offered again.
 const BATCHES: usize = 32;
 const CLIENTS: usize = 4;
